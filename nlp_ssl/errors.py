@@ -1,0 +1,39 @@
+"""Errors a user can mend: one line each, with a number, the place, what is wrong and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class SSLError(Exception):
+    """Base of every expected failure; `exit_code` is what the console command returns."""
+
+    exit_code = 1
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"SSL{code:03d}: {message}")
+        self.code = code
+
+
+class RunError(SSLError):
+    """Training or prediction failed (codes 300-399)."""
+
+    exit_code = 1
+
+
+class ConfigError(SSLError):
+    """An option is unknown, out of range or contradicts another (codes 200-299)."""
+
+    exit_code = 2
+
+
+class DataError(SSLError):
+    """A file, text or label cannot be used as it is (codes 100-199)."""
+
+    exit_code = 3
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A ` Did you mean 'x'?` hint (leading space) for a misspelt word, or the list of known words."""
+    choices = sorted(known)
+    match = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=0.5)
+    return f" Did you mean {match[0]!r}?" if match else f" Known: {', '.join(choices)}."
