@@ -1,0 +1,59 @@
+"""What the loop trains on, for any modality: one store of rows and positions into it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from nlp_ssl.method import DataSpec
+
+
+class Store(Protocol):
+    """Rows addressed by position; a view of a row is made by an augmentation and a key."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row before truncation, int32 [N]; ones for images."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def views(
+        self, requests: Sequence[tuple[np.ndarray, Any, np.ndarray]], max_length: int
+    ) -> tuple[dict[str, Tensor], np.ndarray]:
+        """One padded block for requests of (positions [n], augmentation, keys uint64 [n]), and each row's length."""
+        ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """Labeled, unlabeled, dev and test rows of one task.
+
+    `labels` [N] are class indices, -1 where unknown. Those of unlabeled rows are hidden truth: only ever used to log
+    how right the pseudo-labels are. `targets` [len(labeled), C] replaces the labels of the labeled rows by
+    probabilities, `weights` [len(labeled)] weighs them.
+    """
+
+    classes: tuple[str, ...]
+    store: Store
+    labels: np.ndarray
+    labeled: np.ndarray
+    unlabeled: np.ndarray
+    dev: np.ndarray
+    test: np.ndarray
+    notes: tuple[str, ...] = ()
+    content_hash: str = ""
+    targets: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    prior: tuple[float, ...] | None = None
+
+    @property
+    def spec(self) -> DataSpec:
+        """What methods may know."""
+        return DataSpec(len(self.classes), len(self.unlabeled), len(self.labeled), self.prior)
+
+    def without_pool(self) -> "Data":
+        """The same task for label-only training."""
+        return replace(self, unlabeled=self.unlabeled[:0])

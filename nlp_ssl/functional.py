@@ -1,0 +1,79 @@
+"""Pure tensor maths: per-sample values first, reduction by the caller. All arithmetic is float32 or wider."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Tsa = Literal["none", "linear", "log", "exp"]
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def ce(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy per row [N] of logits [N, C] against classes [N] or probabilities [N, C]."""
+    log_p = F.log_softmax(_wide(logits), dim=-1)
+    if target.dim() == 1:
+        return -log_p.gather(1, target[:, None]).squeeze(1)
+    return -(target.to(log_p.dtype) * log_p).sum(-1)
+
+
+def kl(target: Tensor, logits: Tensor) -> Tensor:
+    """KL(target || softmax(logits)) per row [N]; target [N, C] are probabilities and may hold zeros."""
+    target = _wide(target)
+    return ce(logits, target) + torch.xlogy(target, target).sum(-1)
+
+
+def entropy(p: Tensor) -> Tensor:
+    """Entropy in nats per row [N] of probabilities [N, C]."""
+    p = _wide(p)
+    return -torch.xlogy(p, p).sum(-1)
+
+
+def softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Probabilities [N, C] of logits / temperature. A temperature below 1 sharpens."""
+    return F.softmax(_wide(logits) / temperature, dim=-1)
+
+
+def squared_error(p: Tensor, q: Tensor) -> Tensor:
+    """Mean over the classes of (p - q)^2, per row [N]."""
+    return (p - q).square().mean(-1)
+
+
+def align(p: Tensor, wanted: Tensor, current: Tensor, eps: float = 1e-6) -> Tensor:
+    """Distribution alignment: p [N, C] * wanted [C] / current [C], rows normalised again."""
+    q = p * ((wanted + eps) / (current + eps))
+    return q / q.sum(-1, keepdim=True)
+
+
+def sigmoid_ramp(progress: float, end: float) -> float:
+    """exp(-5 (1 - t)^2) with t = progress / end clipped to [0, 1]; 1 when `end` is 0."""
+    t = 1.0 if end <= 0 else min(max(progress / end, 0.0), 1.0)
+    return math.exp(-5.0 * (1.0 - t) ** 2)
+
+
+def linear_ramp(progress: float, end: float) -> float:
+    """progress / end clipped to [0, 1]; 1 when `end` is 0."""
+    return 1.0 if end <= 0 else min(max(progress / end, 0.0), 1.0)
+
+
+_TSA: dict[str, Callable[[float], float]] = {
+    "linear": lambda t: t,
+    "log": lambda t: 1.0 - math.exp(-5.0 * t),
+    "exp": lambda t: math.exp(5.0 * (t - 1.0)),
+}
+
+
+def tsa_threshold(schedule: Tsa, progress: float, num_classes: int) -> float:
+    """Training signal annealing: the probability above which a labeled row is left out of the loss.
+
+    Goes from 1 / C at progress 0 to 1 ("log" ends at 0.9949); infinity for "none".
+    """
+    if schedule == "none":
+        return math.inf
+    return _TSA[schedule](progress) * (1.0 - 1.0 / num_classes) + 1.0 / num_classes

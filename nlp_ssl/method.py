@@ -1,0 +1,97 @@
+"""The contract: a method is a frozen value with a `step`; the engine owns nets, state, optimizer and ranks."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, get_args, get_origin
+
+import numpy as np
+from torch import Tensor
+
+from nlp_ssl.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from nlp_ssl.run import Run
+
+Losses = dict[str, Tensor]
+Role = Literal["trained", "ema", "frozen"]
+
+
+class Batch(TypedDict):
+    """One step's rows. Blocks are "x" (labeled) and "u" (unlabeled); views are "x", "u_w", "u_s", "u_s2", ..."""
+
+    inputs: dict[str, Tensor]  # one padded block of rows [R, ...]
+    lengths: np.ndarray  # [R] on the host: tokens of each row (1 for images)
+    rows: dict[str, slice]  # view name -> its rows in the block
+    y: Tensor  # [B] classes or [B, C] probabilities
+    w: Tensor  # [B] weights of the labeled rows
+    id: dict[str, Tensor]  # block -> position of each row in the data
+    hidden: Tensor  # [N] true classes of the unlabeled rows, -1 where unknown: for logging only
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a method may know of the data before training."""
+
+    num_classes: int
+    pool_size: int = 0
+    labeled_size: int = 0
+    prior: tuple[float, ...] | None = None  # estimated share of each class in the pool
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base of all methods: fields are hyper-parameters, and so flags of the command line and the saved config."""
+
+    name: ClassVar[str] = ""
+    views: ClassVar[Mapping[str, str]] = {"x": "weak"}
+    nets: ClassVar[Mapping[str, Role]] = {"student": "trained"}
+
+    def __post_init__(self) -> None:
+        """Hook for range checks; call `check` of this module."""
+
+    def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
+        """Named tensors the method keeps between steps: the only mutable thing it has."""
+        return {}
+
+    def begin_epoch(self, run: "Run") -> None:
+        """Called before the first step of every pass over the pool."""
+
+    def ema(self, step: int) -> float:
+        """Decay of the nets whose role is `ema`, after update number `step` (from 1)."""
+        raise NotImplementedError(f"{type(self).__name__} declares an ema net and must define ema()")
+
+    def step(self, run: "Run", batch: Batch) -> Losses | Iterator[Losses]:
+        """Named scalar losses of one batch; a generator yields once per optimizer update."""
+        raise NotImplementedError
+
+    @classmethod
+    def default_net(cls) -> str:
+        """The net that is evaluated and saved: the first one declared."""
+        return next(iter(cls.nets))
+
+
+def check(value: float, name: str, low: float, high: float) -> None:
+    """Range check of a hyper-parameter.
+
+    Raises:
+        ConfigError: value is not a number in [low, high].
+    """
+    if not low <= value <= high:  # also false for NaN
+        raise ConfigError(202, f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+
+
+def make(cls: type[Any], options: Mapping[str, Any]) -> Any:
+    """A dataclass value from a mapping; unknown keys and choices fail with the nearest name.
+
+    Raises:
+        ConfigError: unknown key, or a value outside the choices of a Literal field.
+    """
+    known = {f.name: f for f in fields(cls)}
+    for key, value in options.items():
+        if key not in known:
+            raise ConfigError(203, f"unknown option {key!r} of {cls.__name__}.{nearest(key, known)}")
+        kind = known[key].type
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            hint = nearest(str(value), [str(a) for a in get_args(kind)])
+            raise ConfigError(204, f"{key} cannot be {value!r}.{hint}")
+    return cls(**options)

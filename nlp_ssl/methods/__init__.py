@@ -1,0 +1,10 @@
+"""One method per file; importing it registers it. README.md beside this file says how to add one."""
+
+from nlp_ssl.methods.fixmatch import FixMatch
+from nlp_ssl.methods.mean_teacher import MeanTeacher
+from nlp_ssl.methods.pi_model import PiModel
+from nlp_ssl.methods.pseudo_label import PseudoLabel
+from nlp_ssl.methods.supervised import Supervised
+from nlp_ssl.methods.uda import UDA
+
+__all__ = ["UDA", "FixMatch", "MeanTeacher", "PiModel", "PseudoLabel", "Supervised"]

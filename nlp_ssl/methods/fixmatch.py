@@ -1,0 +1,46 @@
+"""FixMatch."""
+
+from dataclasses import dataclass
+
+import torch
+
+from nlp_ssl.functional import ce, softmax
+from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+from nlp_ssl.targets import confident
+
+
+@register("fixmatch")
+@dataclass(frozen=True)
+class FixMatch(Method):
+    """FixMatch (Sohn et al. 2020, arXiv:2001.07685): hard pseudo-labels from the weak view, kept where confident.
+
+    Loss: mean_B w CE(y, x) + weight * mean_N 1[max p >= threshold] CE(argmax p, u_s), p = sg softmax(u_w).
+    The mean divides by all N rows. `target_dropout` leaves dropout on in the pass that makes the labels.
+
+    Differs from the paper: labels are made without dropout by default.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    threshold: float = 0.95
+    weight: float = 1.0
+    target_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.threshold, "threshold", 0.0, 1.0)
+        check(self.weight, "weight", 0.0, 1e6)
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net = run.nets["student"]
+        with torch.no_grad():
+            (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
+        x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
+        p = softmax(w.detach())
+        keep = confident(p, self.threshold)  # [N]
+        run.watch(p, keep, batch["hidden"])
+        return {
+            "sup": mean(batch["w"] * ce(x, batch["y"])),
+            "unsup": self.weight * mean(keep * ce(s, p.argmax(-1))),
+        }

@@ -1,0 +1,52 @@
+"""Mean Teacher."""
+
+from dataclasses import dataclass
+
+import torch
+
+from nlp_ssl.functional import ce, sigmoid_ramp, softmax, squared_error
+from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+
+@register("mean_teacher")
+@dataclass(frozen=True)
+class MeanTeacher(Method):
+    """Mean Teacher (Tarvainen & Valpola 2017, arXiv:1703.01780): agree with the running average of oneself.
+
+    Loss: mean_B w CE(y, x) + weight * ramp(t) * mean_{N,C} (softmax(student(u_s)) - sg softmax(teacher(u_w)))^2.
+    The teacher starts as a copy and follows after every optimizer step with decay min(1 - 1/(t+1), ema_decay).
+    `target_dropout` leaves dropout on in the teacher.
+
+    Differs from the paper: consistency on unlabeled rows only, means instead of sums, and the trained student is
+    the model that is saved (weight averaging for evaluation is the engine's `ema_decay`).
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    nets = {"student": "trained", "teacher": "ema"}
+    weight: float = 50.0
+    ema_decay: float = 0.99
+    ramp_up: float = 0.4
+    target_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.weight, "weight", 0.0, 1e6)
+        check(self.ema_decay, "ema_decay", 0.0, 1.0)
+        check(self.ramp_up, "ramp_up", 0.0, 1.0)
+
+    def ema(self, step: int) -> float:
+        return min(1.0 - 1.0 / (step + 1), self.ema_decay)
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        with torch.no_grad():
+            (t,) = run.nets["teacher"](batch, "u_w", dropout=self.target_dropout)  # [N, C]
+        x, s = run.nets["student"](batch, "x", "u_s")  # [B, C], [N, C]
+        p = softmax(t.detach())
+        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+        weight = self.weight * sigmoid_ramp(run.progress, self.ramp_up)
+        return {
+            "sup": mean(batch["w"] * ce(x, batch["y"])),
+            "unsup": weight * mean(squared_error(softmax(s), p)),
+        }

@@ -1,0 +1,43 @@
+"""Pi-model."""
+
+from dataclasses import dataclass
+
+import torch
+
+from nlp_ssl.functional import ce, sigmoid_ramp, softmax, squared_error
+from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+
+@register("pi_model")
+@dataclass(frozen=True)
+class PiModel(Method):
+    """Pi-model (Laine & Aila 2017, arXiv:1610.02242): two noisy passes over a text should agree.
+
+    Loss: mean_B w CE(y, x) + weight * ramp(t) * mean_{N,C} (softmax(u_w) - softmax(u_s))^2; both passes carry
+    gradient and have their own dropout. `ramp_up` is the share of training of the sigmoid ramp.
+
+    Differs from the paper: the supervised mean is over the labeled rows, not the whole batch (so `weight` is
+    smaller than the paper's 100), the consistency term is on unlabeled rows only, and the second view is the
+    strong one.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    weight: float = 10.0
+    ramp_up: float = 0.4
+
+    def __post_init__(self) -> None:
+        check(self.weight, "weight", 0.0, 1e6)
+        check(self.ramp_up, "ramp_up", 0.0, 1.0)
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        x, w, s = run.nets["student"](batch, "x", "u_w", "u_s")  # [B, C], [N, C], [N, C]: one forward
+        p, q = softmax(w), softmax(s)
+        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+        weight = self.weight * sigmoid_ramp(run.progress, self.ramp_up)
+        return {
+            "sup": mean(batch["w"] * ce(x, batch["y"])),
+            "unsup": weight * mean(squared_error(p, q)),
+        }

@@ -1,0 +1,44 @@
+"""Pseudo-Label."""
+
+from dataclasses import dataclass
+
+from nlp_ssl.functional import ce, linear_ramp, softmax
+from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+from nlp_ssl.targets import confident
+
+
+@register("pseudo_label")
+@dataclass(frozen=True)
+class PseudoLabel(Method):
+    """Pseudo-Label (Lee 2013): the model's own argmax on unlabeled rows, where confident, as the label.
+
+    Loss: mean_B w CE(y, x) + weight * ramp(t) * mean_N 1[max p >= threshold] CE(argmax p, u), p = softmax(u).
+    The gradient runs through u in the same pass; the mean divides by all N rows. `ramp_up` is the share of
+    training over which the weight rises linearly.
+
+    Differs from the paper: Lee has no threshold (`threshold=0`) and ramps by epochs.
+    """
+
+    views = {"x": "weak", "u_w": "weak"}
+    threshold: float = 0.95
+    weight: float = 1.0
+    ramp_up: float = 0.4
+
+    def __post_init__(self) -> None:
+        check(self.threshold, "threshold", 0.0, 1.0)
+        check(self.weight, "weight", 0.0, 1e6)
+        check(self.ramp_up, "ramp_up", 0.0, 1.0)
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        x, u = run.nets["student"](batch, "x", "u_w")  # [B, C], [N, C]: one forward
+        p = softmax(u.detach())
+        keep = confident(p, self.threshold)  # [N]
+        run.watch(p, keep, batch["hidden"])
+        weight = self.weight * linear_ramp(run.progress, self.ramp_up)
+        return {
+            "sup": mean(batch["w"] * ce(x, batch["y"])),
+            "unsup": weight * mean(keep * ce(u, p.argmax(-1))),
+        }

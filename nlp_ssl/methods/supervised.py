@@ -1,0 +1,31 @@
+"""Supervised fine-tuning on hard or soft labels with weights."""
+
+from dataclasses import dataclass
+
+from nlp_ssl.functional import ce
+from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+
+@register("supervised")
+@dataclass(frozen=True)
+class Supervised(Method):
+    """Cross-entropy on labeled rows: the baseline, and the second half of every method that works in rounds.
+
+    Loss: mean_B w * CE(y', x), where y' is y with `label_smoothing` spread over the classes.
+    Labels are classes [B] or probabilities [B, C]; weights w [B] default to 1.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(self.label_smoothing, "label_smoothing", 0.0, 1.0)
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        (x,) = run.nets["student"](batch, "x")  # [B, C]
+        loss = ce(x, batch["y"])  # [B]
+        if self.label_smoothing:
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * ce(x, x.new_full(x.shape, 1 / x.shape[1]))
+        return {"sup": mean(batch["w"] * loss)}

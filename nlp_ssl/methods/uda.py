@@ -1,0 +1,55 @@
+"""UDA: unsupervised data augmentation."""
+
+from dataclasses import dataclass
+
+import torch
+
+from nlp_ssl.functional import Tsa, ce, kl, softmax, tsa_threshold
+from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+
+@register("uda")
+@dataclass(frozen=True)
+class UDA(Method):
+    """UDA (Xie et al. 2020, arXiv:1904.12848): the strong view should predict what the plain text predicts.
+
+    Loss: sup + weight * mean_N 1[max softmax(u_w) > threshold] KL(sg softmax(u_w / temperature) || softmax(u_s)).
+    The mask looks at the untempered probability; the mean divides by all N rows.
+    sup is the mean of w CE(y, x) over the labeled rows that training signal annealing keeps: those whose correct
+    class has probability at most the threshold `tsa` reaches at this point of training.
+    `target_dropout` leaves dropout on in the pass that makes the targets.
+
+    Differs from the paper: its text runs use neither temperature nor threshold; its targets have dropout on.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    threshold: float = 0.8
+    temperature: float = 0.4
+    weight: float = 1.0
+    tsa: Tsa = "linear"
+    target_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.threshold, "threshold", 0.0, 1.0)
+        check(self.temperature, "temperature", 1e-3, 1e3)
+        check(self.weight, "weight", 0.0, 1e6)
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net = run.nets["student"]
+        with torch.no_grad():
+            (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
+        x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
+        w = w.detach()
+        p = softmax(w)
+        keep = (p.amax(-1) > self.threshold).to(p.dtype)  # [N]
+        run.watch(p, keep, batch["hidden"])
+        limit = tsa_threshold(self.tsa, run.progress, x.shape[-1])
+        y = batch["y"]
+        right = (softmax(x.detach()) * (y if y.dim() == 2 else torch.eye(x.shape[-1]).to(x)[y])).sum(-1)  # [B]
+        return {
+            "sup": mean(batch["w"] * ce(x, y), where=right <= limit),
+            "unsup": self.weight * mean(keep * kl(softmax(w, self.temperature), s)),
+        }

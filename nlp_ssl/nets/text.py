@@ -1,0 +1,257 @@
+"""Text classifiers: any `AutoModelForSequenceClassification`, optionally with mean pooling that stays openable."""
+
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.nets.base import Edit, Module
+
+Pooling = Literal["auto", "mean", "stock"]
+
+# Families whose encoder layers have BERT's shape: mean pooling can be saved as one more attention layer.
+_FOLDABLE = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
+_POOLED_KEY = "nlp_ssl_pooling"  # in config.json of a saved model whose last layer is the pooling layer
+_MEAN_WEIGHT = 64.0  # weight of the mean against the residual of the first token in the pooling layer
+_GROUP_OVERHEAD = 96  # tokens of padding that one more forward call on a CPU costs about as much as
+
+
+class TextNet(Module):
+    """A transformer encoder with a linear classifier on pooled features.
+
+    `pooling="stock"` pools as the architecture does (the first token, mostly). `pooling="mean"` takes the masked mean
+    of the last layer, layer-normalised, through the stock head. A transformer layer with zero queries attends evenly
+    to all tokens, so `save` writes this mean as one more, ordinary layer: the saved folder opens with
+    `AutoModelForSequenceClassification` and gives the same logits.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, pooling: Pooling = "auto") -> None:
+        super().__init__()
+        foldable = model.config.model_type in _FOLDABLE and _POOLED_KEY not in model.config.to_dict()
+        if pooling == "mean" and not foldable:
+            raise ConfigError(221, f"mean pooling is not available for {model.config.model_type}: use --pooling stock")
+        self.mean_pooling = foldable if pooling == "auto" else pooling == "mean"
+        self.tokenizer = tokenizer
+        self.model: Any = model
+        self._path, classifier = _final_linear(model)
+        self.classifier: nn.Linear = classifier
+        model.set_submodule(self._path, nn.Identity())
+        if self.mean_pooling and model.config.model_type == "bert":
+            _near_identity(self.model.bert.pooler.dense)
+
+    def embed(self, inputs: dict[str, Tensor], edit: Edit | None = None) -> Tensor:
+        """Features [R, D] that the final linear layer sees."""
+        mask = inputs["attention_mask"]
+        if edit is not None or mask.device.type != "cpu":
+            return self._encode(inputs, edit)
+        lengths = mask.sum(1).numpy()
+        groups = length_groups(lengths)
+        if len(groups) == 1:
+            return self._encode(inputs, None)
+        parts = [self._encode(self.trim({k: v[g] for k, v in inputs.items()}, lengths[g]), None) for g in groups]
+        return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(groups), kind="stable"))]
+
+    def head(self, features: Tensor) -> Tensor:
+        """Logits [R, C]."""
+        return cast(Tensor, self.classifier(features))
+
+    def _encode(self, inputs: dict[str, Tensor], edit: Edit | None) -> Tensor:
+        inputs = dict(inputs)
+        if edit is not None and edit.layer == 0:
+            words = self.model.get_input_embeddings()(inputs.pop("input_ids"))  # [R, L, H]
+            inputs["inputs_embeds"], mask = edit(words, inputs["attention_mask"])
+            inputs["attention_mask"] = inputs["attention_mask"] if mask is None else mask
+        with self._edited_layer(edit, inputs["attention_mask"]):
+            if not self.mean_pooling:
+                return cast(Tensor, self.model(**inputs).logits)
+            hidden = self.model.base_model(**inputs).last_hidden_state  # [R, L, H]
+        pooled = _mean_pool(hidden, inputs["attention_mask"], self.model.config.layer_norm_eps)[:, None]  # [R, 1, H]
+        if self.model.config.model_type == "bert":
+            return cast(Tensor, self.model.dropout(self.model.bert.pooler(pooled)))
+        return cast(Tensor, self.model.classifier(pooled))
+
+    @contextmanager
+    def _edited_layer(self, edit: Edit | None, mask: Tensor) -> Iterator[None]:
+        """Applies an edit with `layer` k > 0 to the output of the k-th transformer layer."""
+        if edit is None or edit.layer == 0:
+            yield
+            return
+
+        def replace(module: nn.Module, inputs: object, output: Any) -> Any:
+            hidden = output[0] if isinstance(output, tuple) else output
+            changed, _ = edit(hidden, mask)
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        layers = self._layers()
+        if not 1 <= edit.layer <= len(layers):
+            raise ConfigError(222, f"edit layer {edit.layer} does not exist: the encoder has layers 1..{len(layers)}")
+        handle = layers[edit.layer - 1].register_forward_hook(replace)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _layers(self) -> nn.ModuleList:
+        depth = self.model.config.num_hidden_layers
+        for module in self.model.base_model.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == depth:
+                return module
+        raise ConfigError(223, f"no list of {depth} layers found in {type(self.model).__name__}")
+
+    def trim(self, inputs: dict[str, Tensor], lengths: np.ndarray) -> dict[str, Tensor]:
+        """The inputs without columns that are padding in every row."""
+        longest = int(lengths.max())
+        return {k: v[:, :longest] for k, v in inputs.items()}
+
+    def layers(self) -> list[str]:
+        """Prefixes of parameter names: embeddings first, then every encoder layer."""
+        layers = self._layers()
+        path = next(name for name, module in self.named_modules() if module is layers)
+        embeddings = path.rsplit(".", 2)[0] + ".embeddings"
+        return [embeddings, *(f"{path}.{i}." for i in range(len(layers)))]
+
+    def head_prefixes(self) -> tuple[str, ...]:
+        """The classifier, and the stock head's own layers where they start untrained."""
+        return ("classifier.",) if self.model.config.model_type == "bert" else ("classifier.", "model.classifier.")
+
+    def save(self, folder: Path) -> None:
+        """Writes model, tokenizer and label names; opens with `AutoModelForSequenceClassification`."""
+        whole = copy.deepcopy(self.model)
+        whole.set_submodule(self._path, copy.deepcopy(self.classifier))
+        if self.mean_pooling:
+            whole = _fold(whole)
+        with _quiet():
+            whole.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+
+
+def load_text_net(
+    name: str, classes: Sequence[str], *, pooling: Pooling = "auto", dropout: float | None = None
+) -> TextNet:
+    """A pre-trained encoder with a fresh classifier over `classes` (or the saved one where it fits).
+
+    Only safetensors weights are read, no remote code runs, and weights are float32 whatever the file holds.
+
+    Raises:
+        ConfigError: the model cannot be found or read, or its tokenizer does not fit it.
+    """
+    names = dict(enumerate(classes))
+    options: dict[str, Any] = {"id2label": names, "label2id": {c: i for i, c in names.items()}}
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
+            if dropout is not None:
+                known = config.to_dict()
+                for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+                    if key in known:
+                        config.update({key: dropout})
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                name,
+                config=config,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise ConfigError(
+            220,
+            f"cannot open the model {name!r}: neither a folder with safetensors weights nor a reachable hub model "
+            f"(check the spelling; offline, give a folder and set HF_HUB_OFFLINE=1) [{reason}]",
+        ) from error
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ConfigError(224, f"the tokenizer of {name!r} has {len(tokenizer)} entries, the model only {rows}")
+    if tokenizer.pad_token_id is None:
+        raise ConfigError(225, f"the tokenizer of {name!r} has no pad token: set one and save it with the model")
+    return TextNet(model, tokenizer, pooling)
+
+
+def length_groups(lengths: np.ndarray, overhead: int = _GROUP_OVERHEAD) -> list[np.ndarray]:
+    """Row numbers in groups of like length, so that padding saved outweighs `overhead` tokens per extra group."""
+    order = np.argsort(lengths, kind="stable")
+
+    def split(rows: np.ndarray) -> list[np.ndarray]:
+        sizes = lengths[rows]  # ascending
+        n = len(rows)
+        cuts = np.arange(1, n)
+        saved = cuts * (sizes[-1] - sizes[cuts - 1]) if n > 1 else np.zeros(0)
+        if not len(saved) or saved.max() <= overhead:
+            return [rows]
+        cut = int(cuts[saved.argmax()])
+        return split(rows[:cut]) + split(rows[cut:])
+
+    return split(order)
+
+
+def _final_linear(model: PreTrainedModel) -> tuple[str, nn.Linear]:
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == model.config.num_labels
+    ]
+    if not found:
+        raise ConfigError(226, f"{type(model).__name__} has no linear layer with {model.config.num_labels} outputs")
+    return found[-1]
+
+
+def _near_identity(dense: nn.Linear, scale: float = 0.2) -> None:
+    """A dense-tanh layer that starts as (almost) a scaled copy: tanh is near linear for 0.2 x unit variance."""
+    with torch.no_grad():
+        dense.weight.copy_(scale * torch.eye(dense.out_features, dense.in_features))
+        dense.bias.zero_()
+
+
+def _mean_pool(hidden: Tensor, mask: Tensor, eps: float) -> Tensor:
+    """Layer-normalised masked mean [R, H] of hidden [R, L, H], with the trace of token 0 that the saved layer adds."""
+    hidden = hidden.float()
+    weights = mask.to(hidden.dtype)[:, :, None]  # [R, L, 1]
+    mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+    return F.layer_norm(_MEAN_WEIGHT * mean + hidden[:, 0], hidden.shape[-1:], eps=eps)
+
+
+def _fold(model: Any) -> Any:
+    """A copy of the model with mean pooling as one more encoder layer: zero queries make attention uniform."""
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers += 1
+    config.update({_POOLED_KEY: "mean"})
+    folded = type(model)(config)
+    weights = dict(model.state_dict())
+    prefix = f"{model.base_model_prefix}.encoder.layer.{model.config.num_hidden_layers}."
+    for name, like in folded.state_dict().items():
+        if name.startswith(prefix):
+            weights[name] = torch.zeros_like(like)
+    hidden = torch.eye(config.hidden_size)
+    weights[f"{prefix}attention.self.value.weight"] = hidden
+    weights[f"{prefix}attention.output.dense.weight"] = _MEAN_WEIGHT * hidden
+    for norm in ("attention.output.LayerNorm.weight", "output.LayerNorm.weight"):
+        weights[prefix + norm] = torch.ones(config.hidden_size)
+    folded.load_state_dict(weights)
+    return folded.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the library's loading report and progress bars: what matters is raised as an error."""
+    level = hf_logging.get_verbosity()
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity(logging.CRITICAL)
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()

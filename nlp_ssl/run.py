@@ -1,0 +1,63 @@
+"""What a method sees while it runs: nets, state, progress and a log."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nlp_ssl.functional import entropy
+from nlp_ssl.method import DataSpec, Method
+from nlp_ssl.nets.base import Forward
+
+
+def _no_pool(role: str, block: str) -> Tensor:
+    raise RuntimeError("this run has no data to predict on")
+
+
+@dataclass
+class Run:
+    """The state of one training run. `state` and the weights of the nets are all that changes."""
+
+    method: Method
+    nets: Mapping[str, Forward]
+    spec: DataSpec
+    max_steps: int = 1
+    step: int = 0  # optimizer steps done
+    epoch: int = 0  # passes over the pool done
+    state: dict[str, Tensor] = field(default_factory=dict)
+    predict: Callable[[str, str], Tensor] = _no_pool  # (net role, block) -> probabilities of all its rows
+    _sums: dict[str, Tensor] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps already done, 0 to 1."""
+        return min(self.step / max(self.max_steps, 1), 1.0)
+
+    def log(self, name: str, value: Tensor | float) -> None:
+        """Adds a value to the mean that is written every `log_every` steps. Costs no host sync."""
+        value = value.detach().float() if isinstance(value, Tensor) else torch.tensor(float(value))
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def watch(self, p: Tensor, keep: Tensor, hidden: Tensor) -> None:
+        """Logs the health of pseudo-labels: p [N, C], kept rows keep [N] (0..1), true classes hidden [N] or -1.
+
+        The collapse guard and the report read these: share kept, entropy, class histogram, accuracy where known.
+        """
+        p, keep = p.detach(), keep.detach().float()
+        label = p.argmax(-1)
+        kept = keep > 0
+        known = kept & (hidden >= 0)
+        self.log("mask_rate", keep.mean())
+        self.log("pseudo_entropy", entropy(p).mean())
+        self.log("pseudo_hist", torch.bincount(label, minlength=p.shape[-1]).float() / len(label))
+        self.log("pseudo_known", known.sum())
+        self.log("pseudo_right", (known & (label == hidden)).sum())
+
+    def flush(self) -> dict[str, Tensor]:
+        """Means of what was logged since the last call, still on their device."""
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means

@@ -1,0 +1,30 @@
+"""Pseudo-label policies: probabilities [N, C] in, weights [N] (or thresholds) out. Online methods and rounds share them."""
+
+import torch
+from torch import Tensor
+
+
+def confident(p: Tensor, threshold: float | Tensor) -> Tensor:
+    """1 where the largest probability reaches `threshold`, else 0: weights [N], no gradient."""
+    return (p.detach().amax(-1) >= threshold).to(p.dtype)
+
+
+def relative(p: Tensor, p_labeled: Tensor, threshold: float) -> Tensor:
+    """Weights [N] against `threshold` times the mean confidence on the labeled rows [B, C] (AdaMatch)."""
+    return confident(p, threshold * p_labeled.detach().amax(-1).mean())
+
+
+def classwise(p: Tensor, thresholds: Tensor) -> Tensor:
+    """Weights [N] against the threshold [C] of each row's predicted class."""
+    conf, label = p.detach().max(-1)
+    return (conf >= thresholds[label]).to(p.dtype)
+
+
+def top_k_per_class(p: Tensor, k: int) -> Tensor:
+    """Weights [N]: 1 for the k most confident rows of every predicted class, ties by position."""
+    conf, label = p.detach().max(-1)
+    keep = torch.zeros_like(conf)
+    for c in range(p.shape[-1]):
+        rows = (label == c).nonzero().squeeze(1)
+        keep[rows[conf[rows].argsort(descending=True, stable=True)[:k]]] = 1.0
+    return keep
