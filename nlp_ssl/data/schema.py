@@ -1,0 +1,298 @@
+"""One validated set of texts, labels and positions out of the tables a user brings."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from nlp_ssl.data.sources import Table
+from nlp_ssl.data.splits import draw_per_class, text_keys
+from nlp_ssl.errors import ConfigError, DataError, nearest
+
+MANY_CLASSES = 10_000
+EXTREME_IMBALANCE = 1_000
+TRUNCATED_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class TextData:
+    """All texts of a run, one after the other, and which of them play which part.
+
+    Attributes:
+        classes: class names, sorted.
+        texts: large_string [N].
+        labels: int64 [N], the class index, -1 where no label is known. Labels of `unlabeled` rows are hidden truth:
+            they may score pseudo-labels and must never train.
+        labeled, unlabeled, dev, test: int64 positions into texts; no two share a position.
+        notes: what was dropped, counted or looks doubtful ("warning: ..."), in words.
+        content_hash: 32 hexadecimal digits over classes, texts, labels and positions.
+    """
+
+    classes: tuple[str, ...]
+    texts: pa.ChunkedArray
+    labels: np.ndarray
+    labeled: np.ndarray
+    unlabeled: np.ndarray
+    dev: np.ndarray
+    test: np.ndarray
+    notes: tuple[str, ...]
+    content_hash: str
+
+
+class _Stack:
+    """Tables laid end to end, so that a row of any of them is one position."""
+
+    def __init__(self, tables: Mapping[str, Table | None]) -> None:
+        self.tables = {name: table for name, table in tables.items() if table is not None}
+        self.texts = pa.chunked_array([c for t in self.tables.values() for c in t.texts.chunks], pa.large_string())
+        self.keys = text_keys(self.texts)
+        self.spans = {name: np.empty(0, dtype=np.int64) for name in tables}
+        start = 0
+        for name, table in self.tables.items():
+            self.spans[name] = np.arange(start, start + len(table), dtype=np.int64)
+            start += len(table)
+
+    def place(self, position: int) -> str:
+        """The source and row of a position, for messages."""
+        name = next(name for name, span in self.spans.items() if len(span) and position <= span[-1])
+        return _place(self.tables[name], position - int(self.spans[name][0]))
+
+
+def build(
+    labeled: Table,
+    unlabeled: Table | None = None,
+    dev: Table | None = None,
+    test: Table | None = None,
+    *,
+    labels_per_class: int | None = None,
+    seed: int = 0,
+    allow_transductive: bool = False,
+    drop_leaks: bool = False,
+    conflicts: Literal["drop", "error"] = "drop",
+) -> TextData:
+    """Checks the tables against each other and decides which rows are labeled, unlabeled, dev and test.
+
+    With `labels_per_class`, that many rows of every class are drawn from `labeled` by `seed`, and its other rows join
+    the unlabeled pool, their labels kept as hidden truth. Rows of `labeled` without a label join the pool in any case.
+    Two texts are the same when they differ only in case or white space. A labeled text that stands there with two
+    labels is dropped, or is an error with `conflicts="error"`. Pool texts that repeat a labeled text are dropped.
+    Dev and test texts must not occur among the labeled or unlabeled ones: `drop_leaks` removes them there,
+    `allow_transductive` keeps them.
+
+    Raises:
+        ConfigError: the options contradict each other or are out of range.
+        DataError: labels are missing, unknown, doubtful or too few, texts leak, or labels conflict.
+    """
+    if drop_leaks and allow_transductive:
+        raise ConfigError(230, "drop_leaks and allow_transductive contradict each other: choose one")
+    if labels_per_class is not None and labels_per_class < 1:
+        raise ConfigError(231, f"labels_per_class is {labels_per_class}: give 1 or more")
+    classes = _classes(labeled)
+    stack = _Stack({"labeled": labeled, "unlabeled": unlabeled, "dev": dev, "test": test})
+    labels = np.concatenate([_encode(table, name, classes) for name, table in stack.tables.items()])
+    notes = _source_notes(stack) + _repeats(stack)
+
+    usable = _without_conflicts(stack, labels, conflicts, notes)
+    usable &= _without_leaks(stack, allow_transductive, drop_leaks, notes)
+    candidates = np.where(usable, labels, -1)[stack.spans["labeled"]]
+    _check_class_sizes(candidates, classes, labeled.source, notes)
+    gold = _draw(candidates, classes, labels_per_class, seed)
+    pool = _pool(stack, usable, gold, notes)
+    _note_single_rows(labels[gold], classes, notes)
+    dev_rows, test_rows = (_scored(stack, labels, name, notes) for name in ("dev", "test"))
+    return TextData(
+        classes=classes,
+        texts=stack.texts,
+        labels=labels,
+        labeled=gold,
+        unlabeled=pool,
+        dev=dev_rows,
+        test=test_rows,
+        notes=tuple(notes),
+        content_hash=_content_hash(classes, stack.texts, [labels, gold, pool, dev_rows, test_rows]),
+    )
+
+
+def check_lengths(lengths: np.ndarray, max_length: int) -> str | None:
+    """A note on how many texts of `lengths` tokens [N] are cut at `max_length`, a warning above 10 %; None if none."""
+    cut = int((lengths > max_length).sum())
+    if cut == 0:
+        return None
+    share = cut / len(lengths)
+    note = f"{cut} of {len(lengths)} texts ({share:.1%}) are longer than {max_length} tokens and are cut"
+    return f"warning: {note}: raise max-length (longest: {lengths.max()})" if share > TRUNCATED_SHARE else note
+
+
+def _place(table: Table, position: int) -> str:
+    return f"{table.source} row {table.rows[position]}"
+
+
+def _classes(labeled: Table) -> tuple[str, ...]:
+    """The sorted class names of the labeled table."""
+    names = sorted({name for name in labeled.labels or () if name is not None})
+    if not names:
+        raise DataError(132, f"{labeled.source}: no row has a label: label a few texts of each class")
+    if len(names) == 1:
+        raise DataError(133, f"{labeled.source}: the only class is {names[0]!r}: label texts of a second class")
+    spellings: dict[str, str] = {}
+    for name in names:
+        other = spellings.setdefault(name.strip().casefold(), name)
+        if other != name:
+            row = _place(labeled, (labeled.labels or []).index(name))
+            raise DataError(136, f"{row}: label {name!r} is nearly {other!r}: spell them alike, or rename one")
+    return tuple(names)
+
+
+def _encode(table: Table, name: str, classes: Sequence[str]) -> np.ndarray:
+    """Class indices [N] of one table, -1 where it has no label."""
+    index = {None: -1} | {label: i for i, label in enumerate(classes)}
+    found = table.labels if table.labels is not None else [None] * len(table)
+    unknown = next((i for i, label in enumerate(found) if label not in index), None)
+    if unknown is not None:
+        label = str(found[unknown])
+        row = _place(table, unknown)
+        if name == "unlabeled":
+            raise DataError(135, f"{row}: class {label!r} has no labeled row: label one, or leave its labels out")
+        raise DataError(134, f"{row}: label {label!r} is not a class of the labeled set.{nearest(label, classes)}")
+    return np.fromiter((index[label] for label in found), dtype=np.int64, count=len(table))
+
+
+def _source_notes(stack: _Stack) -> list[str]:
+    """What reading the tables noted, once for each source: several tables may come from one."""
+    notes: dict[str, None] = {}
+    for table in stack.tables.values():
+        for note in table.notes:
+            text = note.removeprefix("warning: ")
+            notes[f"{'warning: ' if text != note else ''}{table.source}: {text}"] = None
+    return list(notes)
+
+
+def _repeats(stack: _Stack) -> list[str]:
+    """Notes on texts that repeat within a table, and on dev texts that are in the test set."""
+    notes = []
+    for name, table in stack.tables.items():
+        keys = stack.keys[stack.spans[name]]
+        repeats = len(keys) - len(np.unique(keys))
+        if repeats:
+            notes.append(f"{table.source}: duplicate texts among the {name} rows: {repeats}")
+    shared = int(np.isin(stack.keys[stack.spans["dev"]], stack.keys[stack.spans["test"]]).sum())
+    return notes + [f"warning: dev texts that are also test texts: {shared}"] * bool(shared)
+
+
+def _without_conflicts(stack: _Stack, labels: np.ndarray, policy: str, notes: list[str]) -> np.ndarray:
+    """A bool mask [N] that leaves out labeled rows whose text also stands there with another label."""
+    span = stack.spans["labeled"]
+    span = span[labels[span] >= 0]
+    pairs = np.unique(np.stack([stack.keys[span], labels[span].astype(np.uint64)]), axis=1)  # [2, M]
+    keys, times = np.unique(pairs[0], return_counts=True)
+    conflicting = span[np.isin(stack.keys[span], keys[times > 1])]
+    usable = np.ones(len(labels), dtype=bool)
+    if not len(conflicting):
+        return usable
+    if policy == "error":
+        raise DataError(
+            138,
+            f"{stack.place(conflicting[0])}: {len(conflicting)} rows repeat a text with another label, this is the "
+            "first: mend them, or drop conflicts",
+        )
+    notes.append(f"labeled rows dropped because their text has two labels: {len(conflicting)}")
+    usable[conflicting] = False
+    return usable
+
+
+def _without_leaks(stack: _Stack, allow: bool, drop: bool, notes: list[str]) -> np.ndarray:
+    """A bool mask [N] that leaves out labeled and pool rows whose text is a dev or test text."""
+    usable = np.ones(len(stack.keys), dtype=bool)
+    training = np.concatenate([stack.spans["labeled"], stack.spans["unlabeled"]])
+    for name in ("dev", "test"):
+        span = stack.spans[name]
+        leaked = span[np.isin(stack.keys[span], stack.keys[training])]
+        if not len(leaked):
+            continue
+        copies = training[np.isin(stack.keys[training], stack.keys[leaked])]
+        count = f"{len(leaked)} of {len(span)} {name} texts are also labeled or unlabeled texts"
+        if not allow and not drop:
+            twin = copies[stack.keys[copies] == stack.keys[leaked[0]]][0]
+            raise DataError(
+                137,
+                f"{stack.place(leaked[0])}: {count}, the first at {stack.place(twin)}: remove them with --drop-leaks, "
+                "or keep them with --allow-transductive",
+            )
+        if allow:
+            notes.append(f"warning: {count}: scores on {name} are transductive")
+        else:
+            notes.append(f"training rows dropped because they are {name} texts: {len(copies)}")
+            usable[copies] = False
+    return usable
+
+
+def _check_class_sizes(candidates: np.ndarray, classes: Sequence[str], source: str, notes: list[str]) -> None:
+    """Refuses a class that has lost all its rows; notes many classes and extreme imbalance."""
+    sizes = np.bincount(candidates[candidates >= 0], minlength=len(classes))
+    if sizes.min() == 0:
+        empty = classes[int(sizes.argmin())]
+        raise DataError(135, f"{source}: class {empty!r} has no usable labeled row left: label more of its texts")
+    if len(classes) > MANY_CLASSES:
+        notes.append(f"warning: {len(classes)} classes: is the label column the right one?")
+    if sizes.max() >= EXTREME_IMBALANCE * sizes.min():
+        small, large = classes[int(sizes.argmin())], classes[int(sizes.argmax())]
+        notes.append(
+            f"warning: class {small!r} has {sizes.min()} rows and {large!r} has {sizes.max()}: take a method with "
+            "class-wise thresholds (flexmatch) or distribution alignment, and read macro-F1"
+        )
+
+
+def _draw(candidates: np.ndarray, classes: Sequence[str], per_class: int | None, seed: int) -> np.ndarray:
+    """Positions of the rows to train on with their labels; the labeled table comes first, so rows are positions."""
+    if per_class is None:
+        return np.flatnonzero(candidates >= 0).astype(np.int64)
+    return draw_per_class([classes[i] if i >= 0 else None for i in candidates], per_class, seed)
+
+
+def _pool(stack: _Stack, usable: np.ndarray, gold: np.ndarray, notes: list[str]) -> np.ndarray:
+    """Positions of the unlabeled pool: what the draw left, then the unlabeled table, without labeled texts."""
+    training = np.concatenate([stack.spans["labeled"], stack.spans["unlabeled"]])
+    pool = np.setdiff1d(training[usable[training]], gold)
+    repeats = np.isin(stack.keys[pool], stack.keys[gold])
+    if repeats.any():
+        notes.append(f"unlabeled rows dropped because they repeat a labeled text: {repeats.sum()}")
+        pool = pool[~repeats]
+    if not len(pool):
+        notes.append("warning: no unlabeled texts: training is supervised only")
+    return pool
+
+
+def _note_single_rows(labels: np.ndarray, classes: Sequence[str], notes: list[str]) -> None:
+    single = [classes[label] for label, count in sorted(Counter(labels.tolist()).items()) if count == 1]
+    if single:
+        shown = ", ".join(repr(name) for name in single[:5]) + (", ..." if len(single) > 5 else "")
+        notes.append(f"warning: classes with a single labeled row, which cannot be split: {len(single)} ({shown})")
+
+
+def _scored(stack: _Stack, labels: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
+    """Positions of the dev or test rows that have a label to score against."""
+    span = stack.spans[name]
+    scored = span[labels[span] >= 0]
+    if len(span) and not len(scored):
+        raise DataError(139, f"{stack.tables[name].source}: no {name} row has a label: add labels, or leave it out")
+    if len(scored) < len(span):
+        notes.append(f"{name} rows left out because they have no label: {len(span) - len(scored)}")
+    return scored
+
+
+def _content_hash(classes: Sequence[str], texts: pa.ChunkedArray, arrays: Sequence[np.ndarray]) -> str:
+    """A hash that does not depend on how the texts are cut into chunks."""
+    whole, bytes_, sizes = xxhash.xxh3_128(), xxhash.xxh3_128(), xxhash.xxh3_128()
+    for chunk in texts.iterchunks():
+        if len(chunk):
+            _, offsets, data = chunk.buffers()
+            ends = np.frombuffer(offsets, dtype=np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+            bytes_.update(memoryview(data)[ends[0] : ends[-1]])
+            sizes.update(np.diff(ends).tobytes())
+    for part in ("\0".join(classes).encode(), bytes_.digest(), sizes.digest(), *(a.tobytes() for a in arrays)):
+        whole.update(len(part).to_bytes(8, "little") + part)
+    return whole.hexdigest()

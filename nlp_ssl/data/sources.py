@@ -1,0 +1,695 @@
+"""Tables of texts and labels from files, folders, data frames and datasets, checked and cleaned while they stream."""
+
+import codecs
+import csv
+import gzip
+import io
+import itertools
+import json
+import math
+import re
+import sys
+import unicodedata
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nlp_ssl.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas
+
+TEXT_COLUMNS = (
+    "text", "sentence", "review", "content", "tweet", "document", "body", "message", "comment", "description",
+)  # fmt: skip
+LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
+UNLABELED_MARKERS = frozenset({"-1", "nan", "NaN", "null", "NULL", "None"})
+SPLIT_NAMES = {
+    "training": "train", "val": "dev", "valid": "dev", "validation": "dev", "testing": "test",
+    "unlabelled": "unlabeled", "unsup": "unlabeled", "unsupervised": "unlabeled",
+}  # fmt: skip
+
+_MAX_CHARS = 1_000_000  # a longer text is cut: no encoder reads further, and tokenizing it would stall a run
+_MAX_CSV_FIELD = 64_000_000  # an unclosed quote swallows the file up to here, then is reported
+_CHUNK_ROWS = 16_384
+_JSON_PEEK = 10_000  # records looked at to learn which keys there are
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_SPLIT_FILE = re.compile(r"(train|dev|val|valid|validation|test|unlabell?ed|unsup|unsupervised)(-\d+-of-\d+)?")
+
+Row = tuple[int, tuple[object, ...]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cleaned texts with the labels, row numbers and splits that go with them.
+
+    Attributes:
+        texts: large_string [N], in NFC, never blank.
+        labels: class names [N], None where a row has no label; None as a whole where the source has no label column.
+        rows: int64 [N], the data row (or line) of each text in its file, from 1.
+        source: where the texts came from, for messages.
+        splits: split names [N] if the source has any.
+        notes: what was dropped or mended, in words, with counts.
+    """
+
+    texts: pa.ChunkedArray
+    labels: list[str | None] | None
+    rows: np.ndarray
+    source: str
+    splits: list[str] | None
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, positions: np.ndarray) -> "Table":
+        """The rows at `positions` (int64 [M]), in that order."""
+        return replace(
+            self,
+            texts=self.texts.take(pa.array(positions, pa.int64())),
+            labels=None if self.labels is None else [self.labels[i] for i in positions],
+            rows=self.rows[positions],
+            splits=None if self.splits is None else [self.splits[i] for i in positions],
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One readable piece of a source: its columns, and a stream of (row number, values of the named columns)."""
+
+    place: str
+    columns: Sequence[str]
+    rows: Callable[[Sequence[str]], Iterator[Row]]
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How to read, and the counts of what had to be dropped or mended on the way."""
+
+    encoding: str = "utf-8"
+    skip_bad_lines: bool = False
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def read_table(
+    source: "str | Path | pandas.DataFrame | datasets.Dataset | datasets.DatasetDict",
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    encoding: str = "utf-8",
+    on_bad_lines: Literal["error", "skip"] = "error",
+    unlabeled_value: str | None = None,
+    expect_labels: bool = False,
+    split: str | None = None,
+) -> Table:
+    """Reads a CSV, TSV, JSONL, JSON, Parquet or text file (also with .gz), a folder, a frame or a dataset.
+
+    A folder is one saved by `datasets`, or holds `train.*`, `dev.*`, `test.*`, `unlabeled.*` files, or `<its name>.*`,
+    or a single file. A string that names no path is looked up as a Hugging Face dataset.
+
+    Labels become strings by one map: 1, "1" and 1.0 are all "1", True is "true". Missing labels and the markers -1,
+    NaN, null and None mean unlabeled; with `unlabeled_value` that marker alone does. A byte-order mark outranks
+    `encoding`. `split` keeps the rows of one split.
+
+    Raises:
+        DataError: the source cannot be read as a table of texts; the message names the file, the row and the remedy.
+    """
+    reading = _Reading(encoding, on_bad_lines == "skip")
+    try:
+        wanted = None if split is None else _split_name(split)
+        parts = _of_split(_open(source, reading), wanted)
+        builder = _Builder(reading.counts, unlabeled_value, wanted)
+        for part in parts:
+            builder.add(part, text_column, label_column, expect_labels)
+    except OSError as error:
+        raise DataError(104, f"{source}: {error.strerror or error}: check the path and its permissions") from None
+    whole = str(source) if isinstance(source, str | Path) else "dataset"
+    return builder.table(parts[0].place if len(parts) == 1 else whole)
+
+
+def table_of(texts: Sequence[object], labels: Sequence[object] | None = None, *, source: str = "texts") -> Table:
+    """A table from texts [N] and labels [N] in memory, cleaned and checked as a file would be.
+
+    Raises:
+        DataError: the lengths differ, a text is not a string, or a label is not a single value.
+    """
+    if labels is not None and len(labels) != len(texts):
+        raise DataError(121, f"{source}: {len(texts)} texts but {len(labels)} labels: give one label for each text")
+    columns: dict[str, Sequence[object]] = {"text": texts} if labels is None else {"text": texts, "label": labels}
+    builder = _Builder(Counter(), None, None)
+    builder.add(_memory_part(columns, source), "text", None, False)
+    return builder.table(source)
+
+
+def label_name(value: object) -> str | None:
+    """The one name of a label: 1, "1", 1.0 -> "1", True -> "true", missing or blank -> None.
+
+    Raises:
+        TypeError: the value is not a single label (a list, a mapping, bytes).
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        if math.isnan(number):
+            return None
+        return str(int(number)) if number.is_integer() else str(number)
+    if isinstance(value, str) and not (value.startswith("[") and value.endswith("]")):
+        return _label_word(value)
+    raise TypeError(f"label {_short(value)} of type {type(value).__name__} is not a single class")
+
+
+def _label_word(word: str) -> str | None:
+    if not word.strip():
+        return None
+    if word.lower() in ("true", "false"):
+        return word.lower()
+    # A column of whole numbers with gaps is often written as 1.0, 0.0.
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", str(word))
+
+
+class _Builder:
+    """Gathers the cleaned rows of one or more parts into a Table."""
+
+    def __init__(self, counts: Counter[str], unlabeled_value: str | None, split: str | None) -> None:
+        self.counts = counts
+        self.unlabeled_value = unlabeled_value
+        self.markers = UNLABELED_MARKERS if unlabeled_value is None else frozenset({label_name(unlabeled_value)})
+        self.split = split
+        self.marked: Counter[str] = Counter()
+        self.chunks: list[pa.Array] = []
+        self.pending: list[str] = []
+        self.labels: list[str | None] = []
+        self.rows = array("q")
+        self.splits: list[str] = []
+        self.names: set[str] = set()
+        self.seen_splits: set[str] = set()
+        self.has_labels = False
+        self.has_splits = False
+        self.notes: list[str] = []
+
+    def add(self, part: _Part, text_column: str | None, label_column: str | None, expect_labels: bool) -> None:
+        """Streams the rows of one part in.
+
+        Raises:
+            DataError: a column is missing, or a row holds no usable text or label.
+        """
+        text, label = self._columns(part, text_column, label_column, expect_labels)
+        split = "split" if part.split is None and "split" in part.columns else None
+        self.has_labels |= label is not None
+        self.has_splits |= part.split is not None or split is not None
+        names = [name for name in (text, label, split) if name is not None]
+        for number, values in part.rows(names):
+            row_split = part.split or (_split_name(values[-1]) if split else "train")
+            self.seen_splits.add(row_split)
+            if self.split is None or row_split == self.split:
+                self._row(part.place, number, values[0], values[1] if label else None, row_split)
+
+    def table(self, source: str) -> Table:
+        """The finished table.
+
+        Raises:
+            DataError: there is no usable row, or -1 may be a class.
+        """
+        if not self.rows:
+            self._refuse_nothing(source)
+        if self.unlabeled_value is None and self.marked["-1"] and len(self.names) == 1:
+            (other,) = self.names
+            raise DataError(
+                116,
+                f"{source}: label '-1' stands beside the single class {other!r}: if -1 is a class, name another marker "
+                "with --unlabeled-value none; if it means unlabeled, use --unlabeled-value=-1",
+            )
+        self._flush()
+        return Table(
+            texts=pa.chunked_array(self.chunks, pa.large_string()),
+            labels=self.labels if self.has_labels else None,
+            rows=np.array(self.rows, dtype=np.int64),
+            source=source,
+            splits=self.splits if self.has_splits else None,
+            notes=(*self.notes, *self._count_notes()),
+        )
+
+    def _columns(
+        self, part: _Part, text_column: str | None, label_column: str | None, expect_labels: bool
+    ) -> tuple[str, str | None]:
+        repeated = [name for name, times in Counter(part.columns).items() if times > 1]
+        if repeated:
+            raise DataError(109, f"{part.place}: column {repeated[0]!r} occurs more than once: rename one of them")
+        texts = _matching(part, text_column, TEXT_COLUMNS)
+        if not texts:
+            raise DataError(
+                108, f"{part.place}: no text column among {_list(part.columns)}: name it with --text-column"
+            )
+        if part.split == "unlabeled" and label_column not in part.columns:
+            label_column, expect_labels = None, False
+        labels = _matching(part, label_column, LABEL_COLUMNS)
+        if expect_labels and not labels:
+            raise DataError(
+                108, f"{part.place}: no label column among {_list(part.columns)}: name it with --label-column"
+            )
+        for found, what in ((texts, "text"), (labels, "label")):
+            if len(found) > 1:
+                self.notes.append(f"{what} column {found[0]!r} taken (also there: {_list(found[1:])})")
+        return texts[0], labels[0] if labels else None
+
+    def _row(self, place: str, number: int, value: object, label: object, split: str) -> None:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            self.counts["null texts dropped"] += 1
+            return
+        if not isinstance(value, str):
+            raise DataError(
+                114,
+                f"{place} row {number}: the text is {_short(value)} of type {type(value).__name__}: make it a string",
+            )
+        text = _clean(str(value), self.counts)
+        if not text.strip():
+            self.counts["empty texts dropped"] += 1
+            return
+        try:
+            name = self._label(label)
+        except (TypeError, OverflowError) as error:
+            raise DataError(115, f"{place} row {number}: {error}: give each text one label") from None
+        self.pending.append(text)
+        self.labels.append(name)
+        self.rows.append(number)
+        self.splits.append(split)
+        if len(self.pending) == _CHUNK_ROWS:
+            self._flush()
+
+    def _label(self, value: object) -> str | None:
+        name = label_name(value)
+        if name is None:
+            return None
+        name = sys.intern(_clean(name, Counter()))
+        if name in self.markers:
+            self.marked[name] += 1
+            return None
+        self.names.add(name)
+        return name
+
+    def _flush(self) -> None:
+        self.chunks.append(pa.array(self.pending, pa.large_string()))
+        self.pending = []
+
+    def _refuse_nothing(self, source: str) -> None:
+        if self.split is not None and self.split not in self.seen_splits and self.seen_splits:
+            raise DataError(118, f"{source}: no split {self.split!r}.{nearest(self.split, self.seen_splits)}")
+        dropped = "; ".join(self._count_notes())
+        raise DataError(102, f"{source}: no rows with a text{f' ({dropped})' if dropped else ''}: add some rows")
+
+    def _count_notes(self) -> list[str]:
+        notes = [f"{what}: {count}" for what, count in sorted(self.counts.items())]
+        return notes + [f"rows labeled {name!r} taken as unlabeled: {n}" for name, n in sorted(self.marked.items())]
+
+
+def _clean(text: str, counts: Counter[str]) -> str:
+    if "\0" in text:
+        counts["texts with NUL characters removed"] += 1
+        text = text.replace("\0", "")
+    if len(text) > _MAX_CHARS:
+        counts[f"warning: texts cut to {_MAX_CHARS:,} characters"] += 1
+        text = text[:_MAX_CHARS]
+    if text.isascii():
+        return text
+    if _SURROGATE.search(text):
+        counts["texts with lone surrogates replaced"] += 1
+        text = _SURROGATE.sub("\ufffd", text)
+    if not unicodedata.is_normalized("NFC", text):
+        counts["texts brought to Unicode NFC"] += 1
+        text = unicodedata.normalize("NFC", text)
+    return text
+
+
+def _matching(part: _Part, asked: str | None, usual: Sequence[str]) -> list[str]:
+    """The columns that may hold what is wanted, best first; a column asked for by name must be there."""
+    if asked is None:
+        by_name = {name.strip().lower(): name for name in part.columns}
+        return [by_name[name] for name in usual if name in by_name]
+    if asked not in part.columns:
+        raise DataError(
+            108, f"{part.place}: no column {asked!r} among {_list(part.columns)}.{nearest(asked, part.columns)}"
+        )
+    return [asked]
+
+
+def _split_name(value: object) -> str:
+    name = "train" if value is None else str(value).strip().lower()
+    return SPLIT_NAMES.get(name, name)
+
+
+def _of_split(parts: list[_Part], wanted: str | None) -> list[_Part]:
+    """The parts that are, or may hold rows of, the wanted split, so that the others are not even read."""
+    found = [part for part in parts if wanted is None or part.split in (None, wanted)]
+    if not found:
+        raise DataError(
+            118, f"{parts[0].place}: no split {wanted!r}.{nearest(str(wanted), {str(p.split) for p in parts})}"
+        )
+    return found
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(_short(name) for name in names[:12]) + (", ..." if len(names) > 12 else "")
+
+
+# ---- what a source is made of ----------------------------------------------------------------------------------------
+
+
+def _open(source: object, reading: _Reading) -> list[_Part]:
+    if not isinstance(source, str | Path):
+        return _object_parts(source)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _folder_parts(path, reading)
+    if path.exists():
+        return [_file_part(path, reading)]
+    if _suffix(path) in SUFFIXES or not _HUB_NAME.fullmatch(str(source)):
+        raise DataError(101, f"{source}: no such file or folder: check the path")
+    return _hub_parts(str(source))
+
+
+def _object_parts(source: object) -> list[_Part]:
+    import datasets
+
+    if isinstance(source, datasets.Dataset | datasets.DatasetDict):
+        return _dataset_parts(source, "dataset")
+    import pandas
+
+    if not isinstance(source, pandas.DataFrame):
+        raise DataError(
+            105, f"a {type(source).__name__} is not a table: give a path, a pandas DataFrame or a datasets.Dataset"
+        )
+    names = [str(name) for name in source.columns]
+    columns = {
+        name: source.iloc[:, i].astype(object).where(source.iloc[:, i].notna(), None).tolist()
+        for i, name in enumerate(names)
+    }
+    return [replace(_memory_part(columns, "data frame"), columns=names)]
+
+
+def _memory_part(columns: Mapping[str, Sequence[object]], place: str) -> _Part:
+    def rows(names: Sequence[str]) -> Iterator[Row]:
+        yield from enumerate(zip(*(columns[name] for name in names), strict=True), 1)
+
+    return _Part(place, list(columns), rows)
+
+
+def _folder_parts(path: Path, reading: _Reading) -> list[_Part]:
+    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+        import datasets
+
+        try:
+            return _dataset_parts(datasets.load_from_disk(path), str(path))
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise DataError(113, f"{path}: not a readable saved dataset ({_reason(error)}): save it again") from None
+    files = sorted(file for file in path.iterdir() if file.is_file() and _suffix(file) in SUFFIXES)
+    own = [file for file in files if _stem(file) == path.resolve().name]
+    if len(own) == 1 or len(files) == 1:
+        return [_file_part((own or files)[0], reading)]
+    named = [(match[1], file) for file in files if (match := _SPLIT_FILE.fullmatch(_stem(file)))]
+    if not named:
+        found = f"several files ({_list([file.name for file in files])})" if files else "no data file"
+        raise DataError(
+            103, f"{path}: the folder holds {found}: name one file, or call them train, dev, test, unlabeled"
+        )
+    return [replace(_file_part(file, reading), split=_split_name(name)) for name, file in named]
+
+
+def _dataset_parts(data: object, place: str) -> list[_Part]:
+    import datasets
+
+    if isinstance(data, datasets.DatasetDict):
+        return [
+            replace(_dataset_part(part, f"{place} [{name}]"), split=_split_name(name)) for name, part in data.items()
+        ]
+    return [_dataset_part(cast("datasets.Dataset", data), place)]
+
+
+def _dataset_part(data: "datasets.Dataset", place: str) -> _Part:
+    import datasets
+
+    names = {key: kind.names for key, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)}
+
+    def rows(columns: Sequence[str]) -> Iterator[Row]:
+        batches = data.select_columns(list(columns)).with_format("arrow").iter(batch_size=_CHUNK_ROWS)
+        return _arrow_rows(batches, columns, names, place)
+
+    return _Part(place, data.column_names, rows)
+
+
+def _hub_parts(name: str) -> list[_Part]:
+    import datasets
+
+    try:
+        data = datasets.load_dataset(name)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(
+            119,
+            f"{name}: neither a file nor a reachable Hugging Face dataset ({_reason(error)}): check the path or the "
+            "name; without a network set HF_HUB_OFFLINE=1 and use what is in the cache",
+        ) from None
+    return _dataset_parts(data, name)
+
+
+def _reason(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first[:120]}" if first else type(error).__name__
+
+
+# ---- file formats ----------------------------------------------------------------------------------------------------
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
+def _stem(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).stem
+
+
+def _file_part(path: Path, reading: _Reading) -> _Part:
+    suffix = _suffix(path)
+    if suffix not in SUFFIXES:
+        raise DataError(105, f"{path}: unknown format {suffix!r}: use {', '.join(SUFFIXES)}, each also with .gz")
+    if path.stat().st_size == 0:
+        raise DataError(102, f"{path}: the file is empty: add some rows")
+    if suffix == ".parquet":
+        return _parquet_part(path)
+    if suffix == ".txt":
+        return _Part(str(path), ["text"], lambda names: _text_rows(path, reading))
+    if suffix in (".json", ".jsonl"):
+        return _json_part(path, reading)
+    return _csv_part(path, "," if suffix == ".csv" else "\t", reading)
+
+
+def _binary(path: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+def _lines(path: Path, reading: _Reading) -> Iterator[str]:
+    """Decoded lines with their line ends, which a quoted CSV field may contain."""
+    with _binary(path) as raw:
+        try:
+            encoding = _encoding(path, raw, reading.encoding)
+            yield from io.TextIOWrapper(raw, encoding=encoding, newline="")
+        except UnicodeError:
+            raise _bad_byte(path, encoding) from None
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(113, f"{path}: damaged gzip file ({_reason(error)}): copy it again") from None
+
+
+def _encoding(path: Path, raw: IO[bytes], asked: str) -> str:
+    head = raw.read(64)
+    raw.seek(0)
+    for bom, encoding in _BOMS:
+        if head.startswith(bom):
+            return encoding
+    try:
+        "".encode(asked)  # refuses codecs that are not for text, too
+    except LookupError:
+        raise DataError(106, f"{path}: unknown encoding {asked!r}: try --encoding cp1252 or utf-16") from None
+    if codecs.lookup(asked).name == "utf-8" and 3 * head.count(0) > len(head):
+        raise DataError(106, f"{path}: looks like UTF-16 without a byte-order mark: use --encoding utf-16-le")
+    return asked
+
+
+def _bad_byte(path: Path, encoding: str) -> DataError:
+    """Reads the file once more to find the offset of the byte that does not decode."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    offset = 0
+    with _binary(path) as raw:
+        for block in iter(lambda: raw.read(1 << 20), b""):
+            held = len(decoder.getstate()[0])
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                at = offset - held + error.start
+                return DataError(
+                    106,
+                    f"{path}: byte 0x{error.object[error.start]:02x} at offset {at} is not {encoding}: "
+                    "name the right encoding, such as --encoding cp1252",
+                )
+            offset += len(block)
+    return DataError(106, f"{path}: ends within a character of {encoding}: the file is cut off, or set --encoding")
+
+
+def _text_rows(path: Path, reading: _Reading) -> Iterator[Row]:
+    for number, line in enumerate(_lines(path, reading), 1):
+        yield number, (line.rstrip("\r\n"),)
+
+
+def _csv_part(path: Path, delimiter: str, reading: _Reading) -> _Part:
+    csv.field_size_limit(_MAX_CSV_FIELD)  # process-wide: the csv module has no per-reader limit
+    records = _csv_records(path, delimiter, reading)
+    header = next(records, None)
+    if header is None:
+        raise DataError(102, f"{path}: the file is empty: add a header and some rows")
+    columns = header[2]
+    others = [mark for mark in ",;\t|" if mark != delimiter and mark in columns[0]]
+    if len(columns) == 1 and others:
+        raise DataError(
+            107,
+            f"{path}: one column {_short(columns[0])}, the delimiter looks like {others[0]!r}: "
+            f"write the file with {delimiter!r} between fields{', or call it .tsv' if others[0] == chr(9) else ''}",
+        )
+
+    def rows(names: Sequence[str]) -> Iterator[Row]:
+        indices = [columns.index(name) for name in names]
+        for number, line, fields in records:
+            if len(fields) == len(columns):
+                yield number, tuple(fields[i] for i in indices)
+            elif reading.skip_bad_lines:
+                reading.counts["bad lines skipped"] += 1
+            else:
+                raise DataError(
+                    111,
+                    f"{path} row {number} (line {line}): {len(fields)} fields where the header has {len(columns)}: "
+                    "quote the text, or use --on-bad-lines skip",
+                )
+
+    return _Part(str(path), columns, rows)
+
+
+def _csv_records(path: Path, delimiter: str, reading: _Reading) -> Iterator[tuple[int, int, list[str]]]:
+    """(data row, first line, fields) of every record; the header is row 0, blank lines are no record."""
+    reader = csv.reader(_lines(path, reading), delimiter=delimiter, strict=True)
+    number, line = 0, 1
+    while True:
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(
+                110, f"{path} row {number} (line {line}): {error}: close the quote, or double quotes within a text"
+            ) from None
+        if fields:
+            yield number, line, fields
+            number += 1
+        line = reader.line_num + 1
+
+
+def _json_part(path: Path, reading: _Reading) -> _Part:
+    records = _json_records(path, reading)
+    head = list(itertools.islice(records, _JSON_PEEK))
+    if not head:
+        raise DataError(102, f"{path}: the file holds no records: add some rows")
+
+    def rows(names: Sequence[str]) -> Iterator[Row]:
+        for number, record in itertools.chain(head, records):
+            yield number, tuple(record.get(name) for name in names)
+
+    return _Part(str(path), list(dict.fromkeys(key for _, record in head for key in record)), rows)
+
+
+def _json_records(path: Path, reading: _Reading) -> Iterator[tuple[int, dict[str, object]]]:
+    lines = enumerate(_lines(path, reading), 1)
+    filled = ((number, line) for number, line in lines if line.strip())
+    first = next(filled, None)
+    if first is None:
+        return
+    if first[1].lstrip().startswith("["):
+        whole = first[1] + "".join(line for _, line in filled)
+        yield from _array_records(path, whole)
+        return
+    for number, line in itertools.chain([first], filled):
+        try:
+            yield number, _record(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            if not reading.skip_bad_lines:
+                raise DataError(
+                    112, f"{path} line {number}: not a whole JSON object ({error}): mend it, or use --on-bad-lines skip"
+                ) from None
+            reading.counts["bad lines skipped"] += 1
+
+
+def _array_records(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
+    try:
+        for number, item in enumerate(json.loads(text), 1):
+            yield number, _record(item)
+    except (ValueError, RecursionError) as error:
+        raise DataError(112, f"{path}: not a JSON array of objects ({error}): mend or rewrite the file") from None
+
+
+def _record(item: object) -> dict[str, object]:
+    if not isinstance(item, dict):
+        raise ValueError(f"found {_short(item)}")
+    return item
+
+
+def _parquet_part(path: Path) -> _Part:
+    try:
+        with _binary(path) as raw:
+            file = pq.ParquetFile(pa.BufferReader(raw.read()) if path.suffix == ".gz" else path)
+    except (pa.ArrowException, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(113, f"{path}: not a readable Parquet file ({_reason(error)}): write it again") from None
+
+    def rows(names: Sequence[str]) -> Iterator[Row]:
+        return _arrow_rows(file.iter_batches(_CHUNK_ROWS, columns=list(names)), names, {}, str(path))
+
+    return _Part(str(path), file.schema_arrow.names, rows)
+
+
+def _arrow_rows(
+    batches: Iterable[pa.RecordBatch], columns: Sequence[str], names: Mapping[str, list[str]], place: str
+) -> Iterator[Row]:
+    """Rows of Arrow batches; `names` turns the integers of a class column into class names."""
+    number = 0
+    try:
+        for batch in batches:
+            values = [_named(batch.column(name).to_pylist(), names.get(name)) for name in columns]
+            yield from enumerate(zip(*values, strict=True), number + 1)
+            number += batch.num_rows
+    except (pa.ArrowException, UnicodeError, OSError) as error:
+        raise DataError(113, f"{place} after row {number}: damaged data ({_reason(error)}): write it again") from None
+
+
+def _named(values: list[object], names: list[str] | None) -> list[object]:
+    if names is None:
+        return values
+    return [names[v] if isinstance(v, int) and 0 <= v < len(names) else v for v in values]
