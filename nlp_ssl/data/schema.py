@@ -133,7 +133,7 @@ def _place(table: Table, position: int) -> str:
 
 def _classes(labeled: Table) -> tuple[str, ...]:
     """The sorted class names of the labeled table."""
-    names = sorted({name for name in labeled.labels or () if name is not None})
+    names = [name for name in dict.fromkeys(labeled.labels or ()) if name is not None]
     if not names:
         raise DataError(132, f"{labeled.source}: no row has a label: label a few texts of each class")
     if len(names) == 1:
@@ -144,7 +144,7 @@ def _classes(labeled: Table) -> tuple[str, ...]:
         if other != name:
             row = _place(labeled, (labeled.labels or []).index(name))
             raise DataError(136, f"{row}: label {name!r} is nearly {other!r}: spell them alike, or rename one")
-    return tuple(names)
+    return tuple(sorted(names))
 
 
 def _encode(table: Table, name: str, classes: Sequence[str]) -> np.ndarray:

@@ -161,7 +161,7 @@ def label_name(value: object) -> str | None:
     """The one name of a label: 1, "1", 1.0 -> "1", True -> "true", missing or blank -> None.
 
     Raises:
-        TypeError: the value is not a single label (a list, a mapping, bytes).
+        TypeError: the value is not a single label (a list, a mapping, bytes, infinity).
     """
     if value is None:
         return None
@@ -173,7 +173,8 @@ def label_name(value: object) -> str | None:
         number = float(value)
         if math.isnan(number):
             return None
-        return str(int(number)) if number.is_integer() else str(number)
+        if not math.isinf(number):
+            return str(int(number)) if number.is_integer() else str(number)
     if isinstance(value, str) and not (value.startswith("[") and value.endswith("]")):
         return _label_word(value)
     raise TypeError(f"label {_short(value)} of type {type(value).__name__} is not a single class")
@@ -288,7 +289,7 @@ class _Builder:
             return
         try:
             name = self._label(label)
-        except (TypeError, OverflowError) as error:
+        except TypeError as error:
             raise DataError(115, f"{place} row {number}: {error}: give each text one label") from None
         self.pending.append(text)
         self.labels.append(name)
@@ -692,4 +693,5 @@ def _arrow_rows(
 def _named(values: list[object], names: list[str] | None) -> list[object]:
     if names is None:
         return values
-    return [names[v] if isinstance(v, int) and 0 <= v < len(names) else v for v in values]
+    of_index = dict(enumerate(names)) | {-1: None}  # datasets writes -1 where the class is not known
+    return [of_index.get(cast("int", value), value) for value in values]
