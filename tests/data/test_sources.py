@@ -129,6 +129,9 @@ def test_folder_of_split_files(tmp_path):
     ]
     assert texts(read_table(tmp_path / "f", split="valid")) == ["v"]
     refused(tmp_path / "f", 118, "'test'", "dev", split="test")
+    write(tmp_path / "f" / "test.csv", "no text column\n1\n")
+    assert texts(read_table(tmp_path / "f", split="valid")) == ["v"]  # the other files are not even looked at
+    refused(tmp_path / "f", 108, "test.csv")
 
 
 def test_folder_with_a_file_of_its_own_name_and_a_split_column(tmp_path):
@@ -215,6 +218,7 @@ def test_row10_wrong_encoding_gives_the_offset(tmp_path, before):
     assert texts(read_table(path, encoding="cp1252")) == ["café noir"]
     refused(path, 106, "'utf-9'", encoding="utf-9")
     refused(path, 106, "'hex'", encoding="hex")
+    refused(path, 106, "BOM", encoding="utf-16")
     refused(write(tmp_path / "c.csv", b"text\ncaf\xc3"), 106, "cut off")
 
 
@@ -271,7 +275,17 @@ def test_damaged_files(tmp_path):
     whole = gzip.compress((CSV * 1000).encode())
     refused(write(tmp_path / "cut.csv.gz", whole[: len(whole) // 2]), 113, "gzip")
     refused(write(tmp_path / "junk.csv.gz", b"not gzip at all"), 113, "gzip")
+    bad_byte_then_cut = gzip.compress(b"text\n\xff" + os.urandom(100_000))[:-1000]
+    refused(write(tmp_path / "both.csv.gz", bad_byte_then_cut), 113, "gzip")
     refused(write(tmp_path / "junk.parquet", b"not parquet at all"), 113, "Parquet")
+    pq.write_table(pa.table({"text": ["good", "bad"]}), tmp_path / "a.parquet")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    for at in range(0, len(whole), 3):
+        damaged = write(tmp_path / "a.parquet", whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        try:
+            read_table(damaged)
+        except DataError as error:
+            assert "\n" not in str(error)
     refused(write(tmp_path / "cut.json", '[{"text": "a"}, {"te'), 112, "cut.json")
     refused(write(tmp_path / "a.xlsx", "x"), 105, "'.xlsx'", ".parquet")
     refused(3, 105, "int")
@@ -344,6 +358,11 @@ def test_row45_bytes_and_numbers_in_parquet(tmp_path):
     for column in (pa.array([b"a"]), pa.array([1])):
         pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
         refused(tmp_path / "a.parquet", 114, "row 1")
+
+
+def test_parquet_rows_are_numbered_through(tmp_path):
+    pq.write_table(pa.table({"text": ["a", None] * 20_000}), tmp_path / "a.parquet")
+    assert read_table(tmp_path / "a.parquet").rows.tolist() == list(range(1, 40_000, 2))
 
 
 # ---- labels ----------------------------------------------------------------------------------------------------------
