@@ -280,8 +280,8 @@ def test_damaged_files(tmp_path):
     refused(write(tmp_path / "junk.parquet", b"not parquet at all"), 113, "Parquet")
     pq.write_table(pa.table({"text": ["good", "bad"]}), tmp_path / "a.parquet")
     whole = (tmp_path / "a.parquet").read_bytes()
-    for at in range(0, len(whole), 3):
-        damaged = write(tmp_path / "a.parquet", whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+    for at in range(len(whole)):
+        damaged = write(tmp_path / "a.parquet", whole[:at] + bytes([whole[at] ^ 0xA5]) + whole[at + 1 :])
         try:
             read_table(damaged)
         except DataError as error:
