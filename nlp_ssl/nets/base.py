@@ -55,6 +55,10 @@ class Module(nn.Module):
         """The inputs without padding that rows of these lengths do not need."""
         return inputs
 
+    def cost(self, inputs: dict[str, Tensor], lengths: np.ndarray) -> int:
+        """Tokens, padding included, that a pass over rows of these lengths computes."""
+        return int(lengths.sum())
+
     def save(self, folder: Path) -> None:
         """Writes the trained classifier into an existing folder."""
         raise NotImplementedError
@@ -80,6 +84,7 @@ class Net:
         self.module = module
         self.wrapped = wrapped if wrapped is not None else module  # carries the hooks of data-parallel training
         self.autocast = autocast
+        self.real_tokens = self.computed_tokens = 0  # since the last log line; the difference is padding
 
     def __call__(self, batch: Batch, *views: str, edit: Edit | None = None, dropout: bool = True) -> list[Tensor]:
         """Logits [n, C] float32 of each view, in the order asked for."""
@@ -87,7 +92,10 @@ class Net:
         index = np.concatenate([np.arange(s.start, s.stop) for s in spans])
         contiguous = len(index) > 0 and bool((np.diff(index) == 1).all())
         rows: slice | Tensor = slice(int(index[0]), int(index[-1]) + 1) if contiguous else torch.from_numpy(index)
-        inputs = self.module.trim({k: v[rows] for k, v in batch["inputs"].items()}, batch["lengths"][index])
+        lengths = batch["lengths"][index]
+        inputs = self.module.trim({k: v[rows] for k, v in batch["inputs"].items()}, lengths)
+        self.real_tokens += int(lengths.sum())
+        self.computed_tokens += self.module.cost(inputs, lengths)
         target = self.wrapped if torch.is_grad_enabled() else self.module
         with self.autocast(), _noise(self.module, dropout):
             logits = target(inputs, edit)

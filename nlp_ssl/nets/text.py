@@ -113,6 +113,11 @@ class TextNet(Module):
         longest = int(lengths.max())
         return {k: v[:, :longest] for k, v in inputs.items()}
 
+    def cost(self, inputs: dict[str, Tensor], lengths: np.ndarray) -> int:
+        """Tokens, padding included, that a pass over rows of these lengths computes."""
+        groups = length_groups(lengths) if inputs["input_ids"].device.type == "cpu" else [np.arange(len(lengths))]
+        return sum(len(g) * int(lengths[g].max()) for g in groups)
+
     def layers(self) -> list[str]:
         """Prefixes of parameter names: embeddings first, then every encoder layer."""
         layers = self._layers()

@@ -1,0 +1,39 @@
+"""Watches pseudo-labels for the ways in which they go wrong, and says so."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+_PATIENCE = 3  # records in a row before a warning: single batches are noisy
+_EARLY = 0.2  # share of training in which few or uniform pseudo-labels are normal
+
+
+class Guard:
+    """Feeds on the written metrics and answers with a warning, once per kind."""
+
+    def __init__(self, num_classes: int, prior: Sequence[float] | None = None) -> None:
+        self.largest = max(prior) if prior else 1.0 / num_classes
+        self.uniform = math.log(num_classes)
+        self.seen: dict[str, int] = {}
+
+    def check(self, metrics: Mapping[str, object], progress: float) -> str | None:
+        """A one-line warning if something has been wrong for several records in a row, else None."""
+        rate, entropy, histogram = (metrics.get(k) for k in ("mask_rate", "pseudo_entropy", "pseudo_hist"))
+        if not isinstance(rate, float) or not isinstance(entropy, float) or not isinstance(histogram, list):
+            return None
+        top = max(histogram)
+        # Half-way from the largest share expected to everything in one class.
+        collapsed = top > 0.5 + 0.5 * self.largest
+        starved = progress > _EARLY and rate < 0.01
+        flat = progress > _EARLY and entropy > 0.98 * self.uniform
+        messages = {
+            "collapse": (collapsed, f"{top:.0%} of the pseudo-labels are one class: they have collapsed or the pool is "
+                         "not of this task; raise the threshold or lower the weight"),
+            "starved": (starved, f"only {rate:.1%} of the pool passes the threshold: the unlabeled text hardly counts; "
+                        "lower the threshold or add labels"),
+            "flat": (flat, "pseudo-labels are close to uniform: the model knows nothing of the pool yet"),
+        }  # fmt: skip
+        for kind, (wrong, message) in messages.items():
+            self.seen[kind] = self.seen.get(kind, 0) + 1 if wrong else 0
+            if self.seen[kind] == _PATIENCE:
+                return message
+        return None

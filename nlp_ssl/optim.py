@@ -1,0 +1,63 @@
+"""Parameter groups and the learning-rate schedule (a pure function of the step)."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from nlp_ssl.config import TrainConfig
+from nlp_ssl.nets.base import Module
+
+
+def make_optimizer(nets: Mapping[str, Module], config: TrainConfig) -> tuple[torch.optim.AdamW, list[str]]:
+    """One AdamW over all trained nets, and the parameters' names in the order of its groups.
+
+    Parameters without a gradient in an update are skipped, so a method that updates its nets in turn needs no more.
+    Biases and norms do not decay; encoder layers take `layer_decay` per layer from the top, the head its own rate.
+    """
+    groups: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
+    for role, module in nets.items():
+        scale = _layer_scales(module, config.layer_decay)
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            head = name.startswith(module.head_prefixes())
+            rate = config.head_learning_rate if head else config.learning_rate * scale(name)
+            decay = config.weight_decay if parameter.dim() > 1 else 0.0
+            groups.setdefault((rate, decay), []).append((f"{role}.{name}", parameter))
+    names = [name for members in groups.values() for name, _ in members]
+    settings = [
+        {"params": [p for _, p in members], "lr": rate, "base_lr": rate, "weight_decay": decay}
+        for (rate, decay), members in groups.items()
+    ]
+    return torch.optim.AdamW(settings, fused=True), names
+
+
+def _layer_scales(module: Module, decay: float) -> Callable[[str], float]:
+    layers = module.layers()
+
+    def scale(name: str) -> float:
+        for depth, prefix in enumerate(layers):
+            if name.startswith(prefix):
+                return decay ** (len(layers) - 1 - depth)
+        return 1.0
+
+    return scale
+
+
+def rate_factor(step: int, config: TrainConfig) -> float:
+    """What the learning rates are multiplied by in update number `step` (from 0)."""
+    rise = round(config.warmup * config.max_steps)
+    if step < rise:
+        return (step + 1) / rise
+    left = (config.max_steps - step) / max(config.max_steps - rise, 1)
+    if config.schedule == "linear":
+        return left
+    return 0.5 * (1 - math.cos(math.pi * left)) if config.schedule == "cosine" else 1.0
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Scales every group's own rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor

@@ -1,0 +1,77 @@
+"""From tables and a model name to what the loop trains on."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlp_ssl.augment.base import Augment, Identity
+from nlp_ssl.augment.tfidf import TfidfReplace
+from nlp_ssl.data.dataset import Data
+from nlp_ssl.data.schema import TextData, check_lengths
+from nlp_ssl.data.tokens import TokenStore
+from nlp_ssl.nets.base import Module
+from nlp_ssl.nets.text import Pooling, TextNet, load_text_net
+
+_MAX_WORDS = 4096  # words kept of one text: far beyond any max_length in use
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data, the net to train on it and the augmentation of each kind of view: all that `fit` needs of a modality."""
+
+    data: Data
+    build: Callable[[int], Module]
+    augment: Mapping[str, Any]
+
+
+def default_cache() -> Path:
+    """Where tokenized corpora are kept: reused by every run on the same texts and tokenizer."""
+    return Path.home() / ".cache" / "nlp_ssl"
+
+
+def text_task(
+    text: TextData,
+    model: str,
+    *,
+    pooling: Pooling = "auto",
+    strong: Augment | None = None,
+    max_length: int = 128,
+    cache_dir: Path | None = None,
+) -> Task:
+    """Tokenizes the texts once (memory-mapped, cached by content) and prepares the classifier.
+
+    Augmentation statistics come from the labeled and unlabeled rows alone, never from dev or test texts.
+
+    Raises:
+        ConfigError: the model cannot be opened.
+    """
+
+    def build(number: int) -> Module:
+        return load_text_net(model, text.classes, pooling=pooling)
+
+    first = build(0)
+    assert isinstance(first, TextNet)
+    store = TokenStore.build(
+        text.texts,
+        first.tokenizer,
+        cache_dir=cache_dir or default_cache(),
+        fit_rows=np.sort(np.concatenate([text.labeled, text.unlabeled])),
+        max_words=_MAX_WORDS,
+    )
+    note = check_lengths(store.lengths, max_length)
+    data = Data(
+        classes=text.classes,
+        store=store,
+        labels=text.labels,
+        labeled=text.labeled,
+        unlabeled=text.unlabeled,
+        dev=text.dev,
+        test=text.test,
+        notes=text.notes if note is None else (*text.notes, note),
+        content_hash=text.content_hash,
+    )
+    return Task(data, build, {"weak": Identity(), "strong": strong or TfidfReplace()})
+

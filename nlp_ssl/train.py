@@ -1,0 +1,552 @@
+"""The only training loop: fits any method on any data through Accelerate."""
+
+import copy
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import filelock
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from nlp_ssl import atomic, checkpoint, reduce
+from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.dataset import Data
+from nlp_ssl.data.loader import Loader, Sizes
+from nlp_ssl.errors import ConfigError, RunError
+from nlp_ssl.evaluate import Scores, predict, score
+from nlp_ssl.guard import Guard
+from nlp_ssl.method import Batch, Losses, Method
+from nlp_ssl.nets.base import Module, Net
+from nlp_ssl.optim import make_optimizer, rate_factor, set_rates
+from nlp_ssl.precision import Autocast, autocast, resolve
+from nlp_ssl.run import Run
+
+log = logging.getLogger("nlp_ssl")
+_MAX_BAD_UPDATES = 5  # updates in a row that may be skipped for a gradient that is not finite
+
+
+@dataclass
+class Result:
+    """A finished run: the trained module, scores by split, warnings of the guard, seconds of training."""
+
+    module: Module
+    scores: dict[str, Scores]
+    steps: int
+    seconds: float
+    warnings: list[str] = field(default_factory=list)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the run after a complete step; `exit_code` is 128 + signal number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.exit_code = 128 + number
+
+
+def fit(
+    method: Method,
+    data: Data,
+    build: Callable[[int], Module],
+    config: TrainConfig,
+    *,
+    augment: Mapping[str, Any],
+    start: Callable[[Module], None] | None = None,
+    output_dir: Path | None = None,
+    resume: bool = False,
+    trackers: tuple[str, ...] = (),
+) -> Result:
+    """Trains a method and returns the trained module with its scores.
+
+    Args:
+        method: the method with its hyper-parameters.
+        data: the task's rows.
+        build: makes the i-th trained net of the method; called with i = 0, 1, ...
+        config: settings of the loop.
+        augment: augmentation of each kind of view, {"weak": ..., "strong": ...}.
+        start: the stage before the method; changes a fresh module in place. Not called when a checkpoint is resumed.
+        output_dir: where metrics, checkpoints and the trained model are written; nothing is written without it.
+        resume: go on from the newest complete checkpoint in `output_dir`, if there is one.
+        trackers: names of Accelerate trackers.
+
+    Raises:
+        ConfigError: settings do not fit together, or the folder holds another run.
+        RunError: the loss stopped being finite.
+        Interrupted: SIGINT or SIGTERM arrived; the state was saved first.
+    """
+    with ExitStack() as stack:
+        if output_dir is not None:
+            stack.enter_context(_exclusive(output_dir))
+        return _Loop(method, data, build, config, augment, start, output_dir, resume, trackers).run()
+
+
+class _Loop:
+    """The state of `fit`, from set-up to the saved model."""
+
+    def __init__(
+        self,
+        method: Method,
+        data: Data,
+        build: Callable[[int], Module],
+        config: TrainConfig,
+        augment: Mapping[str, Any],
+        start: Callable[[Module], None] | None,
+        output_dir: Path | None,
+        resume: bool,
+        trackers: tuple[str, ...],
+    ) -> None:
+        self.method, self.data, self.config, self.output_dir = method, data, config, output_dir
+        AcceleratorState._reset_state()  # the precision of an earlier run in this process must not bind this one
+        fp16 = config.mixed_precision == "fp16"
+        self.accelerator = Accelerator(
+            mixed_precision="fp16" if fp16 else "no",
+            log_with=list(trackers) or None,
+            project_dir=str(output_dir) if output_dir else None,
+        )
+        self.device = self.accelerator.device
+        self.found = self._checkpoint() if resume else None
+        precision = self.found.meta["precision"] if self.found else resolve(config.mixed_precision, self.device)
+        self.precision = cast(str, precision)
+        self.context: Autocast = autocast(precision, self.device)
+        self.sizes = Sizes(
+            config.batch_size,
+            config.batch_size * config.unlabeled_ratio,
+            self.accelerator.num_processes * config.accumulate,
+        )
+        self.loader = Loader(
+            data,
+            method.views,
+            augment,
+            self.sizes,
+            seed=config.seed,
+            max_steps=config.max_steps,
+            max_length=config.max_length,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+        )
+        self.identity = {
+            "method": method.name,
+            "options": asdict(method),
+            "config": {k: v for k, v in asdict(config).items() if k not in ("save_every", "keep", "log_every")},
+            "data": data.content_hash,
+        }
+        self.modules = self._modules(build, start)
+        self.optimizer, self.names = make_optimizer(
+            {r: m for r, m in self.modules.items() if method.nets.get(r) == "trained"}, config
+        )
+        self.trained = {r: m for r, m in self.modules.items() if method.nets.get(r) == "trained"}
+        wrapped = {r: cast(nn.Module, self.accelerator.prepare(m)) for r, m in self.trained.items()}
+        self.wrapped = wrapped
+        self.prepared = self.accelerator.prepare(self.optimizer)
+        nets = {r: Net(m, wrapped.get(r), self.context) for r, m in self.modules.items() if r in method.nets}
+        self.nets = nets
+        self.state = Run(method, nets, data.spec, max_steps=config.max_steps, predict=self._predict_block)
+        self.state.state = {k: v.to(self.device) for k, v in method.init_state(data.spec).items()}
+        self.guard = Guard(len(data.classes), data.prior)
+        self.warnings: list[str] = []
+        self.bad_updates = 0
+        self.best: tuple[float, int] = (-1.0, 0)  # dev accuracy, evaluations since
+        self.best_weights: dict[str, Tensor] = {}
+        if self.found:
+            self._restore(self.found)
+        self.found = None
+        if trackers:
+            self.accelerator.init_trackers("nlp_ssl", config=_flat(self.identity))
+
+    # --- set-up ---
+
+    def _modules(self, build: Callable[[int], Module], start: Callable[[Module], None] | None) -> dict[str, Module]:
+        """Trained nets first, then copies for the others; "average" is the engine's own weight average."""
+        modules: dict[str, Module] = {}
+        roles = self.method.nets
+        for i, role in enumerate(r for r, kind in roles.items() if kind == "trained"):
+            torch.manual_seed(_mix(self.config.seed, 7, i))
+            modules[role] = build(i).to(self.device)
+            if start is not None and self.found is None:
+                start(modules[role])
+        first = modules[self.method.default_net()]
+        for role in (r for r, kind in roles.items() if kind != "trained"):
+            modules[role] = _still(first)
+        if self.config.ema_decay:
+            modules["average"] = _still(first)
+        for module in modules.values():
+            module.train()
+        return modules
+
+    def _checkpoint(self) -> checkpoint.Checkpoint | None:
+        if self.output_dir is None:
+            raise ConfigError(213, "resume needs an output folder")
+        found = checkpoint.load_latest(self.output_dir / "checkpoints")
+        if found is None:
+            return None
+        for message in found[1]:
+            log.warning(message)
+        return found[0]
+
+    def _restore(self, saved: checkpoint.Checkpoint) -> None:
+        changed = _differences(saved.meta["identity"], self.identity)
+        if changed:
+            raise ConfigError(214, f"cannot resume: the run was started with other settings ({'; '.join(changed)})")
+        for role, module in self.modules.items():
+            module.load_state_dict(saved.tensors[f"net.{role}"])
+        checkpoint.restore_optimizer(self.optimizer, self.names, saved.tensors["optimizer"])
+        self.state.state = {k: v.to(self.device) for k, v in saved.tensors.get("state", {}).items()}
+        self.state.step = saved.step
+        self.best = (saved.meta["best"][0], saved.meta["best"][1])
+        self.best_weights = saved.tensors.get("best", {})
+        self.warnings = list(saved.meta["warnings"])
+        self.bad_updates = saved.meta["bad_updates"]
+        self.guard.seen = dict(saved.meta["guard"])
+        self._restore_metrics(saved.step)
+        log.info("resumed from step %d", saved.step)
+
+    # --- the loop ---
+
+    def run(self) -> Result:
+        config, state = self.config, self.state
+        if state.step == 0:
+            self._restore_metrics(0)
+            if config.save_every:
+                self._save()
+        batches = iter(
+            DataLoader(
+                self.loader,
+                batch_size=None,
+                sampler=range(state.step * config.accumulate, len(self.loader)),
+                num_workers=config.workers,
+                collate_fn=_as_it_is,
+                persistent_workers=False,
+            )
+        )
+        started, first = time.perf_counter(), state.step
+        with _signals(self.accelerator.num_processes) as caught, self._bar() as tick:
+            while state.step < config.max_steps and not self._out_of_patience():
+                state.epoch = self.loader.epoch(state.step)
+                if state.step % self.loader.steps_per_epoch == 0:
+                    self.method.begin_epoch(state)
+                self._update([_to(next(batches), self.device) for _ in range(config.accumulate)])
+                state.step += 1
+                tick(state.step)
+                self._after_step(started, first)
+                if caught:
+                    if self.output_dir is not None:
+                        self._save()
+                    raise Interrupted(caught[0])
+        return self._finish(time.perf_counter() - started)
+
+    def _update(self, micros: list[Batch]) -> None:
+        """One batch in micro-batches: one or, for generator methods, several optimizer updates."""
+        set_rates(self.optimizer, rate_factor(self.state.step, self.config))
+        world = self.accelerator.num_processes
+        parts = [i * world + self.accelerator.process_index for i in range(len(micros))]
+        seeds = [_mix(self.config.seed, 11, self.state.step, part) for part in parts]
+        runs: list[Iterator[Losses] | None] = [None] * len(micros)
+        more = True
+        while more:
+            for i, batch in enumerate(micros):
+                with ExitStack() as stack:
+                    if i + 1 < len(micros):
+                        for module in self.wrapped.values():
+                            stack.enter_context(self.accelerator.no_sync(module))
+                    if runs[i] is None:
+                        torch.manual_seed(seeds[i])
+                        out = self.method.step(self.state, batch)
+                        runs[i] = out if isinstance(out, Iterator) else iter([out])
+                    losses = next(cast(Iterator[Losses], runs[i]), None)
+                    if losses is None:
+                        more = False
+                        continue
+                    total = torch.stack([v.float() for v in losses.values()]).sum()
+                    self.accelerator.backward(total / len(micros))
+                for name, value in losses.items():
+                    self.state.log(name, value)
+                self.state.log("loss", total)
+            if more:
+                self._apply()
+
+    def _apply(self) -> None:
+        """Clips, checks and applies the gradients, then moves the averaged nets."""
+        norms = []
+        for module in self.trained.values():
+            parameters = [p for p in module.parameters() if p.grad is not None]
+            if parameters:
+                norms.append(self.accelerator.clip_grad_norm_(parameters, self.config.clip or float("inf")))
+        norm = cast(Tensor, torch.stack([cast(Tensor, n) for n in norms]).max())
+        # The one host sync of a step. Gradients are summed over ranks by now, so all ranks decide alike.
+        if self.accelerator.scaler is None and not bool(torch.isfinite(norm)):
+            self.bad_updates += 1
+            log.warning("step %d: gradient is not finite, update skipped", self.state.step)
+            if self.bad_updates >= _MAX_BAD_UPDATES:
+                raise RunError(
+                    301,
+                    f"the loss was not finite {self.bad_updates} times in a row up to step {self.state.step}: "
+                    "lower the learning rate, or use --mixed-precision no",
+                )
+        else:
+            self.bad_updates = 0
+            self.prepared.step()
+            if not self.prepared.step_was_skipped:
+                self._move_averages()
+        self.state.log("grad_norm", norm)
+        self.prepared.zero_grad(set_to_none=True)
+
+    def _move_averages(self) -> None:
+        first = self.modules[self.method.default_net()]
+        step = self.state.step + 1
+        for role, module in self.modules.items():
+            if self.method.nets.get(role) == "ema":
+                update_average(module, first, self.method.ema(step))
+        if "average" in self.modules:
+            update_average(self.modules["average"], first, min(1 - 1 / (step + 1), self.config.ema_decay))
+
+    def _after_step(self, started: float, first: int) -> None:
+        config, step = self.config, self.state.step
+        if step == first + 5 and config.max_steps > step:
+            seconds = (time.perf_counter() - started) / 5 * (config.max_steps - step)
+            log.info("about %s left (measured on the first steps)", _duration(seconds))
+        if step % config.log_every == 0 or step == config.max_steps:
+            self._record(time.perf_counter() - started)
+        if config.eval_every and step % config.eval_every == 0 and len(self.data.dev):
+            self._evaluate_dev()
+        if config.save_every and (step % config.save_every == 0 or step == config.max_steps):
+            self._save()
+
+    def _record(self, seconds: float) -> None:
+        means = {k: reduce.total(v.to(self.device)) / reduce.world_size() for k, v in self.state.flush().items()}
+        line: dict[str, Any] = {k: v.tolist() for k, v in means.items()}
+        known, right = line.pop("pseudo_known", 0.0), line.pop("pseudo_right", 0.0)
+        if known:
+            line["pseudo_accuracy"] = right / known
+        for net in self.nets.values():
+            if net.computed_tokens:
+                line["padding_fraction"] = 1 - net.real_tokens / net.computed_tokens
+                net.real_tokens = net.computed_tokens = 0
+        line = {"step": self.state.step, "seconds": round(seconds, 3), **line}
+        line["learning_rate"] = self.config.learning_rate * rate_factor(self.state.step - 1, self.config)
+        if self.config.guard and (warning := self.guard.check(line, self.state.progress)):
+            self.warnings.append(f"step {self.state.step}: {warning}")
+            log.warning("step %d: %s", self.state.step, warning)
+        self._write_metrics(line)
+        self.accelerator.log({k: v for k, v in line.items() if isinstance(v, (int, float))}, step=self.state.step)
+
+    def _evaluate_dev(self) -> None:
+        module = self._final_module()
+        logits = predict(module, self.data.store, self.data.dev, self.config.max_length, self.context)
+        accuracy = score(logits, self.data.labels[self.data.dev]).accuracy
+        self._write_metrics({"step": self.state.step, "dev_accuracy": accuracy})
+        if accuracy > self.best[0]:
+            self.best = (accuracy, 0)
+            self.best_weights = {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
+        else:
+            self.best = (self.best[0], self.best[1] + 1)
+
+    def _out_of_patience(self) -> bool:
+        return self.config.patience > 0 and self.best[1] >= self.config.patience
+
+    # --- what is written ---
+
+    def _save(self) -> None:
+        if self.output_dir is None:
+            raise ConfigError(215, "save_every needs an output folder")
+        if self.accelerator.is_main_process:
+            tensors = {f"net.{role}": dict(module.state_dict()) for role, module in self.modules.items()}
+            tensors["optimizer"] = checkpoint.flatten_optimizer(self.optimizer, self.names)
+            tensors["state"] = self.state.state
+            if self.best_weights:
+                tensors["best"] = self.best_weights
+            meta = {
+                "identity": self.identity,
+                "precision": self.precision,
+                "best": list(self.best),
+                "warnings": self.warnings,
+                "bad_updates": self.bad_updates,
+                "guard": self.guard.seen,
+                "world_size": self.accelerator.num_processes,
+                "torch": torch.__version__,
+            }
+            checkpoint.save(
+                self.output_dir / "checkpoints",
+                checkpoint.Checkpoint(self.state.step, tensors, meta),
+                keep=self.config.keep,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _write_metrics(self, line: Mapping[str, Any]) -> None:
+        if self.output_dir is not None and self.accelerator.is_main_process:
+            with (self.output_dir / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _restore_metrics(self, step: int) -> None:
+        """Drops the lines of steps that will be run again."""
+        if self.output_dir is None or not self.accelerator.is_main_process:
+            return
+        path = self.output_dir / "metrics.jsonl"
+        kept = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                if json.loads(line)["step"] <= step and step > 0:
+                    kept.append(line + "\n")
+            except ValueError:  # the last line of a killed run may be cut
+                continue
+        atomic.write_text(path, "".join(kept))
+
+    def _final_module(self) -> Module:
+        return self.modules.get("average", self.modules[self.method.default_net()])
+
+    def _finish(self, seconds: float) -> Result:
+        module = self._final_module()
+        if self.best_weights:
+            module.load_state_dict(self.best_weights)
+        scores = {}
+        for split in ("dev", "test"):
+            at: np.ndarray = getattr(self.data, split)
+            if len(at):
+                logits = predict(module, self.data.store, at, self.config.max_length, self.context)
+                scores[split] = score(logits, self.data.labels[at])
+        module.eval()
+        if self.output_dir is not None and self.accelerator.is_main_process:
+            save_model(module, self.output_dir)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return Result(module, scores, self.state.step, seconds, self.warnings)
+
+    def _predict_block(self, role: str, block: str) -> Tensor:
+        at = self.data.labeled if block == "x" else self.data.unlabeled
+        logits = predict(self.modules[role], self.data.store, at, self.config.max_length, self.context)
+        return logits.softmax(-1).to(self.device)
+
+    @contextmanager
+    def _bar(self) -> Iterator[Callable[[int], None]]:
+        if not sys.stderr.isatty() or not self.accelerator.is_main_process:
+            yield lambda step: None
+            return
+        columns = (TextColumn(self.method.name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, transient=True) as progress:
+            task = progress.add_task(self.method.name, total=self.config.max_steps)
+            yield lambda step: progress.update(task, completed=step)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
+    """average <- decay * average + (1 - decay) * module, for parameters and float buffers; others are copied."""
+    old, new = average.state_dict(), module.state_dict()
+    floats = [k for k, v in new.items() if v.is_floating_point()]
+    torch._foreach_lerp_([old[k] for k in floats], [new[k] for k in floats], 1.0 - decay)
+    for name in new.keys() - set(floats):
+        old[name].copy_(new[name])
+
+
+def save_model(module: Module, folder: Path) -> None:
+    """Writes the model's files into a folder that may hold other things; each file appears whole or not at all."""
+    staging = folder / f".model-{os.getpid()}"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    module.save(staging)
+    for path in sorted(staging.iterdir()):
+        os.chmod(path, 0o666 & ~_umask())
+        os.replace(path, folder / path.name)
+    staging.rmdir()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _still(module: Module) -> Module:
+    twin = copy.deepcopy(module)
+    for parameter in twin.parameters():
+        parameter.requires_grad_(False)
+    return twin
+
+
+def _mix(*parts: int) -> int:
+    """A seed that is a pure function of its parts."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    def move(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device, non_blocking=True)
+        return {k: move(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    return cast(Batch, {k: move(v) for k, v in batch.items()})
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for k, v in value.items():
+        out |= _flat(v, f"{prefix}{k}.") if isinstance(v, Mapping) else {f"{prefix}{k}": v}
+    return out
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    before, now = _flat(old), _flat(json.loads(json.dumps(new)))
+    return [f"{k}: {before.get(k)} -> {now.get(k)}" for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+@contextmanager
+def _signals(processes: int) -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of stopping in the middle of a step. Ranks of a group are left alone."""
+    caught: list[int] = []
+    try:
+        if processes > 1:
+            raise ValueError
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if caught:  # a second Ctrl-C means now
+                raise KeyboardInterrupt
+            caught.append(number)
+
+        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # signals can be set in the main thread only
+        yield caught
+        return
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock: two runs cannot share one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(216, f"cannot write to {folder}: {error.strerror}; choose another --output-dir") from error
+    lock: AbstractContextManager[Any] = nullcontext()
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        lock = filelock.FileLock(folder / ".lock", timeout=0)
+    try:
+        with lock:
+            yield
+    except filelock.Timeout as error:
+        raise ConfigError(217, f"another run is using {folder}: choose another --output-dir") from error

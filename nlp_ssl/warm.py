@@ -1,0 +1,103 @@
+"""The label-only start before any method: tune the encoder on the labels, then fit the head."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+from torch.nn import functional as F
+
+from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.dataset import Data
+from nlp_ssl.evaluate import features
+from nlp_ssl.nets.base import Module
+from nlp_ssl.precision import Autocast
+
+_CONTRASTIVE_RATE = 2e-5
+_MAX_ROWS = 32  # rows of one contrastive batch: all their pairs count, so labels are never paired up in advance
+
+
+def pair_loss(z: Tensor, y: Tensor) -> Tensor:
+    """Squared error between the cosine of two rows and 1 (same class) or 0 (other class), over all pairs.
+
+    z [B, D] features, y [B] classes. Equal and unequal pairs weigh the same, however many there are of each
+    (the objective of SetFit, Tunstall et al. 2022, arXiv:2209.11055, on all pairs of a batch instead of drawn ones).
+    """
+    z = F.normalize(z.float(), dim=-1)
+    cos = z @ z.T  # [B, B]
+    same = y[:, None] == y[None, :]
+    off = ~torch.eye(len(y), dtype=torch.bool, device=z.device)
+    error = (cos - same.to(cos.dtype)).square()
+    parts = [error[pairs].mean() for pairs in (same & off, ~same) if bool(pairs.any())]
+    return torch.stack(parts).mean()
+
+
+def contrastive(
+    module: Module,
+    data: Data,
+    config: TrainConfig,
+    context: Autocast,
+    report: Callable[[str, float], None] = lambda name, value: None,
+) -> None:
+    """Tunes the encoder so that labeled rows of one class lie together, in place."""
+    device = next(module.parameters()).device
+    labels = data.labels[data.labeled]
+    steps = config.warm_steps or contrastive_steps(len(labels))
+    optimizer = torch.optim.AdamW(
+        [p for n, p in module.named_parameters() if not n.startswith("classifier")], lr=_CONTRASTIVE_RATE, fused=True
+    )
+    module.train()
+    for step in range(steps):
+        rng = np.random.default_rng((config.seed, 3, step))
+        rows = balanced_rows(labels, min(_MAX_ROWS, len(labels)), rng)
+        inputs, _ = data.store.views(
+            [(data.labeled[rows], None, np.zeros(len(rows), dtype=np.uint64))], config.max_length
+        )
+        torch.manual_seed(int(rng.integers(2**31)))
+        with context():
+            z = module.embed({k: v.to(device) for k, v in inputs.items()})
+        loss = pair_loss(z, torch.from_numpy(labels[rows]).to(device))
+        for group in optimizer.param_groups:
+            group["lr"] = _CONTRASTIVE_RATE * min(1.0, (step + 1) / (0.1 * steps)) * (1 - step / steps)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    report("contrastive_loss", float(loss))
+
+
+def contrastive_steps(labeled: int) -> int:
+    """More labels hold more to learn: 8 passes, between 60 and 300 steps."""
+    return min(max(math.ceil(8 * labeled / _MAX_ROWS), 60), 300)
+
+
+def balanced_rows(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n rows with the classes as equal as can be, each row at most once unless its class is too small."""
+    classes = rng.permutation(np.unique(labels))
+    shares = np.array([n // len(classes) + (i < n % len(classes)) for i in range(len(classes))])
+    drawn = []
+    for c, share in zip(classes, shares, strict=True):
+        members = rng.permutation(np.flatnonzero(labels == c))
+        drawn.append(np.resize(members, share))
+    return np.concatenate(drawn)
+
+
+def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast, strength: float = 1.0) -> None:
+    """Logistic regression on the labeled rows' features becomes the classifier's weights.
+
+    `strength` is the inverse of the L2 penalty on features scaled to unit variance.
+    """
+    z = features(module, data.store, data.labeled, config.max_length, context).double().numpy()
+    y = data.labels[data.labeled]
+    scale = float(np.linalg.norm(z - z.mean(0), axis=1).mean()) or 1.0
+    model = LogisticRegression(C=strength, max_iter=1000).fit(z / scale, y, data.weights)
+    weight, bias = model.coef_ / scale, model.intercept_
+    if len(model.classes_) == 2:  # the library keeps one row for two classes
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    classifier = module.classifier
+    assert isinstance(classifier, torch.nn.Linear)
+    with torch.no_grad():
+        classifier.weight.copy_(torch.from_numpy(weight))
+        classifier.bias.copy_(torch.from_numpy(bias))
