@@ -38,18 +38,53 @@ from nlp_ssl.precision import Autocast, autocast, resolve
 from nlp_ssl.run import Run
 
 log = logging.getLogger("nlp_ssl")
+_RESULT = "result.json"  # written last: its presence means the run is complete
 _MAX_BAD_UPDATES = 5  # updates in a row that may be skipped for a gradient that is not finite
 
 
 @dataclass
-class Result:
-    """A finished run: the trained module, scores by split, warnings of the guard, seconds of training."""
+class Outcome:
+    """What a finished run came to: scores by split, steps, seconds of training, warnings of the guard."""
 
-    module: Module
     scores: dict[str, Scores]
     steps: int
     seconds: float
     warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Result(Outcome):
+    """An outcome with the trained module."""
+
+    module: Module = field(kw_only=True)
+
+
+def identity(method: Method, data: Data, config: TrainConfig) -> dict[str, Any]:
+    """What must be the same for a run to be resumed, or to count as already done."""
+    free = ("save_every", "keep", "log_every", "workers")  # settings that change no result
+    return {
+        "method": method.name,
+        "options": asdict(method),
+        "config": {k: v for k, v in asdict(config).items() if k not in free},
+        "data": data.content_hash,
+    }
+
+
+def finished(output_dir: Path, wanted: Mapping[str, Any]) -> Outcome | None:
+    """The outcome of a completed run in the folder, or None if there is none.
+
+    Raises:
+        ConfigError: the folder holds a completed run with other settings.
+    """
+    path = output_dir / _RESULT
+    if not path.exists():
+        return None
+    saved = json.loads(path.read_text())
+    changed = _differences(saved["identity"], wanted)
+    if changed:
+        raise ConfigError(214, f"{output_dir} holds a run with other settings ({'; '.join(changed)}): choose another")
+    scores = {split: Scores(**values) for split, values in saved["scores"].items()}
+    return Outcome(scores, saved["steps"], saved["seconds"], saved["warnings"])
 
 
 class Interrupted(KeyboardInterrupt):
@@ -140,12 +175,7 @@ class _Loop:
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
-        self.identity = {
-            "method": method.name,
-            "options": asdict(method),
-            "config": {k: v for k, v in asdict(config).items() if k not in ("save_every", "keep", "log_every")},
-            "data": data.content_hash,
-        }
+        self.identity = identity(method, data, config)
         self.modules = self._modules(build, start)
         self.optimizer, self.names = make_optimizer(
             {r: m for r, m in self.modules.items() if method.nets.get(r) == "trained"}, config
@@ -183,7 +213,7 @@ class _Loop:
         first = modules[self.method.default_net()]
         for role in (r for r, kind in roles.items() if kind != "trained"):
             modules[role] = _still(first)
-        if self.config.ema_decay:
+        if self.config.eval_ema_decay:
             modules["average"] = _still(first)
         for module in modules.values():
             module.train()
@@ -313,7 +343,7 @@ class _Loop:
             if self.method.nets.get(role) == "ema":
                 update_average(module, first, self.method.ema(step))
         if "average" in self.modules:
-            update_average(self.modules["average"], first, min(1 - 1 / (step + 1), self.config.ema_decay))
+            update_average(self.modules["average"], first, min(1 - 1 / (step + 1), self.config.eval_ema_decay))
 
     def _after_step(self, started: float, first: int) -> None:
         config, step = self.config, self.state.step
@@ -422,9 +452,17 @@ class _Loop:
         module.eval()
         if self.output_dir is not None and self.accelerator.is_main_process:
             save_model(module, self.output_dir)
+            done = {
+                "identity": self.identity,
+                "scores": {split: asdict(value) for split, value in scores.items()},
+                "steps": self.state.step,
+                "seconds": round(seconds, 2),
+                "warnings": self.warnings,
+            }
+            atomic.write_text(self.output_dir / _RESULT, json.dumps(done, indent=1))
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
-        return Result(module, scores, self.state.step, seconds, self.warnings)
+        return Result(scores, self.state.step, seconds, self.warnings, module=module)
 
     def _predict_block(self, role: str, block: str) -> Tensor:
         at = self.data.labeled if block == "x" else self.data.unlabeled

@@ -1,7 +1,7 @@
 """The label-only start before any method: tune the encoder on the labels, then fit the head."""
 
 import math
-from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.evaluate import features
 from nlp_ssl.nets.base import Module
-from nlp_ssl.precision import Autocast
+from nlp_ssl.precision import Autocast, autocast, resolve
 
 _CONTRASTIVE_RATE = 2e-5
 _MAX_ROWS = 32  # rows of one contrastive batch: all their pairs count, so labels are never paired up in advance
@@ -34,13 +34,7 @@ def pair_loss(z: Tensor, y: Tensor) -> Tensor:
     return torch.stack(parts).mean()
 
 
-def contrastive(
-    module: Module,
-    data: Data,
-    config: TrainConfig,
-    context: Autocast,
-    report: Callable[[str, float], None] = lambda name, value: None,
-) -> None:
+def contrastive(module: Module, data: Data, config: TrainConfig, context: Autocast) -> None:
     """Tunes the encoder so that labeled rows of one class lie together, in place."""
     device = next(module.parameters()).device
     labels = data.labels[data.labeled]
@@ -65,7 +59,6 @@ def contrastive(
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    report("contrastive_loss", float(loss))
 
 
 def contrastive_steps(labeled: int) -> int:
@@ -101,3 +94,26 @@ def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast,
     with torch.no_grad():
         classifier.weight.copy_(torch.from_numpy(weight))
         classifier.bias.copy_(torch.from_numpy(bias))
+
+
+def warm_up(module: Module, data: Data, config: TrainConfig) -> None:
+    """The stage before the method, in place, as `config.warm_start` says.
+
+    "auto" is contrastive for pre-trained text encoders and none for nets that start from scratch; "supervised" trains
+    on the labels alone for `warm_steps` (by default as many as the method's).
+    """
+    kind = module.natural_start if config.warm_start == "auto" else config.warm_start
+    if kind == "none":
+        return
+    device = next(module.parameters()).device
+    context = autocast(resolve(config.mixed_precision, device), device)
+    if kind == "contrastive":
+        contrastive(module, data, config, context)
+        fit_head(module, data, config, context)
+    else:
+        from nlp_ssl.methods.supervised import Supervised
+        from nlp_ssl.train import fit
+
+        steps = config.warm_steps or config.max_steps
+        settings = replace(config, max_steps=steps, save_every=0, eval_every=0, patience=0, eval_ema_decay=0.0)
+        fit(Supervised(), data.without_pool(), lambda i: module, settings, augment={"weak": None})

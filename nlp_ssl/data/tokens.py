@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,7 @@ FORMAT = 1
 _FILES = ("words.arrow", "vocabulary.arrow")
 # Work is cut into pieces by size, not by row count, so that long texts need no more memory than short ones.
 _TEXT_BYTES = 1 << 20
+_ROWS = 1 << 14  # rows tokenized at once, however short
 _WORDS = 1 << 20
 _BLOCK = 1 << 22
 
@@ -354,9 +355,21 @@ def _tokenize(
     return Ragged.from_lengths(_mapped(path, np.int32), np.concatenate(counts)), np.concatenate(tokens)
 
 
-def _encode(texts: list[str], encoder: Tokenizer, max_words: int | None) -> tuple[Ragged, np.ndarray]:
-    """The pieces of each word of all texts, and the offsets of the texts among the words, int64 [n + 1]."""
-    encodings = encoder.encode_batch_fast(texts, add_special_tokens=False)
+class _Spelled(NamedTuple):
+    """Texts cut into words and words into pieces; `offsets` [n + 1] are those of the texts among the words."""
+
+    words: Ragged
+    offsets: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Words of each text, int64 [n]."""
+        return np.diff(self.offsets)
+
+
+def _encode(texts: list[str], encoder: Tokenizer, max_words: int | None) -> _Spelled:
+    # The faster encode_batch_fast leaves out the word numbers this is all about.
+    encodings = encoder.encode_batch(texts, add_special_tokens=False)
     ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), dtype=np.int32)
     offsets = offsets_of(np.fromiter((len(encoding) for encoding in encodings), dtype=np.int64))
     starts = np.ones(len(ids), dtype=bool)
@@ -366,7 +379,68 @@ def _encode(texts: list[str], encoder: Tokenizer, max_words: int | None) -> tupl
         starts[1:] = word[1:] != word[:-1]
         starts[offsets[:-1][np.diff(offsets) > 0]] = True
     edges = np.append(np.flatnonzero(starts), len(ids))
-    texts_at = np.searchsorted(edges, offsets)
-    if max_words is None:
-        return Ragged(ids, edges), texts_at
-    ...
+    pieces, texts_at = Ragged(ids, edges), np.searchsorted(edges, offsets)
+    if max_words is None or not (np.diff(texts_at) > max_words).any():
+        return _Spelled(pieces, texts_at)
+    kept = Ragged(np.arange(len(pieces)), texts_at).truncate(max_words)
+    return _Spelled(pieces.take(kept.values), kept.offsets)
+
+
+def _statistics(words: Ragged, fitted: np.ndarray, size: int, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """df [V] and summed tf-idf [V] over the fitted rows, and the replace weight of every word, mapped from `path`."""
+    df, tfidf = np.zeros(size, dtype=np.int64), np.zeros(size)
+    for start, stop in _parts(words.offsets, _WORDS):
+        part = words.slice(start, stop)
+        df += document_frequency(part.take(np.flatnonzero(fitted[start:stop])), size)
+    idf = inverse_document_frequency(df, int(fitted.sum()))
+    with path.open("wb") as file:
+        for start, stop in _parts(words.offsets, _WORDS):
+            part = words.slice(start, stop)
+            scores = score(part, idf)
+            inside = np.repeat(fitted[start:stop], part.lengths)
+            tfidf += np.bincount(part.values[inside], weights=scores[inside], minlength=size)
+            file.write(replace_weights(Ragged(scores, part.offsets)).tobytes())
+    return df, tfidf, _mapped(path, np.float16)
+
+
+def _mapped(path: Path, dtype: type[np.generic]) -> np.ndarray:
+    """A flat binary file as a read-only array; an empty file cannot be mapped."""
+    if not path.stat().st_size:
+        return np.zeros(0, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode="r")
+
+
+def _arrow(values: np.ndarray) -> pa.Array:
+    return pa.array(np.asarray(values))
+
+
+def _numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """The values of a column without a copy: stores are written as one chunk."""
+    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    values: np.ndarray = array.to_numpy(zero_copy_only=True)
+    return values
+
+
+def _write(path: Path, columns: dict[str, pa.Array]) -> None:
+    """An Arrow file with the columns in one chunk, so that they can be mapped as arrays."""
+    table = pa.table(columns)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(len(table), 1))
+
+
+def _read(path: Path) -> dict[str, pa.Array]:
+    with pa.memory_map(str(path)) as source:
+        table = pa.ipc.open_file(source).read_all()
+    empty = {name: pa.array([], table.schema.field(name).type) for name in table.column_names}
+    return {
+        name: table[name].chunk(0) if table[name].num_chunks else empty[name] for name in table.column_names
+    }
+
+
+def _seal(path: Path) -> dict[str, object]:
+    """Size and checksum of a file, read in blocks."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return {"size": path.stat().st_size, "xxh3_128": digest.hexdigest()}

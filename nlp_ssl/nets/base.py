@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ class Forward(Protocol):
 
 class Module(nn.Module):
     """A classifier that maps inputs [R, ...] to features [R, D] and features to logits [R, C]."""
+
+    natural_start: ClassVar[Literal["none", "contrastive"]] = "none"  # warm start that suits the net
 
     def embed(self, inputs: dict[str, Tensor], edit: Edit | None = None) -> Tensor:
         """Pooled features [R, D]."""

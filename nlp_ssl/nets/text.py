@@ -35,6 +35,8 @@ class TextNet(Module):
     `AutoModelForSequenceClassification` and gives the same logits.
     """
 
+    natural_start = "contrastive"
+
     def __init__(self, model: PreTrainedModel, tokenizer: Any, pooling: Pooling = "auto") -> None:
         super().__init__()
         foldable = model.config.model_type in _FOLDABLE and _POOLED_KEY not in model.config.to_dict()
