@@ -56,6 +56,14 @@ def test_size_of_wide_resnet_28_2():
     assert weights == pytest.approx(1.47e6, rel=0.01)
 
 
+def test_groups_of_the_wide_resnet_halve_the_image():
+    h, shapes = pixels()["pixel_values"], []
+    for stage in net().stages:
+        h = stage(h)
+        shapes.append(tuple(h.shape[1:]))
+    assert shapes == [(16, 12, 12), (32, 6, 6), (64, 3, 3), (64,)]
+
+
 @pytest.mark.parametrize("layer", [0, 1, 2, 3, 4])
 def test_edit_acts_at_its_layer_only(layer):
     model = net().eval()
