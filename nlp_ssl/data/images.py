@@ -55,20 +55,21 @@ class ImageStore:
 
     def views(
         self,
-        requests: Sequence[tuple[NDArray[np.int64], ImageAugment, NDArray[np.uint64]]],
+        requests: Sequence[tuple[NDArray[np.int64], ImageAugment | None, NDArray[np.uint64]]],
         max_length: int = 1,
     ) -> tuple[dict[str, Tensor], NDArray[np.int32]]:
         """One block {"pixel_values": float32 [R, C, H, W]} of all requests (rows, augmentation, keys), in their order.
 
-        The second value is 1 for every row: an image has no length, so `max_length` does not apply.
+        None as augmentation leaves the image as it is. The second value is 1 for every row: an image has no length,
+        so `max_length` does not apply.
         """
         total = sum(len(rows) for rows, _, _ in requests)
         _, height, width, channels = self.images.shape
         block = torch.empty(total, channels, height, width)
         start = 0
         for rows, augment, keys in requests:
-            pixels = torch.from_numpy(np.ascontiguousarray(self.images[rows].transpose(0, 3, 1, 2)))
-            block[start : start + len(rows)] = augment(as_unit(pixels), keys)
+            pixels = as_unit(torch.from_numpy(np.ascontiguousarray(self.images[rows].transpose(0, 3, 1, 2))))
+            block[start : start + len(rows)] = pixels if augment is None else augment(pixels, keys)
             start += len(rows)
         mean, std = (torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (self.mean, self.std))
         return {"pixel_values": block.sub_(mean).div_(std)}, np.ones(total, dtype=np.int32)

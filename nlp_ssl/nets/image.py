@@ -40,11 +40,15 @@ class ImageSpec:
 
 
 class ImageNet(Module):
-    """An image classifier: stages from pixels [R, C, H, W] to pooled features [R, D], then one linear layer."""
+    """An image classifier: stages from pixels [R, C, H, W] to pooled features [R, D], then one linear layer.
 
-    def __init__(self, spec: ImageSpec, stages: nn.Sequential, width: int) -> None:
+    `pretrained` says whether the stages start trained: if not, all layers take the learning rate of new layers.
+    """
+
+    def __init__(self, spec: ImageSpec, stages: nn.Sequential, width: int, pretrained: bool = False) -> None:
         super().__init__()
         self.spec = spec
+        self.pretrained = pretrained
         self.stages = stages
         self.classifier = nn.Linear(width, len(spec.classes))
         nn.init.xavier_normal_(self.classifier.weight)
@@ -78,7 +82,7 @@ class ImageNet(Module):
 
     def head_prefixes(self) -> tuple[str, ...]:
         """Prefixes of the names of parameters that start untrained."""
-        return ("classifier.",)
+        return ("classifier.",) if self.pretrained else ("stages.", "classifier.")
 
     def save(self, folder: Path) -> None:
         """Writes weights and description into an existing folder; each file is complete or absent."""
@@ -108,6 +112,7 @@ class ImageNet(Module):
             raise DataError(170, f"{path}: cannot be read ({_line(error)}): save the net again") from error
         except RuntimeError as error:
             raise DataError(171, f"{path}: weights do not fit {spec.name!r} as {CONFIG_FILE} describes it") from error
+        net.pretrained = True
         return net
 
 
@@ -144,7 +149,7 @@ def build_image_net(
         raise ConfigError(244, f"{num_classes} classes and {channels} channels do not fit classes, mean and std given")
     match = re.fullmatch(r"wrn-(\d{1,3})-(\d{1,2})", name)
     if match is None:
-        return ImageNet(spec, *_torchvision_stages(name, channels, pretrained))
+        return ImageNet(spec, *_torchvision_stages(name, channels, pretrained), pretrained)
     if pretrained:
         raise ConfigError(245, f"there are no pretrained weights of {name!r}: choose a torchvision backbone")
     return ImageNet(spec, *_wide_resnet_stages(int(match[1]), int(match[2]), channels))

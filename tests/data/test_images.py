@@ -44,7 +44,7 @@ def test_views_are_one_normalised_block_in_request_order():
     images = pictures()
     store = ImageStore.build(images, np.arange(10))
     rows, again = np.array([7, 0, 3]), np.array([2])
-    inputs, lengths = store.views([(rows, ImageIdentity(), row_keys(0, 0, rows)), (again, ImageIdentity(), again)], 9)
+    inputs, lengths = store.views([(rows, ImageIdentity(), row_keys(0, 0, rows)), (again, None, again)], 9)
     block = inputs["pixel_values"]
     assert list(inputs) == ["pixel_values"] and block.dtype == torch.float32 and block.shape == (4, 3, 6, 8)
     assert lengths.tolist() == [1, 1, 1, 1] and store.lengths.tolist() == [1] * 10 and len(store) == 10

@@ -80,10 +80,14 @@ def test_edit_beyond_the_last_layer():
         net()(pixels(), Scale(5))
 
 
-def test_layers_and_head_name_every_parameter():
-    model = net()
-    prefixes = (*model.layers(), *model.head_prefixes())
-    for name, _ in model.named_parameters():
+def test_layers_and_head_name_every_parameter(tmp_path):
+    """A fresh net is new all over; of a loaded one only the classifier takes the rate of new layers."""
+    fresh = net()
+    assert all(name.startswith(fresh.head_prefixes()) for name, _ in fresh.named_parameters())
+    fresh.save(tmp_path)
+    loaded = ImageNet.load(tmp_path)
+    prefixes = (*loaded.layers(), *loaded.head_prefixes())
+    for name, _ in loaded.named_parameters():
         assert sum(name.startswith(p) for p in prefixes) == 1
 
 
