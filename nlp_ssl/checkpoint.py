@@ -87,7 +87,7 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer, names: Sequence[str]) ->
     `restore_optimizer` can tell a lost entry from one that never was. Learning rates and the like are not included:
     they follow from the configuration and the step.
 
-    Raises CheckpointError when the optimizer keeps something else than tensors, and ValueError when `names` does not fit.
+    Raises CheckpointError when the optimizer keeps something else than tensors, ValueError when `names` does not fit.
     """
     _check_names(optimizer, names)
     state = optimizer.state_dict()["state"]

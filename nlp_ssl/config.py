@@ -14,7 +14,8 @@ WarmStart = Literal["auto", "none", "supervised", "contrastive"]
 @dataclass(frozen=True)
 class TrainConfig:
     """Loop settings. Batch sizes are rows per optimizer step over all processes and accumulated micro-batches,
-    so that a run does the same arithmetic on one process or on many."""
+    so that a run does the same arithmetic on one process or on many.
+    """
 
     max_steps: int = 200
     batch_size: Annotated[int, "labeled rows per optimizer step"] = 8

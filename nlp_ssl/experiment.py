@@ -68,7 +68,8 @@ def compare(
     With one seed the run lies in `output_dir` itself, with several in `output_dir/seed-S`; baselines lie in a folder
     `baseline` beside it. With `resume`, completed runs are not repeated and the interrupted one goes on.
     """
-    outcomes, baselines = [], []
+    outcomes: list[Outcome] = []
+    baselines: list[Outcome] = []
     for seed in seeds:
         task, settings = task_of(seed), replace(config, seed=seed)
         folder = None if output_dir is None else output_dir if len(seeds) == 1 else output_dir / f"seed-{seed}"

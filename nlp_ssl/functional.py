@@ -58,7 +58,7 @@ def sigmoid_ramp(progress: float, end: float) -> float:
 
 
 def linear_ramp(progress: float, end: float) -> float:
-    """progress / end clipped to [0, 1]; 1 when `end` is 0."""
+    """Progress / end clipped to [0, 1]; 1 when `end` is 0."""
     return 1.0 if end <= 0 else min(max(progress / end, 0.0), 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Pseudo-label policies: probabilities [N, C] in, weights [N] (or thresholds) out. Online methods and rounds share them."""
+"""Pseudo-label policies: probabilities [N, C] in, weights [N] out. Online methods and rounds share them."""
 
 import torch
 from torch import Tensor

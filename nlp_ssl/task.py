@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from nlp_ssl.augment.base import Augment, Identity
+from nlp_ssl.augment.image import FlipShift, Strong
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.data.dataset import Data
+from nlp_ssl.data.images import ImageData
 from nlp_ssl.data.schema import TextData, check_lengths
 from nlp_ssl.data.tokens import TokenStore
 from nlp_ssl.nets.base import Module
+from nlp_ssl.nets.image import build_image_net
 from nlp_ssl.nets.text import Pooling, TextNet, load_text_net
 
 _MAX_WORDS = 4096  # words kept of one text: far beyond any max_length in use
@@ -75,3 +78,31 @@ def text_task(
     )
     return Task(data, build, {"weak": Identity(), "strong": strong or TfidfReplace()})
 
+
+def image_task(images: ImageData, backbone: str) -> Task:
+    """Prepares a torchvision backbone or a Wide-ResNet ("wrn-16-2") for images, with FixMatch's two views.
+
+    Raises:
+        ConfigError: no such backbone.
+    """
+    channels = images.store.images.shape[-1]
+    weak = FlipShift(flip=images.flip)
+
+    def build(number: int) -> Module:
+        store = images.store
+        return build_image_net(
+            backbone, len(images.classes), channels, classes=images.classes, mean=store.mean, std=store.std
+        )
+
+    data = Data(
+        classes=images.classes,
+        store=images.store,
+        labels=images.labels,
+        labeled=images.labeled,
+        unlabeled=images.unlabeled,
+        dev=images.dev,
+        test=images.test,
+        notes=images.notes,
+        content_hash=images.content_hash,
+    )
+    return Task(data, build, {"weak": weak, "strong": Strong(flip_shift=weak)})

@@ -260,7 +260,7 @@ class _Loop:
                 batch_size=None,
                 sampler=range(state.step * config.accumulate, len(self.loader)),
                 num_workers=config.workers,
-                collate_fn=_as_it_is,
+                collate_fn=cast(Any, _as_it_is),
                 persistent_workers=False,
             )
         )
@@ -317,7 +317,7 @@ class _Loop:
             parameters = [p for p in module.parameters() if p.grad is not None]
             if parameters:
                 norms.append(self.accelerator.clip_grad_norm_(parameters, self.config.clip or float("inf")))
-        norm = cast(Tensor, torch.stack([cast(Tensor, n) for n in norms]).max())
+        norm = torch.stack([cast(Tensor, n) for n in norms]).max()
         # The one host sync of a step. Gradients are summed over ranks by now, so all ranks decide alike.
         if self.accelerator.scaler is None and not bool(torch.isfinite(norm)):
             self.bad_updates += 1
@@ -482,7 +482,7 @@ class _Loop:
 
 @torch.no_grad()
 def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """average <- decay * average + (1 - decay) * module, for parameters and float buffers; others are copied."""
+    """Weights and float buffers become decay * average + (1 - decay) * module; other buffers are copied."""
     old, new = average.state_dict(), module.state_dict()
     floats = [k for k, v in new.items() if v.is_floating_point()]
     torch._foreach_lerp_([old[k] for k in floats], [new[k] for k in floats], 1.0 - decay)

@@ -55,7 +55,7 @@ def contrastive(module: Module, data: Data, config: TrainConfig, context: Autoca
         loss = pair_loss(z, torch.from_numpy(labels[rows]).to(device))
         for group in optimizer.param_groups:
             group["lr"] = _CONTRASTIVE_RATE * min(1.0, (step + 1) / (0.1 * steps)) * (1 - step / steps)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -67,7 +67,7 @@ def contrastive_steps(labeled: int) -> int:
 
 
 def balanced_rows(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """n rows with the classes as equal as can be, each row at most once unless its class is too small."""
+    """Draws n rows with the classes as equal as can be, each row at most once unless its class is too small."""
     classes = rng.permutation(np.unique(labels))
     shares = np.array([n // len(classes) + (i < n % len(classes)) for i in range(len(classes))])
     drawn = []

@@ -10,7 +10,7 @@ _MASK = (1 << 64) - 1
 
 def mix(state: np.ndarray) -> np.ndarray:
     """The splitmix64 finalizer: a bijection of uint64 [n] in which every input bit moves every output bit."""
-    mixed = state ^ (state >> np.uint64(30))
+    mixed: np.ndarray = state ^ (state >> np.uint64(30))
     mixed *= _FIRST
     mixed ^= mixed >> np.uint64(27)
     mixed *= _SECOND

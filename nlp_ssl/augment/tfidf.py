@@ -49,16 +49,18 @@ class TfidfReplace:
 def document_frequency(words: Ragged, size: int) -> np.ndarray:
     """Number of rows that hold each of `size` words, int64 [size]."""
     pairs = np.unique(words.rows() * size + words.values)
-    return np.bincount(pairs % size, minlength=size)
+    df: np.ndarray = np.bincount(pairs % size, minlength=size)
+    return df
 
 
 def inverse_document_frequency(df: np.ndarray, documents: int) -> np.ndarray:
     """ln(documents / df), float64 [V]; a word of no fitted row scores like a word of one."""
-    return np.log(max(documents, 1) / np.maximum(df, 1))
+    idf: np.ndarray = np.log(max(documents, 1) / np.maximum(df, 1))
+    return idf
 
 
 def score(words: Ragged, idf: np.ndarray) -> np.ndarray:
-    """tf * idf of each word position within its row, float64 [T]."""
+    """Tf * idf of each word position within its row, float64 [T]."""
     size = len(idf)
     pairs, inverse, counts = np.unique(words.rows() * size + words.values, return_inverse=True, return_counts=True)
     scores: np.ndarray = (counts * idf[pairs % size] / words.lengths[pairs // size])[inverse]
@@ -66,7 +68,7 @@ def score(words: Ragged, idf: np.ndarray) -> np.ndarray:
 
 
 def replace_weights(scores: Ragged) -> np.ndarray:
-    """n * (max s - s_i) / sum_j(max s - s_j) of each position, float16 [T]; 0 throughout a row of equal scores."""
+    """N * (max s - s_i) / sum_j(max s - s_j) of each position, float16 [T]; 0 throughout a row of equal scores."""
     lengths = scores.lengths[scores.lengths > 0]
     if not len(lengths):
         return np.zeros(0, dtype=np.float16)
@@ -75,5 +77,6 @@ def replace_weights(scores: Ragged) -> np.ndarray:
     gap = top - scores.values
     gap[gap <= _TIE * top] = 0.0
     total = np.repeat(np.add.reduceat(gap, starts), lengths)
-    weight = np.repeat(lengths, lengths) * gap / np.where(total > 0.0, total, 1.0)
-    return np.minimum(weight, np.finfo(np.float16).max).astype(np.float16)
+    weight: np.ndarray = np.repeat(lengths, lengths) * gap / np.where(total > 0.0, total, 1.0)
+    halves: np.ndarray = np.minimum(weight, np.finfo(np.float16).max).astype(np.float16)
+    return halves

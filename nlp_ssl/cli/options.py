@@ -14,7 +14,7 @@ from nlp_ssl.errors import ConfigError
 Ts = TypeVarTuple("Ts")
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType[tuple[int, ...]]):
     """Comma-separated whole numbers: `0,1,2`."""
 
     name = "N,N,..."
@@ -71,7 +71,7 @@ def parse(argv: Sequence[str], *defaults: *Ts, name: str, doc: str) -> tuple[*Ts
     given: dict[str, Any] = command.main(list(argv), prog_name=name, standalone_mode=False)
     if not isinstance(given, dict):  # --help was shown
         raise SystemExit(0)
-    return tuple(  # type: ignore[return-value]
+    return tuple(
         dataclasses.replace(value, **{k: v for k, v in given.items() if owner[k] == i})
         for i, value in enumerate(values)
     )

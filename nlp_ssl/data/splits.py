@@ -50,3 +50,8 @@ def text_keys(texts: pa.ChunkedArray) -> np.ndarray:
             keys[position] = xxhash.xxh3_64_intdigest(" ".join(text.casefold().split()).encode())
             position += 1
     return keys
+
+
+def draw_rows(total: int, wanted: int, seed: int) -> np.ndarray:
+    """`wanted` of `total` positions, drawn without replacement by the seed and returned sorted."""
+    return np.sort(np.random.default_rng(seed).choice(total, size=wanted, replace=False))

@@ -278,7 +278,7 @@ def _fitted(fit_rows: np.ndarray | None, rows: int) -> np.ndarray:
     if fit_rows is None:
         return np.ones(rows, dtype=bool)
     if len(fit_rows) and not (0 <= fit_rows.min() and fit_rows.max() < rows):
-        raise DataError(164, f"fit_rows: positions run from {fit_rows.min()} to {fit_rows.max()}, texts have {rows} rows")
+        raise DataError(164, f"fit_rows: positions {fit_rows.min()} to {fit_rows.max()} for {rows} texts")
     fitted = np.zeros(rows, dtype=bool)
     fitted[fit_rows] = True
     return fitted
@@ -387,7 +387,7 @@ def _encode(texts: list[str], encoder: Tokenizer, max_words: int | None) -> _Spe
 
 
 def _statistics(words: Ragged, fitted: np.ndarray, size: int, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """df [V] and summed tf-idf [V] over the fitted rows, and the replace weight of every word, mapped from `path`."""
+    """Df [V] and summed tf-idf [V] over the fitted rows, and the replace weight of every word, mapped from `path`."""
     df, tfidf = np.zeros(size, dtype=np.int64), np.zeros(size)
     for start, stop in _parts(words.offsets, _WORDS):
         part = words.slice(start, stop)
@@ -432,9 +432,7 @@ def _read(path: Path) -> dict[str, pa.Array]:
     with pa.memory_map(str(path)) as source:
         table = pa.ipc.open_file(source).read_all()
     empty = {name: pa.array([], table.schema.field(name).type) for name in table.column_names}
-    return {
-        name: table[name].chunk(0) if table[name].num_chunks else empty[name] for name in table.column_names
-    }
+    return {name: table[name].chunk(0) if table[name].num_chunks else empty[name] for name in table.column_names}
 
 
 def _seal(path: Path) -> dict[str, object]:

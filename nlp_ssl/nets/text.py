@@ -44,15 +44,17 @@ class TextNet(Module):
             raise ConfigError(221, f"mean pooling is not available for {model.config.model_type}: use --pooling stock")
         self.mean_pooling = foldable if pooling == "auto" else pooling == "mean"
         self.tokenizer = tokenizer
-        self.model: Any = model
+        self.model = cast(Any, model)
         self._path, classifier = _final_linear(model)
         self.classifier: nn.Linear = classifier
         model.set_submodule(self._path, nn.Identity())
-        if self.mean_pooling and model.config.model_type == "bert":
-            _near_identity(self.model.bert.pooler.dense)
+        # Pairwise losses work on features without this dropout: it would drown the few labels in noise.
+        self._dropout_last = self.mean_pooling and model.config.model_type == "bert"
+        if self._dropout_last:
+            _near_identity(cast(nn.Linear, self.model.bert.pooler.dense))
 
     def embed(self, inputs: dict[str, Tensor], edit: Edit | None = None) -> Tensor:
-        """Features [R, D] that the final linear layer sees."""
+        """Features [R, D] that the final linear layer sees, before the last dropout where that can be told apart."""
         mask = inputs["attention_mask"]
         if edit is not None or mask.device.type != "cpu":
             return self._encode(inputs, edit)
@@ -65,6 +67,8 @@ class TextNet(Module):
 
     def head(self, features: Tensor) -> Tensor:
         """Logits [R, C]."""
+        if self._dropout_last:
+            features = self.model.dropout(features)
         return cast(Tensor, self.classifier(features))
 
     def _encode(self, inputs: dict[str, Tensor], edit: Edit | None) -> Tensor:
@@ -78,8 +82,8 @@ class TextNet(Module):
                 return cast(Tensor, self.model(**inputs).logits)
             hidden = self.model.base_model(**inputs).last_hidden_state  # [R, L, H]
         pooled = _mean_pool(hidden, inputs["attention_mask"], self.model.config.layer_norm_eps)[:, None]  # [R, 1, H]
-        if self.model.config.model_type == "bert":
-            return cast(Tensor, self.model.dropout(self.model.bert.pooler(pooled)))
+        if self._dropout_last:
+            return cast(Tensor, self.model.bert.pooler(pooled))
         return cast(Tensor, self.model.classifier(pooled))
 
     @contextmanager
@@ -143,17 +147,18 @@ class TextNet(Module):
 
 
 def load_text_net(
-    name: str, classes: Sequence[str], *, pooling: Pooling = "auto", dropout: float | None = None
+    name: str, classes: Sequence[str] | None = None, *, pooling: Pooling = "auto", dropout: float | None = None
 ) -> TextNet:
-    """A pre-trained encoder with a fresh classifier over `classes` (or the saved one where it fits).
+    """A pre-trained encoder with a classifier over `classes`; without `classes`, the classifier saved with it.
 
     Only safetensors weights are read, no remote code runs, and weights are float32 whatever the file holds.
 
     Raises:
         ConfigError: the model cannot be found or read, or its tokenizer does not fit it.
     """
-    names = dict(enumerate(classes))
-    options: dict[str, Any] = {"id2label": names, "label2id": {c: i for i, c in names.items()}}
+    options: dict[str, Any] = {}
+    if classes is not None:
+        options = {"id2label": dict(enumerate(classes)), "label2id": {c: i for i, c in enumerate(classes)}}
     try:
         with _quiet():
             config = AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
@@ -255,10 +260,10 @@ def _quiet() -> Iterator[None]:
     level = hf_logging.get_verbosity()
     bars = hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity(logging.CRITICAL)
-    hf_logging.disable_progress_bar()
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         hf_logging.set_verbosity(level)
         if bars:
-            hf_logging.enable_progress_bar()
+            hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

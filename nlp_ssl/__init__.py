@@ -1,0 +1,72 @@
+"""nlp_ssl: semi-supervised text classification. Few labels, a lot of unlabeled text.
+
+The names below are the public ones. What needs transformers, datasets or torchvision is imported when first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from nlp_ssl.config import TrainConfig
+from nlp_ssl.method import Batch, DataSpec, Losses, Method
+from nlp_ssl.methods import UDA, FixMatch, MeanTeacher, PiModel, PseudoLabel, Supervised
+from nlp_ssl.registry import get_method, list_methods, register
+from nlp_ssl.run import Run
+
+if TYPE_CHECKING:
+    from nlp_ssl.augment.tfidf import TfidfReplace
+    from nlp_ssl.data.schema import build as build_data
+    from nlp_ssl.data.sources import read_table, table_of
+    from nlp_ssl.experiment import Comparison, compare
+    from nlp_ssl.task import Task, image_task, text_task
+    from nlp_ssl.train import Result, fit
+
+_LAZY = {
+    "Comparison": ("nlp_ssl.experiment", "Comparison"),
+    "Result": ("nlp_ssl.train", "Result"),
+    "Task": ("nlp_ssl.task", "Task"),
+    "TfidfReplace": ("nlp_ssl.augment.tfidf", "TfidfReplace"),
+    "build_data": ("nlp_ssl.data.schema", "build"),
+    "compare": ("nlp_ssl.experiment", "compare"),
+    "fit": ("nlp_ssl.train", "fit"),
+    "image_task": ("nlp_ssl.task", "image_task"),
+    "read_table": ("nlp_ssl.data.sources", "read_table"),
+    "table_of": ("nlp_ssl.data.sources", "table_of"),
+    "text_task": ("nlp_ssl.task", "text_task"),
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "UDA",
+    "Batch",
+    "Comparison",
+    "DataSpec",
+    "FixMatch",
+    "Losses",
+    "MeanTeacher",
+    "Method",
+    "PiModel",
+    "PseudoLabel",
+    "Result",
+    "Run",
+    "Supervised",
+    "Task",
+    "TfidfReplace",
+    "TrainConfig",
+    "build_data",
+    "compare",
+    "fit",
+    "get_method",
+    "image_task",
+    "list_methods",
+    "read_table",
+    "register",
+    "table_of",
+    "text_task",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'nlp_ssl' has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    return importlib.import_module(module).__dict__[attribute]

@@ -1,0 +1,49 @@
+"""The `nlp-ssl` command: one module per verb, thin over the library."""
+
+import sys
+from collections.abc import Callable
+
+import click
+
+_HELP = """\
+Usage: nlp-ssl COMMAND [OPTIONS]
+
+Semi-supervised text classification: few labels, a lot of unlabeled text.
+
+Commands:
+  train     train a method on your files
+  predict   label and probability for every text of a file
+  methods   what can be trained
+
+Example: nlp-ssl train --method uda --model MODEL --labeled l.csv --unlabeled u.txt --output-dir out
+Every command explains itself: nlp-ssl train --help
+"""
+
+
+def main() -> None:
+    """Entry point of the console command; the exit code is documented in `console.guarded`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Runs one command line and returns its exit code."""
+    verb, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if verb in ("-h", "--help"):
+        click.echo(_HELP, nl=False)
+        return 0
+    from nlp_ssl.cli.console import guarded
+    from nlp_ssl.errors import ConfigError, nearest
+
+    def command() -> None:
+        commands = _commands()
+        if verb not in commands:
+            raise ConfigError(200, f"no command {verb!r}.{nearest(verb, commands)}")
+        commands[verb](rest)
+
+    return guarded(command)
+
+
+def _commands() -> dict[str, Callable[[list[str]], None]]:
+    from nlp_ssl.cli import methods, predict, train
+
+    return {"train": train.main, "predict": predict.main, "methods": methods.main}

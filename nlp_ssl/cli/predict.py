@@ -1,0 +1,79 @@
+"""`nlp-ssl predict`: label and probability per text, streaming."""
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+
+from nlp_ssl.cli.options import parse
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.evaluate import batches
+from nlp_ssl.nets.text import TextNet, load_text_net
+
+_CHUNK = 4096  # texts read, sorted by length and predicted at a time
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of `predict`."""
+
+    text_column: Annotated[str | None, "column of the texts"] = None
+    encoding: Annotated[str, "of the file"] = "utf-8"
+    max_length: Annotated[int, "tokens; longer texts are cut"] = 128
+
+
+def main(argv: Sequence[str]) -> None:
+    """`nlp-ssl predict MODEL_DIR FILE`: one line `label<TAB>probability` per text on standard output."""
+    places = [a for a in argv[:2] if not a.startswith("-")]
+    doc = "Writes label and probability of every text of FILE, in order, one line each."
+    (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl predict MODEL_DIR FILE", doc=doc)
+    if len(places) != 2:
+        raise ConfigError(206, "predict needs a model folder and a file of texts: nlp-ssl predict out texts.txt")
+    writer = csv.writer(sys.stdout, delimiter="\t", lineterminator="\n")
+    for label, probability in predict_file(Path(places[0]), Path(places[1]), options):
+        writer.writerow(["", ""] if label is None else [_harmless(label), f"{probability:.4f}"])
+    sys.stdout.flush()
+
+
+def predict_file(model: Path, file: Path, options: Options) -> Iterator[tuple[str | None, float]]:
+    """(label, probability) of every row, read and predicted in chunks; label None for rows without text.
+
+    Raises:
+        DataError: the file cannot be read, or the folder holds no model.
+    """
+    if not (model / "config.json").is_file():
+        raise DataError(120, f"{model}: no trained model there (config.json is missing)")
+    table = read_table(file, text_column=options.text_column, encoding=options.encoding)
+    net = load_text_net(str(model)).eval()
+    row = 1
+    for start in range(0, len(table), _CHUNK):
+        texts = table.texts.slice(start, _CHUNK).to_pylist()
+        answers = predict_texts(net, texts, options.max_length)
+        for at, answer in zip(table.rows[start : start + _CHUNK], answers, strict=True):
+            yield from ((None, 0.0) for _ in range(row, int(at)))  # blank rows, so that lines keep their places
+            row = int(at) + 1
+            yield answer
+
+
+@torch.no_grad()
+def predict_texts(net: TextNet, texts: Sequence[str], max_length: int) -> list[tuple[str, float]]:
+    """(label, probability) of each text, computed in batches of like length."""
+    tokens = net.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    answers: list[tuple[str, float]] = [("", 0.0)] * len(texts)
+    for rows in batches(np.array([len(t) for t in tokens])):
+        inputs = net.tokenizer.pad({"input_ids": [tokens[i] for i in rows]}, return_tensors="pt")
+        confidence, label = net(dict(inputs)).float().softmax(-1).max(-1)
+        for i, p, c in zip(rows, confidence.tolist(), label.tolist(), strict=True):
+            answers[i] = (net.model.config.id2label[c], p)
+    return answers
+
+
+def _harmless(label: str) -> str:
+    """A label that a spreadsheet does not run as a formula."""
+    return f"'{label}" if label[:1] in ("=", "+", "-", "@", "\t", "\r") else label

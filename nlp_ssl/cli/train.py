@@ -1,0 +1,163 @@
+"""`nlp-ssl train`: any method on files."""
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from nlp_ssl.augment.tfidf import TfidfReplace
+from nlp_ssl.cli.console import show
+from nlp_ssl.cli.options import parse
+from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.schema import TextData, build
+from nlp_ssl.data.sources import Table, read_table
+from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.experiment import compare
+from nlp_ssl.nets.text import Pooling
+from nlp_ssl.registry import get_method
+from nlp_ssl.task import Task, text_task
+
+log = logging.getLogger("nlp_ssl")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Flags of `train` beside those of the loop and of the method."""
+
+    method: Annotated[str, "name of the method; `nlp-ssl methods` lists them"] = "uda"
+    model: Annotated[str, "folder or hub name of a pre-trained encoder; `embedded` for the one from the demo extra"] = (
+        "embedded"
+    )
+    labeled: Annotated[str | None, "file (csv, tsv, jsonl, json, parquet), folder or hub data set with labels"] = None
+    unlabeled: Annotated[str | None, "the same without labels, or a txt file with a text per line"] = None
+    dev: Annotated[str | None, "labeled rows for early stopping"] = None
+    test: Annotated[str | None, "labeled rows for the closing table"] = None
+    text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
+    label_column: Annotated[str | None, "column of the labels, where it is not found by itself"] = None
+    encoding: Annotated[str, "of the files"] = "utf-8"
+    on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
+    unlabeled_value: Annotated[str | None, "label that marks an unlabeled row, beside the empty one and -1"] = None
+    labels_per_class: Annotated[int | None, "draw that many labels a class; the other rows join the pool"] = None
+    allow_transductive: Annotated[bool, "keep pool texts that are also test texts"] = False
+    drop_leaks: Annotated[bool, "remove training and pool texts that are also test texts"] = False
+    pooling: Annotated[Pooling, "how token vectors become one"] = "auto"
+    replace_words: Annotated[float, "share of words the strong view replaces (TF-IDF)"] = 0.4
+    baseline: Annotated[bool, "also train on the labels alone, and compare"] = False
+    seeds: Annotated[tuple[int, ...] | None, "repeat with these seeds, e.g. 0,1,2 (instead of --seed)"] = None
+    output_dir: Annotated[Path | None, "where the model, metrics and checkpoints go"] = None
+    resume: Annotated[bool, "go on where an earlier run in output-dir stopped"] = False
+    overwrite: Annotated[bool, "empty output-dir first"] = False
+    cache_dir: Annotated[Path | None, "where tokenized texts are kept"] = None
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parses the flags of the files, the loop and the chosen method, trains, and prints the closing table."""
+    cls = get_method(_chosen_method(argv))
+    doc = f"Trains {cls.name} on your files. Every hyper-parameter of the method is a flag (the last ones below)."
+    files, config, method = parse(argv, Files(), TrainConfig(), cls(), name="nlp-ssl train", doc=doc)
+    if files.labeled is None or files.output_dir is None:
+        raise ConfigError(206, "train needs --labeled FILE and --output-dir DIR")
+    prepare_output(files.output_dir, files.resume, files.overwrite)
+    tables = _tables(files)
+    comparison = compare(
+        method,
+        _cached_task(lambda seed: _text(files, tables, seed), files, config),
+        config,
+        files.seeds or (config.seed,),
+        baseline=files.baseline,
+        output_dir=files.output_dir,
+        resume=files.resume,
+    )
+    show(comparison)
+    log.info("the model lies in %s", files.output_dir)
+
+
+def prepare_output(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Refuses a folder that holds something, unless it is to be resumed or emptied.
+
+    Raises:
+        ConfigError: the folder is not empty.
+    """
+    if resume or not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(218, f"{folder} is not a folder: choose another --output-dir")
+    if overwrite:
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    elif any(folder.iterdir()):
+        raise ConfigError(219, f"{folder} is not empty: use --resume, --overwrite or another --output-dir")
+
+
+def _chosen_method(argv: Sequence[str]) -> str:
+    for i, word in enumerate(argv):
+        if word == "--method" and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith("--method="):
+            return word.removeprefix("--method=")
+    return Files().method
+
+
+def _tables(files: Files) -> dict[str, Table | None]:
+    def read(source: str | None, labels: bool) -> Table | None:
+        if source is None:
+            return None
+        return read_table(
+            source,
+            text_column=files.text_column,
+            label_column=files.label_column if labels else None,
+            encoding=files.encoding,
+            on_bad_lines=files.on_bad_lines,
+            unlabeled_value=files.unlabeled_value,
+            expect_labels=labels,
+        )
+
+    return {
+        "labeled": read(files.labeled, True),
+        "unlabeled": read(files.unlabeled, False),
+        "dev": read(files.dev, True),
+        "test": read(files.test, True),
+    }
+
+
+def _text(files: Files, tables: dict[str, Table | None], seed: int) -> TextData:
+    labeled = tables["labeled"]
+    if labeled is None:
+        raise DataError(136, "no labeled rows")
+    return build(
+        labeled,
+        tables["unlabeled"],
+        tables["dev"],
+        tables["test"],
+        labels_per_class=files.labels_per_class,
+        seed=seed,
+        allow_transductive=files.allow_transductive,
+        drop_leaks=files.drop_leaks,
+    )
+
+
+def _cached_task(text_of: Callable[[int], TextData], files: Files, config: TrainConfig) -> Callable[[int], Task]:
+    def task_of(seed: int) -> Task:
+        text = text_of(seed)
+        task = text_task(
+            text,
+            model_name(files.model),
+            pooling=files.pooling,
+            strong=TfidfReplace(files.replace_words),
+            max_length=config.max_length,
+            cache_dir=files.cache_dir,
+        )
+        for note in task.data.notes:
+            log.info("%s", note)
+        return task
+
+    return task_of
+
+
+def model_name(name: str) -> str:
+    """The folder or hub name that `embedded` stands for, or the name itself."""
+    from nlp_ssl.data.embedded import embedded_encoder
+
+    return str(embedded_encoder()) if name == "embedded" else name
