@@ -1,0 +1,163 @@
+"""A run that is killed at any moment and resumed ends with the weights of the run that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import tiny_bert, tiny_task, tiny_texts
+
+from nlp_ssl import FixMatch, MeanTeacher, TrainConfig, fit
+from nlp_ssl.errors import ConfigError, RunError
+
+CONFIG = TrainConfig(max_steps=12, batch_size=4, max_length=24, save_every=3, log_every=2, warm_start="none",
+                     mixed_precision="no", eval_ema_decay=0.9, learning_rate=1e-3)  # fmt: skip
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_run_is_a_pure_function_of_its_seed(tmp_path):
+    task = tiny_task(tmp_path)
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        config = replace(CONFIG, seed=seed, save_every=0)
+        fit(FixMatch(threshold=0.5), task.data, task.build, config, augment=task.augment, output_dir=tmp_path / name)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", [FixMatch(threshold=0.5), MeanTeacher(ema_decay=0.9)], ids=lambda m: m.name)
+def test_resume_in_the_middle_is_bit_equal(tmp_path, method, monkeypatch):
+    task = tiny_task(tmp_path)
+    fit(method, task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "whole")
+    whole_metrics = (tmp_path / "whole/metrics.jsonl").read_text()
+
+    from nlp_ssl.train import _Loop
+
+    after = _Loop._after_step
+
+    def stop_at_8(self, *args):
+        if self.state.step == 8:
+            raise Stop
+        after(self, *args)
+
+    monkeypatch.setattr(_Loop, "_after_step", stop_at_8)
+    with pytest.raises(Stop):
+        fit(method, task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "broken")
+    monkeypatch.undo()
+    fit(method, task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "broken", resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
+    steps = [json.loads(line)["step"] for line in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()]
+    assert steps == [json.loads(line)["step"] for line in whole_metrics.splitlines()]
+
+
+def test_resume_refuses_other_settings(tmp_path):
+    task = tiny_task(tmp_path)
+    fit(FixMatch(), task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "run")
+    with pytest.raises(ConfigError, match="threshold: 0.95 -> 0.5"):
+        fit(FixMatch(threshold=0.5), task.data, task.build, CONFIG, augment=task.augment,
+            output_dir=tmp_path / "run", resume=True)  # fmt: skip
+
+
+def test_loss_that_is_not_finite_skips_then_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    task = tiny_task(tmp_path)
+    from nlp_ssl.methods import fixmatch
+
+    honest = fixmatch.ce
+    monkeypatch.setattr(fixmatch, "ce", lambda z, y: honest(z, y) * (float("nan") if calls() >= 2 * 4 else 1.0))
+    count = iter(range(10_000))
+
+    def calls():
+        return next(count)
+
+    with pytest.raises(RunError, match="not finite 5 times"):
+        fit(FixMatch(), task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "run")
+    saved = load_file(tmp_path / "run/checkpoints/step-3/net.student.safetensors")
+    assert all(bool(torch.isfinite(v).all()) for v in saved.values())
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    tiny_bert(folder / "model")
+    texts, labels = tiny_texts(150, seed=3)
+    rows = ["text,label", *(f"{t},{y}" for t, y in zip(texts, labels, strict=True))]
+    (folder / "l.csv").write_text("\n".join(rows[:17]) + "\n")
+    (folder / "u.txt").write_text("\n".join(texts[16:110]) + "\n")
+    (folder / "t.csv").write_text("\n".join([rows[0], *rows[111:]]) + "\n")
+    return folder
+
+
+def command(files: Path, out: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "nlp_ssl.cli", "train", "--method", "fixmatch", "--threshold", "0.5", "--model",
+        str(files / "model"), "--labeled", str(files / "l.csv"), "--unlabeled", str(files / "u.txt"), "--test",
+        str(files / "t.csv"), "--max-steps", "300", "--batch-size", "4", "--max-length", "24", "--save-every", "10",
+        "--warm-steps", "5", "--mixed-precision", "no", "--cache-dir", str(files / "cache"), "--output-dir", str(out),
+        *more,
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_resumes_bit_equal(files, tmp_path):
+    """A real process is killed at several moments, whatever it is doing, and once in the middle of a save."""
+    subprocess.run(command(files, tmp_path / "whole"), check=True, capture_output=True)
+    wanted = weights(tmp_path / "whole")
+    out = tmp_path / "killed"
+    environment = dict(os.environ)
+    for nap in (0.0, 0.15, 0.4, "save"):
+        process = subprocess.Popen(
+            command(files, out, *(["--resume"] if out.exists() else [])),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
+        )  # fmt: skip
+        started, before = time.time(), set(out.glob("checkpoints/step-*"))
+        while process.poll() is None and time.time() - started < 60:
+            if nap == "save" and any((out / "checkpoints").glob(".tmp-*")):
+                break
+            if nap != "save" and set(out.glob("checkpoints/step-*")) - before:
+                time.sleep(nap)
+                break
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (out / "result.json").exists(), "the run was over before it was killed: make it longer"
+    subprocess.run(command(files, out, "--resume"), check=True, capture_output=True)
+    assert same(wanted, weights(out))
+    # Resuming what is finished does nothing and succeeds.
+    written = (out / "model.safetensors").stat().st_mtime_ns
+    again = subprocess.run(command(files, out, "--resume"), capture_output=True, text=True)
+    assert again.returncode == 0 and "already done" in again.stderr
+    assert (out / "model.safetensors").stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_exits_143_and_two_runs_cannot_share_a_folder(files, tmp_path):
+    out = tmp_path / "out"
+    long = command(files, out, "--max-steps", "5000", "--save-every", "1000")
+    process = subprocess.Popen(long, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    second = subprocess.run([*long, "--resume"], capture_output=True, text=True)
+    assert second.returncode == 2 and "another run is using" in second.stderr
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143 and "--resume" in errors
+    steps = [int(p.name.removeprefix("step-")) for p in (out / "checkpoints").glob("step-*")]
+    assert max(steps) % 1000, "the state at the signal was not saved"

@@ -1,0 +1,87 @@
+"""Tiny nets and tasks for tests: no download, fractions of a second per step."""
+
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from nlp_ssl.data.schema import build
+from nlp_ssl.data.sources import Table, table_of
+from nlp_ssl.task import Task, text_task
+
+GOOD = "good great fun joy fine warm bright clever".split()
+BAD = "bad dull waste slow poor cold bleak clumsy".split()
+FILLER = "the a film plot scene actor with very and of in it story music end".split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Word-level tokenizer over a handful of words, with BERT's special tokens."""
+    words = SPECIAL + GOOD + BAD + FILLER
+    backend = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = Whitespace()
+    backend.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def tiny_bert(folder: Path, dropout: float = 0.1, classes: int = 2) -> Path:
+    """A random two-layer BERT of width 32 with its tokenizer, saved to a folder."""
+    import torch
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(SPECIAL + GOOD + BAD + FILLER),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        num_labels=classes,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def tiny_texts(rows: int, seed: int) -> tuple[list[str], list[str]]:
+    """Distinct texts of filler words with one class's words among them, and their labels "neg" and "pos"."""
+    rng = np.random.default_rng(seed)
+    texts: dict[str, str] = {}
+    while len(texts) < rows:
+        label = ("neg", "pos")[len(texts) % 2]
+        marks = rng.choice(GOOD if label == "pos" else BAD, rng.integers(1, 4))
+        words = rng.permutation([*marks, *rng.choice(FILLER, rng.integers(3, 12))])
+        texts.setdefault(" ".join(words), label)
+    return list(texts), list(texts.values())
+
+
+def tiny_tables(labeled: int = 16, unlabeled: int = 96, test: int = 40) -> tuple[Table, Table, Table]:
+    """(labeled, unlabeled, test) with no text in two of them; the pool's labels are hidden truth."""
+    texts, labels = tiny_texts(labeled + unlabeled + test, seed=1)
+    cuts = [0, labeled, labeled + unlabeled, labeled + unlabeled + test]
+    parts = [table_of(texts[a:b], labels[a:b], source=f"part {a}") for a, b in zip(cuts, cuts[1:], strict=False)]
+    return parts[0], parts[1], parts[2]
+
+
+def tiny_task(folder: Path, dropout: float = 0.1, pooling: str = "auto") -> Task:
+    """A text task on a tiny BERT; model and token cache lie below `folder`."""
+    model = folder / "model"
+    if not model.exists():
+        tiny_bert(model, dropout)
+    labeled, unlabeled, test = tiny_tables()
+    return text_task(
+        build(labeled, unlabeled, None, test), str(model), pooling=pooling, max_length=24, cache_dir=folder / "cache"
+    )
