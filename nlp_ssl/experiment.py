@@ -73,7 +73,7 @@ def compare(
     for seed in seeds:
         task, settings = task_of(seed), replace(config, seed=seed)
         folder = None if output_dir is None else output_dir if len(seeds) == 1 else output_dir / f"seed-{seed}"
-        start = _SharedStart(task, settings)
+        start = SharedStart(task, settings)
         for kind, side in ((Supervised(), baselines), (method, outcomes)):
             if kind is not method and not baseline:
                 continue
@@ -100,7 +100,7 @@ def compare(
     return Comparison(method.name, tuple(seeds), tuple(outcomes), tuple(baselines))
 
 
-class _SharedStart:
+class SharedStart:
     """Runs the warm start for the first module it is given and copies the outcome into the others."""
 
     def __init__(self, task: Task, config: TrainConfig) -> None:

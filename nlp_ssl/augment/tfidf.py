@@ -67,6 +67,12 @@ def score(words: Ragged, idf: np.ndarray) -> np.ndarray:
     return scores
 
 
+def summed_scores(words: Ragged, idf: np.ndarray) -> np.ndarray:
+    """Scores tf * idf of each word, summed over the rows, float64 [V]."""
+    share = idf[words.values] / np.repeat(words.lengths, words.lengths)
+    return np.bincount(words.values, weights=share, minlength=len(idf))
+
+
 def replace_weights(scores: Ragged) -> np.ndarray:
     """N * (max s - s_i) / sum_j(max s - s_j) of each position, float16 [T]; 0 throughout a row of equal scores."""
     lengths = scores.lengths[scores.lengths > 0]

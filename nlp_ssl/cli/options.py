@@ -70,7 +70,7 @@ def parse(argv: Sequence[str], *defaults: *Ts, name: str, doc: str) -> tuple[*Ts
     )  # fmt: skip
     given: dict[str, Any] = command.main(list(argv), prog_name=name, standalone_mode=False)
     if not isinstance(given, dict):  # --help was shown
-        raise SystemExit(0)
+        raise click.exceptions.Exit(0)
     return tuple(
         dataclasses.replace(value, **{k: v for k, v in given.items() if owner[k] == i})
         for i, value in enumerate(values)

@@ -23,11 +23,11 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from nlp_ssl.augment.base import Augment, Vocabulary
 from nlp_ssl.augment.counter_rng import mix
-from nlp_ssl.augment.tfidf import document_frequency, inverse_document_frequency, replace_weights, score
+from nlp_ssl.augment.tfidf import document_frequency, inverse_document_frequency, replace_weights, score, summed_scores
 from nlp_ssl.data.ragged import Ragged, offsets_of
 from nlp_ssl.errors import ConfigError, DataError, RunError
 
-FORMAT = 1
+FORMAT = 2
 _FILES = ("words.arrow", "vocabulary.arrow")
 # Work is cut into pieces by size, not by row count, so that long texts need no more memory than short ones.
 _TEXT_BYTES = 1 << 20
@@ -396,10 +396,8 @@ def _statistics(words: Ragged, fitted: np.ndarray, size: int, path: Path) -> tup
     with path.open("wb") as file:
         for start, stop in _parts(words.offsets, _WORDS):
             part = words.slice(start, stop)
-            scores = score(part, idf)
-            inside = np.repeat(fitted[start:stop], part.lengths)
-            tfidf += np.bincount(part.values[inside], weights=scores[inside], minlength=size)
-            file.write(replace_weights(Ragged(scores, part.offsets)).tobytes())
+            tfidf += summed_scores(part.take(np.flatnonzero(fitted[start:stop])), idf)
+            file.write(replace_weights(Ragged(score(part, idf), part.offsets)).tobytes())
     return df, tfidf, _mapped(path, np.float16)
 
 
@@ -424,8 +422,12 @@ def _numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 def _write(path: Path, columns: dict[str, pa.Array]) -> None:
     """An Arrow file with the columns in one chunk, so that they can be mapped as arrays."""
     table = pa.table(columns)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=max(len(table), 1))
+    options = pa.ipc.IpcWriteOptions(allow_64bit=True)  # a large pool has more words than 32 bits count
+    with path.open("wb") as file:
+        with pa.ipc.new_file(file, table.schema, options=options) as writer:
+            writer.write_table(table, max_chunksize=max(len(table), 1))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _read(path: Path) -> dict[str, pa.Array]:

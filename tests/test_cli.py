@@ -1,0 +1,137 @@
+"""The console command: every verb on files, exit codes, one-line errors."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from safetensors.torch import load_file
+from tiny import tiny_bert, tiny_texts
+from transformers import AutoModelForSequenceClassification, pipeline
+
+from nlp_ssl.cli import run
+from nlp_ssl.cli.methods import rows
+from nlp_ssl.registry import list_methods
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    tiny_bert(folder / "model")
+    texts, labels = tiny_texts(120, seed=5)
+    lines = ["text,label", *(f"{t},{y}" for t, y in zip(texts, labels, strict=True))]
+    (folder / "l.csv").write_text("\n".join(lines[:17]) + "\n")
+    (folder / "u.txt").write_text("\n".join(texts[16:80]) + "\n")
+    (folder / "t.csv").write_text("\n".join([lines[0], *lines[81:]]) + "\n")
+    return folder
+
+
+def train(files, out, *more):
+    return run([
+        "train", "--model", str(files / "model"), "--labeled", str(files / "l.csv"), "--unlabeled",
+        str(files / "u.txt"), "--test", str(files / "t.csv"), "--max-steps", "4", "--batch-size", "4",
+        "--max-length", "24", "--warm-steps", "3", "--mixed-precision", "no", "--cache-dir", str(files / "cache"),
+        "--output-dir", str(out), *more,
+    ])  # fmt: skip
+
+
+def test_train_predict_and_open_with_transformers(files, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train(files, out, "--method", "uda", "--threshold", "0.5", "--save-every", "2", "--baseline") == 0
+    shown = capsys.readouterr().out
+    assert "supervised" in shown and "difference" in shown and "label-only baseline" in shown
+    assert (out / "checkpoints/step-4/manifest.json").exists()
+    model = AutoModelForSequenceClassification.from_pretrained(out)
+    assert model.config.id2label == {0: "neg", 1: "pos"}
+    text = (files / "u.txt").read_text().splitlines()[0]
+    expected = pipeline("text-classification", str(out))(text)[0]
+    (tmp_path / "some.txt").write_text(f"{text}\n\n{text}\n")
+    assert run(["predict", str(out), str(tmp_path / "some.txt")]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    label, probability = lines[0].split("\t")
+    assert label == expected["label"] and abs(float(probability) - expected["score"]) < 1e-3
+    assert lines[1:4] == ["\t", lines[0], ""], "a blank line keeps its place"
+
+
+def test_method_flags_reach_the_method(files, tmp_path):
+    for name, threshold in (("a", "0.0"), ("b", "1.0")):
+        assert train(files, tmp_path / name, "--method", "fixmatch", "--threshold", threshold) == 0
+    saved = json.loads((tmp_path / "a/result.json").read_text())["identity"]
+    assert saved["method"] == "fixmatch" and saved["options"]["threshold"] == 0.0
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    assert any(not bool((a[k] == b[k]).all()) for k in a)
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (["--method", "uta"], 2, "Did you mean 'uda'"),
+        (["--treshold", "0.9"], 2, "--threshold"),
+        (["--threshold", "1.5"], 2, "threshold must lie in [0, 1]"),
+        (["--threshold", "nan"], 2, "threshold must lie in [0, 1]"),
+        (["--learning-rate", "-1"], 2, "learning_rate"),
+        (["--max-steps", "many"], 2, "--max-steps"),
+        (["--schedule", "cosinus"], 2, "cosine"),
+        (["--labeled", "nowhere.csv"], 3, "nowhere.csv"),
+        (["--model", "no/such-model"], 2, "HF_HUB_OFFLINE"),
+        (["--label-column", "klass"], 3, "klass"),
+        (["--patience", "2"], 2, "eval_every"),
+        (["--seeds", "a,b"], 2, "whole numbers"),
+    ],
+)
+def test_errors_are_one_line_with_the_documented_exit_code(files, tmp_path, capsys, more, code, message):
+    assert train(files, tmp_path / "out", *more) == code
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err
+    assert not (tmp_path / "out/result.json").exists()
+
+
+def test_a_folder_in_use_is_refused_unless_overwritten(files, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious.txt").write_text("x")
+    assert train(files, out) == 2
+    assert "is not empty" in capsys.readouterr().err and (out / "precious.txt").exists()
+    assert train(files, out, "--overwrite") == 0
+    assert not (out / "precious.txt").exists()
+
+
+def test_leaked_test_texts_stop_the_run(files, tmp_path, capsys):
+    leaking = tmp_path / "t.csv"
+    leaking.write_text((files / "l.csv").read_text())
+    assert train(files, tmp_path / "out", "--test", str(leaking)) == 3
+    assert "SSL137" in capsys.readouterr().err
+
+
+def test_seeds_get_a_folder_each_and_the_table_a_column_each(files, tmp_path, capsys):
+    assert train(files, tmp_path / "out", "--seeds", "0,1", "--baseline") == 0
+    shown = capsys.readouterr().out
+    assert "seed 0" in shown and "seed 1" in shown and "interval" in shown
+    assert (tmp_path / "out/seed-1/baseline/model.safetensors").exists()
+
+
+def test_methods_lists_the_registry(capsys):
+    assert run(["methods"]) == 0
+    assert [name for name, _, _ in rows()] == list_methods()
+    shown = capsys.readouterr().out
+    assert "fixmatch" in shown and "uda" in shown
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["train", "--help"], ["predict", "--help"], ["methods", "--help"]])
+def test_help_exits_0(argv, capsys):
+    assert run(argv) == 0
+    assert "sage" in capsys.readouterr().out
+
+
+def test_unknown_command_names_the_nearest(capsys):
+    assert run(["trian"]) == 2
+    assert "Did you mean 'train'" in capsys.readouterr().err
+
+
+def test_closed_pipe_is_quiet(files, tmp_path):
+    assert train(files, tmp_path / "out") == 0
+    many = tmp_path / "many.txt"
+    many.write_text("a film\n" * 20000)
+    script = f"{sys.executable} -m nlp_ssl.cli predict {tmp_path / 'out'} {many} | head -1"
+    done = subprocess.run(script, shell=True, capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr and "Broken" not in done.stderr

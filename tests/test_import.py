@@ -1,0 +1,34 @@
+"""Importing the package is quick and pulls in the heavy libraries only when they are used."""
+
+import subprocess
+import sys
+
+import pytest
+
+import nlp_ssl
+
+SCRIPT = """
+import sys, time
+import torch
+start = time.perf_counter()
+import nlp_ssl
+print(time.perf_counter() - start)
+print([m for m in ("faiss", "sentence_transformers", "datasets", "torchvision", "transformers", "sklearn", "scipy")
+       if m in sys.modules])
+"""
+
+
+def test_import_is_light():
+    out = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True).stdout.split("\n")
+    assert float(out[0]) < 1.0, "beyond torch itself, the import may take a second on a busy machine"
+    assert out[1] == "[]"
+
+
+@pytest.mark.parametrize("name", nlp_ssl.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(nlp_ssl, name) is not None
+
+
+def test_unknown_attribute_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        nlp_ssl.no_such_thing  # noqa: B018
