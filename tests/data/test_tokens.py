@@ -29,6 +29,8 @@ TEXTS = [
     "naïve café déjà-vu 映画 🎬 ok",
     "   spaced\tout\n\nlines  ",
     "the the the film",
+    "film",
+    "film",
     "good [SEP] bad [PAD] <s> end",
 ]
 
@@ -60,13 +62,15 @@ def byte_bpe() -> Tokenizer:
 
 
 def unigram() -> Tokenizer:
-    """Specials at the end only, as T5 has them."""
+    """Specials at the end only, and two of them."""
     backend = Tokenizer(models.Unigram())
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    specials = ["<unk>", "<pad>", "</s>"]
+    specials = ["<unk>", "<pad>", "</s>", "<cls>"]
     trainer = trainers.UnigramTrainer(vocab_size=80, special_tokens=specials, unk_token="<unk>", show_progress=False)
     backend.train_from_iterator(TEXTS * 3, trainer)
-    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A </s> <cls>", special_tokens=[("</s>", 2), ("<cls>", 3)]
+    )
     return backend
 
 
@@ -168,7 +172,7 @@ def test_fit_rows_alone_make_the_statistics(tmp_path):
 
 def test_max_words_cuts_rows(tmp_path):
     store = TokenStore.build(column(TEXTS), tokenizer(), cache_dir=tmp_path, max_words=2)
-    assert store.words(np.arange(len(TEXTS)))[0].lengths.tolist() == [2, 0, 2, 2, 2, 2, 2]
+    assert store.words(np.arange(len(TEXTS)))[0].lengths.tolist() == [2, 0, 2, 2, 2, 2, 1, 1, 2]
     inputs, lengths = plain_views(store, list(range(len(TEXTS))))
     assert store.lengths.tolist() == lengths.tolist()
     assert inputs["input_ids"].shape[1] == lengths.max()
