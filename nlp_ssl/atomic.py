@@ -81,7 +81,7 @@ def verify(folder: Path) -> dict[str, Any]:
         for name in sorted(found - files.keys()):
             raise CheckpointError(314, f"{folder / name} is not in the manifest: move it out of {folder}")
         for name, expected in files.items():
-            _check_file(folder / name, expected)
+            _check_file(folder, name, expected)
     return meta
 
 
@@ -231,7 +231,8 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return files, meta
 
 
-def _check_file(path: Path, expected: Mapping[str, Any]) -> None:
+def _check_file(folder: Path, name: str, expected: Mapping[str, Any]) -> None:
+    path = folder / name
     size = path.stat().st_size
     if size != expected["size"]:
         what = f"has {size} bytes instead of {expected['size']}"
@@ -239,4 +240,4 @@ def _check_file(path: Path, expected: Mapping[str, Any]) -> None:
         what = "has changed since it was saved"
     else:
         return
-    raise CheckpointError(313, f"{path} {what}: delete {path.parent} or restore the file")
+    raise CheckpointError(313, f"{path} {what}: delete {folder} or restore the file")
