@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
 
+from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.data.dataset import Store
 from nlp_ssl.nets.base import Module
 from nlp_ssl.precision import Autocast
@@ -39,16 +41,24 @@ def batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
 
 @torch.no_grad()
 def features(
-    module: Module, store: Store, positions: np.ndarray, max_length: int, context: Autocast = nullcontext
+    module: Module,
+    store: Store,
+    positions: np.ndarray,
+    max_length: int,
+    context: Autocast = nullcontext,
+    *,
+    augment: Any = None,
+    seed: int = 0,
 ) -> Tensor:
-    """Features [n, D] float32 on the CPU in the order of `positions`, in eval mode."""
+    """Features [n, D] float32 on the CPU in the order of `positions`, in eval mode; of augmented rows on request."""
     device = next(module.parameters()).device
     training = module.training
     module.eval()
     lengths = np.minimum(store.lengths[positions], max_length)
     out = torch.empty(0)
     for rows in batches(lengths):
-        inputs, _ = store.views([(positions[rows], None, np.zeros(len(rows), dtype=np.uint64))], max_length)
+        keys = row_keys(seed, 0, positions[rows])
+        inputs, _ = store.views([(positions[rows], augment, keys)], max_length)
         with context():
             part = module.embed({k: v.to(device) for k, v in inputs.items()}).float().cpu()
         out = out if len(out) else torch.empty(len(positions), part.shape[1])
@@ -59,13 +69,20 @@ def features(
 
 @torch.no_grad()
 def predict(
-    module: Module, store: Store, positions: np.ndarray, max_length: int, context: Autocast = nullcontext
+    module: Module,
+    store: Store,
+    positions: np.ndarray,
+    max_length: int,
+    context: Autocast = nullcontext,
+    *,
+    augment: Any = None,
+    seed: int = 0,
 ) -> Tensor:
-    """Logits [n, C] float32 on the CPU in the order of `positions`, in eval mode."""
+    """Logits [n, C] float32 on the CPU in the order of `positions`, in eval mode; of augmented rows on request."""
     if not len(positions):
         return torch.empty(0, 0)
     device = next(module.parameters()).device
-    found = features(module, store, positions, max_length, context)
+    found = features(module, store, positions, max_length, context, augment=augment, seed=seed)
     return module.head(found.to(device)).float().cpu()
 
 

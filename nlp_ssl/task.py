@@ -9,6 +9,7 @@ import numpy as np
 
 from nlp_ssl.augment.base import Augment, Identity
 from nlp_ssl.augment.image import FlipShift, Strong
+from nlp_ssl.augment.strength import Strongest
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.images import ImageData
@@ -17,6 +18,9 @@ from nlp_ssl.data.tokens import TokenStore
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.image import build_image_net
 from nlp_ssl.nets.text import Pooling, TextNet, load_text_net
+
+# Word replacement as strong as the started model can stand.
+TFIDF = Strongest((*(TfidfReplace(p) for p in (0.4, 0.2, 0.1, 0.05)), Identity()))
 
 _MAX_WORDS = 4096  # words kept of one text: far beyond any max_length in use
 
@@ -40,7 +44,7 @@ def text_task(
     model: str,
     *,
     pooling: Pooling = "auto",
-    strong: Augment | None = None,
+    strong: Augment | Strongest = TFIDF,
     max_length: int = 128,
     cache_dir: Path | None = None,
 ) -> Task:
@@ -76,7 +80,7 @@ def text_task(
         notes=text.notes if note is None else (*text.notes, note),
         content_hash=text.content_hash,
     )
-    return Task(data, build, {"weak": Identity(), "strong": strong or TfidfReplace()})
+    return Task(data, build, {"weak": Identity(), "strong": strong})
 
 
 def image_task(images: ImageData, backbone: str) -> Task:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nlp_ssl import atomic, checkpoint, reduce
+from nlp_ssl.augment.strength import Strongest
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.loader import Loader, Sizes
@@ -164,10 +165,13 @@ class _Loop:
             config.batch_size * config.unlabeled_ratio,
             self.accelerator.num_processes * config.accumulate,
         )
+        self.identity = identity(method, data, config)
+        self.modules = self._modules(build, start)
+        self.strengths: dict[str, int] = self.found.meta["strengths"] if self.found else {}
         self.loader = Loader(
             data,
             method.views,
-            augment,
+            self._settled(augment),
             self.sizes,
             seed=config.seed,
             max_steps=config.max_steps,
@@ -175,8 +179,6 @@ class _Loop:
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
-        self.identity = identity(method, data, config)
-        self.modules = self._modules(build, start)
         self.optimizer, self.names = make_optimizer(
             {r: m for r, m in self.modules.items() if method.nets.get(r) == "trained"}, config
         )
@@ -218,6 +220,20 @@ class _Loop:
         for module in modules.values():
             module.train()
         return modules
+
+    def _settled(self, augment: Mapping[str, Any]) -> dict[str, Any]:
+        """The augmentations with a fixed strength: chosen once, with the started model, and kept in checkpoints."""
+        settled = dict(augment)
+        for kind in set(self.method.views.values()):
+            wanted = settled[kind]
+            if isinstance(wanted, Strongest):
+                if kind not in self.strengths:
+                    module = self.modules[self.method.default_net()]
+                    self.strengths[kind] = wanted.settle(
+                        module, self.data, self.config.max_length, self.config.seed, self.context
+                    )
+                settled[kind] = wanted.candidates[self.strengths[kind]]
+        return settled
 
     def _checkpoint(self) -> checkpoint.Checkpoint | None:
         if self.output_dir is None:
@@ -403,6 +419,7 @@ class _Loop:
             meta = {
                 "identity": self.identity,
                 "precision": self.precision,
+                "strengths": self.strengths,
                 "best": list(self.best),
                 "warnings": self.warnings,
                 "bad_updates": self.bad_updates,

@@ -36,7 +36,7 @@ EMBEDDED = Recipe(), TrainConfig(), UDA()
 PAPER = (
     Recipe(model="bert-base-uncased", labels_per_class=10, test_rows=0, seeds=(0,)),
     TrainConfig(max_steps=10_000, warm_start="none", head_learning_rate=2e-5, save_every=1000),
-    UDA(threshold=0.0, temperature=1.0, target_dropout=True),
+    UDA(threshold=0.0, temperature=1.0, tsa="linear", target_dropout=True),
 )
 
 

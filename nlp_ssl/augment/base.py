@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from nlp_ssl.augment.counter_rng import AliasTable
 from nlp_ssl.data.ragged import Ragged
 
 
@@ -27,11 +28,11 @@ class Vocabulary:
         return len(self.df)
 
     @cached_property
-    def uninformative(self) -> np.ndarray:
-        """Running sum of max(tfidf) - tfidf over the words with df > 0, float64 [V]: a table to draw words from."""
+    def uninformative(self) -> AliasTable | None:
+        """Words with df > 0, drawn in proportion to max(tfidf) - tfidf; None if no word has a share."""
         fitted = self.df > 0
-        top = self.tfidf.max(where=fitted, initial=0.0)
-        return np.cumsum(np.where(fitted, top - self.tfidf, 0.0))
+        mass = np.where(fitted, self.tfidf.max(where=fitted, initial=0.0) - self.tfidf, 0.0)
+        return AliasTable.of(mass) if mass.any() else None
 
 
 class Augment(Protocol):

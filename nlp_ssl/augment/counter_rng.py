@@ -1,5 +1,7 @@
 """Random numbers that are a pure function of where they are used: no generator, no state, no order of calls."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -35,3 +37,48 @@ def uniform(keys: np.ndarray, counters: np.ndarray) -> np.ndarray:
     state *= _GOLDEN
     state += keys
     return (mix(mix(state) + _GOLDEN) >> np.uint64(11)) * 2.0**-53
+
+
+@dataclass(frozen=True)
+class AliasTable:
+    """Draws from V weighted outcomes in constant time (Walker 1977): outcome `i`, or else one other outcome.
+
+    Attributes:
+        keep: probability that slot `i` gives outcome `i`, float64 [V].
+        other: the outcome it gives otherwise, int64 [V].
+    """
+
+    keep: np.ndarray
+    other: np.ndarray
+
+    @classmethod
+    def of(cls, mass: np.ndarray) -> "AliasTable":
+        """The table of weights [V], none of them negative and one at least positive.
+
+        Slots hold 1/V each. Light outcomes leave part of their slot free, and heavy ones fill these parts in order: the
+        first heavy outcome until it has nothing left over, then the next. One that gave too much by a part of its own
+        slot has that part filled by its successor.
+        """
+        share = mass * (len(mass) / mass.sum())
+        light = share < 1.0
+        light[np.argmax(share)] = False  # rounding could make them all light
+        lights, heavies = np.flatnonzero(light), np.flatnonzero(~light)
+        free = np.cumsum(1.0 - share[lights])
+        given = np.cumsum(share[heavies] - 1.0)
+        keep, other = np.ones(len(mass)), np.arange(len(mass))
+        keep[lights] = share[lights]
+        giver = np.searchsorted(given, free - (1.0 - share[lights]), side="right")
+        other[lights] = heavies[np.minimum(giver, len(heavies) - 1)]
+        # The last one has no successor: what it gave too much is rounding.
+        emptied = np.searchsorted(free, given[:-1])
+        short = np.append(free, given[-1])[emptied] - given[:-1]
+        spent = emptied < len(free)
+        keep[heavies[:-1][spent]] = 1.0 - short[spent]
+        other[heavies[:-1]] = heavies[1:]
+        return cls(keep, other)
+
+    def draw(self, numbers: np.ndarray) -> np.ndarray:
+        """One outcome per uniform number of [0, 1), int64 [n]."""
+        place = numbers * len(self.keep)
+        slot = place.astype(np.int64)
+        return np.where(place - slot < self.keep[slot], slot, self.other[slot])

@@ -35,14 +35,12 @@ class TfidfReplace:
 
     def __call__(self, words: Ragged, weights: np.ndarray, keys: np.ndarray, vocabulary: Vocabulary) -> Ragged:
         table = vocabulary.uninformative
-        if not len(table) or table[-1] <= 0.0:
+        if table is None:
             return words
         key, counter = np.repeat(keys, words.lengths), 2 * words.columns()
-        chosen = np.flatnonzero(uniform(key, counter) < self.p * weights)
-        level = uniform(key[chosen], counter[chosen] + 1) * table[-1]
+        chosen = np.flatnonzero(uniform(key, counter) < self.p * weights.astype(np.float32))
         values = words.values.copy()
-        # The product may round up to the last entry, which would point past the table.
-        values[chosen] = np.searchsorted(table, np.minimum(level, np.nextafter(table[-1], 0.0)), side="right")
+        values[chosen] = table.draw(uniform(key[chosen], counter[chosen] + 1))
         return Ragged(values, words.offsets)
 
 

@@ -17,7 +17,7 @@ from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.experiment import compare
 from nlp_ssl.nets.text import Pooling
 from nlp_ssl.registry import get_method
-from nlp_ssl.task import Task, text_task
+from nlp_ssl.task import TFIDF, Task, text_task
 
 log = logging.getLogger("nlp_ssl")
 
@@ -43,7 +43,9 @@ class Files:
     allow_transductive: Annotated[bool, "keep pool texts that are also test texts"] = False
     drop_leaks: Annotated[bool, "remove training and pool texts that are also test texts"] = False
     pooling: Annotated[Pooling, "how token vectors become one"] = "auto"
-    replace_words: Annotated[float, "share of words the strong view replaces (TF-IDF)"] = 0.4
+    replace_words: Annotated[float | None, "share of words the strong view replaces (TF-IDF); chosen if not given"] = (
+        None
+    )
     baseline: Annotated[bool, "also train on the labels alone, and compare"] = False
     seeds: Annotated[tuple[int, ...] | None, "repeat with these seeds, e.g. 0,1,2 (instead of --seed)"] = None
     output_dir: Annotated[Path | None, "where the model, metrics and checkpoints go"] = None
@@ -145,7 +147,7 @@ def _cached_task(text_of: Callable[[int], TextData], files: Files, config: Train
             text,
             model_name(files.model),
             pooling=files.pooling,
-            strong=TfidfReplace(files.replace_words),
+            strong=TFIDF if files.replace_words is None else TfidfReplace(files.replace_words),
             max_length=config.max_length,
             cache_dir=files.cache_dir,
         )

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from nlp_ssl.augment.base import Augment, Vocabulary
 from nlp_ssl.augment.counter_rng import mix
 from nlp_ssl.augment.tfidf import document_frequency, inverse_document_frequency, replace_weights, score, summed_scores
-from nlp_ssl.data.ragged import Ragged, offsets_of
+from nlp_ssl.data.ragged import Ragged, offsets_of, spans
 from nlp_ssl.errors import ConfigError, DataError, RunError
 
 FORMAT = 2
@@ -103,7 +103,7 @@ class TokenStore:
         self, words: Ragged, weights: np.ndarray, lengths: np.ndarray, vocabulary: Vocabulary, frame: Frame
     ) -> None:
         self._words = words
-        self._weights = Ragged(weights, words.offsets)
+        self._weights = weights
         self.lengths = lengths
         self.vocabulary = vocabulary
         self.frame = frame
@@ -113,7 +113,8 @@ class TokenStore:
 
     def words(self, index: np.ndarray) -> tuple[Ragged, np.ndarray]:
         """Word ids (int32) of the rows at `index` [n], and the TF-IDF replace weight of each word, float16 [T]."""
-        return self._words.take(index), self._weights.take(index).values
+        positions, offsets = spans(self._words.offsets[index], self._words.lengths_at(index))
+        return Ragged(self._words.values[positions], offsets), self._weights[positions]
 
     def views(
         self, requests: Sequence[tuple[np.ndarray, Augment | None, np.ndarray]], max_length: int

@@ -22,14 +22,15 @@ class UDA(Method):
     class has probability at most the threshold `tsa` reaches at this point of training.
     `target_dropout` leaves dropout on in the pass that makes the targets.
 
-    Differs from the paper: its text runs use neither temperature nor threshold; its targets have dropout on.
+    Differs from the paper: its text runs use neither temperature nor threshold, but tsa="linear", and its targets have
+    dropout on. After a warm start the labeled rows are fitted already: annealing would leave them all out at first.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     threshold: float = 0.8
     temperature: float = 0.4
     weight: float = 1.0
-    tsa: Tsa = "linear"
+    tsa: Tsa = "none"
     target_dropout: bool = False
 
     def __post_init__(self) -> None:
