@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import chisquare
 
 from nlp_ssl.augment.base import Identity, Vocabulary
-from nlp_ssl.augment.counter_rng import row_keys, uniform
+from nlp_ssl.augment.counter_rng import AliasTable, row_keys, uniform
 from nlp_ssl.augment.tfidf import (
     TfidfReplace,
     document_frequency,
@@ -187,3 +187,27 @@ def test_keys_depend_on_every_part():
     ]
     assert len(np.unique(np.concatenate(variants))) == 5000
     np.testing.assert_array_equal(row_keys(3, 4, ids, 5)[[7]], row_keys(3, 4, np.array([7]), 5))
+
+
+@pytest.mark.parametrize(
+    "mass",
+    [[1.0], [1.0] * 7, [0.1] * 3, [0.0, 3.0, 0.0], [5.0, 1.0, 1.0, 1.0], [1.0, 1.1, 1.1, 1.1, 0.0], [1e-12, 1.0, 2.0]],
+    ids=str,
+)
+def test_alias_table_holds_every_weight(mass):
+    check_alias_table(np.array(mass))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_alias_table_holds_random_weights(seed):
+    rng = np.random.default_rng(seed)
+    check_alias_table(rng.pareto(0.7, 200) * (rng.random(200) < 0.8))
+
+
+def check_alias_table(mass):
+    table = AliasTable.of(mass)
+    assert (table.keep >= 0).all() and (table.keep <= 1 + 1e-12).all()
+    held = table.keep + np.bincount(table.other, weights=1 - table.keep, minlength=len(mass))
+    np.testing.assert_allclose(held / len(mass), mass / mass.sum(), atol=1e-12)
+    assert (held[mass == 0] == 0).all()
+    assert (mass[table.draw(np.linspace(0, 1, 1000, endpoint=False))] > 0).all()

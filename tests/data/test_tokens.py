@@ -137,6 +137,9 @@ def test_words_are_those_of_the_tokenizer(tmp_path):
     assert words.lengths.tolist() == [4, 10, 0]  # the the the film | The film , unbelievably , wasn ' t dull ! |
     assert len(weights) == 14
     assert words.values[0] == words.values[1] == words.values[2] != words.values[3]
+    every, per_word = store.words(np.arange(len(TEXTS)))
+    assert weights[:4].any()
+    np.testing.assert_array_equal(weights, Ragged(per_word, every.offsets).take(np.array([5, 0, 1])).values)
     spelled = store.vocabulary.pieces.take(words.values[:4].astype(np.int64)).values.tolist()
     assert spelled == tok("the the the film", add_special_tokens=False)["input_ids"]
     assert (store.vocabulary.pieces.lengths > 0).all()
@@ -166,8 +169,8 @@ def test_fit_rows_alone_make_the_statistics(tmp_path):
     order = np.argsort(store.vocabulary.pieces.values)  # aa bb cc dd
     assert store.vocabulary.df[order].tolist() == [2, 1, 0, 1]
     np.testing.assert_allclose(store.vocabulary.tfidf[order], np.log(2) * np.array([0, 1 / 2, 0, 2 / 3]))
-    drawable = np.diff(store.vocabulary.uninformative, prepend=0.0)[order] > 0
-    assert drawable.tolist() == [True, True, False, False]  # cc was not fitted, dd has the top score
+    drawn = np.bincount(store.vocabulary.uninformative.draw(np.arange(5000) / 5000), minlength=4)[order]
+    np.testing.assert_allclose(drawn / 5000, [4 / 5, 1 / 5, 0, 0], atol=1e-3)  # cc was not fitted, dd has the top score
 
 
 def test_max_words_cuts_rows(tmp_path):
