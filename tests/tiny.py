@@ -1,17 +1,27 @@
 """Tiny nets and tasks for tests: no download, fractions of a second per step."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
+from nlp_ssl.augment.base import Augment
+from nlp_ssl.augment.strength import Strongest
+from nlp_ssl.data.images import load_images
 from nlp_ssl.data.schema import build
 from nlp_ssl.data.sources import Table, table_of
-from nlp_ssl.task import Task, text_task
+from nlp_ssl.method import Batch, DataSpec, Losses, Method
+from nlp_ssl.nets.base import Forward
+from nlp_ssl.nets.text import Pooling
+from nlp_ssl.run import Run
+from nlp_ssl.task import TFIDF, Task, image_task, text_task
 
 GOOD = "good great fun joy fine warm bright clever".split()
 BAD = "bad dull waste slow poor cold bleak clumsy".split()
@@ -37,8 +47,6 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 def tiny_bert(folder: Path, dropout: float = 0.1, classes: int = 2) -> Path:
     """A random two-layer BERT of width 32 with its tokenizer, saved to a folder."""
-    import torch
-
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(SPECIAL + GOOD + BAD + FILLER),
@@ -76,12 +84,57 @@ def tiny_tables(labeled: int = 16, unlabeled: int = 96, test: int = 40) -> tuple
     return parts[0], parts[1], parts[2]
 
 
-def tiny_task(folder: Path, dropout: float = 0.1, pooling: str = "auto") -> Task:
+def tiny_task(
+    folder: Path, dropout: float = 0.1, pooling: Pooling = "auto", strong: Augment | Strongest = TFIDF
+) -> Task:
     """A text task on a tiny BERT; model and token cache lie below `folder`."""
     model = folder / "model"
     if not model.exists():
         tiny_bert(model, dropout)
     labeled, unlabeled, test = tiny_tables()
     return text_task(
-        build(labeled, unlabeled, None, test), str(model), pooling=pooling, max_length=24, cache_dir=folder / "cache"
+        build(labeled, unlabeled, None, test),
+        str(model),
+        pooling=pooling,
+        strong=strong,
+        max_length=24,
+        cache_dir=folder / "cache",
     )
+
+
+def tiny_images() -> Task:
+    """An image task on a few of the 8 x 8 digits and the smallest Wide-ResNet, without test rows."""
+    task = image_task(load_images("digits", labels_per_class=2, seed=0, pool_size=96), "wrn-10-1")
+    return replace(task, data=replace(task.data, test=task.data.test[:0]))
+
+
+def stub_step(
+    method: Method,
+    nets: Mapping[str, Forward],
+    rows: Mapping[str, int],
+    y: torch.Tensor,
+    *,
+    w: torch.Tensor | None = None,
+    progress: float = 1.0,
+) -> Losses:
+    """Losses of one step with any callables as nets, for `rows` per view; later yields of a generator are added."""
+    starts = np.cumsum([0, *rows.values()]).tolist()
+    spans = {view: slice(a, b) for view, a, b in zip(rows, starts, starts[1:], strict=False)}
+    n = rows.get("u_w", 0)
+    classes = y.shape[1] if y.dim() == 2 else int(y.max()) + 1
+    run = Run(method, nets, DataSpec(classes, n, len(y)), max_steps=10**9, step=round(progress * 10**9))
+    run.state = method.init_state(run.spec)
+    batch = Batch(
+        inputs={},
+        lengths=np.ones(starts[-1], dtype=np.int32),
+        rows=spans,
+        y=y,
+        w=torch.ones(len(y)) if w is None else w,
+        id={"x": torch.arange(len(y)), "u": torch.arange(n)},
+        hidden=torch.full((n,), -1),
+    )
+    found = method.step(run, batch)
+    total: Losses = {}
+    for part in [found] if isinstance(found, dict) else found:
+        total |= {name: total[name] + value if name in total else value for name, value in part.items()}
+    return total
