@@ -478,7 +478,8 @@ class _Loop:
             }
             atomic.write_text(self.output_dir / _RESULT, json.dumps(done, indent=1))
         self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:  # the process group stays: another run may follow in this process
+            tracker.finish()
         return Result(scores, self.state.step, seconds, self.warnings, module=module)
 
     def _predict_block(self, role: str, block: str) -> Tensor:
