@@ -1,52 +1,105 @@
-"""Peak memory and speed of building a token store of a large pool of short texts."""
+"""Peak memory of a run over a large pool of short texts: read a file, check, tokenize, train a few real steps.
+
+    python scripts/bench/pool_memory.py [--rows 1000000] [--model FOLDER] [--steps 5]
+
+The texts are made up and lie in a JSONL file, so that nothing of them is in memory before they are read. Every line
+gives the seconds of its stage and the highest resident memory up to its end: mapped file pages included, and the
+imports, which the first line shows. The second text_task finds the tokenized texts of the first.
+
+The default model is a small random BERT with the tokenizer of the embedded encoder, so that what is measured is the
+pool; `--model` takes a real one, whose weights, optimizer state and activations come on top.
+"""
 
 import argparse
+import json
 import resource
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertConfig, BertModel
 
-from nlp_ssl.data.tokens import TokenStore
+from nlp_ssl import UDA, TrainConfig, build_data, fit, read_table, table_of, text_task
+from nlp_ssl.data.embedded import embedded_encoder
+
+_LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+
+
+def zipf_words(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Made-up words [size] and the probability of each [size]."""
+    words = np.array(["".join(rng.choice(_LETTERS, rng.integers(2, 9))) for _ in range(size)])
+    frequency = 1.0 / np.arange(1, size + 1)
+    return words, frequency / frequency.sum()
+
+
+def write_pool(path: Path, rows: int, mean: int, rng: np.random.Generator) -> None:
+    """A JSONL file of `rows` texts of `mean` words on average."""
+    words, probability = zipf_words(50_000, rng)
+    with path.open("w", encoding="utf-8") as file:
+        for start in range(0, rows, 10_000):
+            lengths = rng.integers(mean // 2, mean + mean // 2 + 1, min(10_000, rows - start))
+            drawn = words[rng.choice(len(words), lengths.sum(), p=probability)]
+            for text in np.split(drawn, np.cumsum(lengths)[:-1]):
+                file.write(json.dumps({"text": " ".join(text)}) + "\n")
+
+
+def small_bert(folder: Path) -> str:
+    """A random two-layer BERT of width 64, saved with the tokenizer of the embedded encoder."""
+    tokenizer = AutoTokenizer.from_pretrained(embedded_encoder())
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def peak_mb() -> float:
-    """Highest resident memory of this process so far, mapped file pages included."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Highest resident memory of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    print(f"{name:22} {time.perf_counter() - start:8.1f} s   peak {peak_mb():6,.0f} MiB", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokenizer", required=True, help="folder or name of a tokenizer")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--words", type=int, default=30)
+    parser.add_argument("--words", type=int, default=30, help="mean words of a text")
+    parser.add_argument("--model", help="folder of an encoder")
+    parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
-    rng = np.random.default_rng(0)
-    words = np.array(
-        ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(2, 9))) for _ in range(50_000)]
-    )
-    frequency = 1.0 / np.arange(1, len(words) + 1)
-    chunks = []
-    for start in range(0, args.rows, 50_000):
-        count = min(50_000, args.rows - start)
-        drawn = words[rng.choice(len(words), (count, args.words), p=frequency / frequency.sum())]
-        chunks.append(pa.array([" ".join(row) for row in drawn], pa.large_string()))
-    texts = pa.chunked_array(chunks)
-    print(f"{args.rows:,} texts, {texts.nbytes / 2**20:.0f} MB; before the build: {peak_mb():.0f} MB resident")
-    with tempfile.TemporaryDirectory() as cache:
-        start = time.perf_counter()
-        store = TokenStore.build(texts, tokenizer, cache_dir=Path(cache))
-        seconds = time.perf_counter() - start
-        print(f"build: {seconds:.1f} s, {args.rows / seconds:,.0f} texts/s, {len(store.vocabulary):,} distinct words")
-        start = time.perf_counter()
-        TokenStore.build(texts, tokenizer, cache_dir=Path(cache))
-        size = sum(path.stat().st_size for path in Path(cache).rglob("*.arrow"))
-        print(f"found again: {time.perf_counter() - start:.2f} s; on disk {size / 2**20:.0f} MB")
-    print(f"peak resident memory: {peak_mb():.0f} MB")
+    labeled = table_of([f"{'good' if i % 2 else 'bad'} film number {i}" for i in range(16)], ["no", "yes"] * 8)
+    config = TrainConfig(max_steps=args.steps, warm_start="none", warmup=0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        path, cache = Path(folder) / "pool.jsonl", Path(folder) / "cache"
+        model = args.model or small_bert(Path(folder) / "model")
+        with stage("write the file"):
+            write_pool(path, args.rows, args.words, np.random.default_rng(0))
+        size = path.stat().st_size / 2**20
+        with stage("read_table"):
+            pool = read_table(path)
+        with stage("build_data"):
+            data = build_data(labeled, pool)
+        for name in ("text_task", "text_task, found again"):
+            with stage(name):
+                task = text_task(data, model, max_length=config.max_length, cache_dir=cache)
+        with stage(f"fit, {args.steps} steps"):
+            fit(UDA(), task.data, task.build, config, augment=task.augment)
+        stored = sum(file.stat().st_size for file in cache.rglob("*.arrow")) / 2**20
+        print(f"{len(data.unlabeled):,} pool texts, {size:,.0f} MiB of JSONL, {stored:,.0f} MiB of tokenized store")
 
 
 if __name__ == "__main__":
