@@ -262,6 +262,12 @@ def test_uda_without_temperature_and_threshold_is_plain_kl():
     assert losses(UDA(threshold=0.0, temperature=1.0), changed={"u_s": LOGITS["u_w"]})["unsup"] == near(0.0)
 
 
+def test_uda_annealing_keeps_a_row_on_the_threshold():
+    """C = 2 at the start: threshold 0.5, and softmax([0, 0]) is exactly 0.5. -ln 0.5 = 0.693147."""
+    even = {view: [[0.0, 0.0]] for view in UDA.views}
+    assert losses(UDA(tsa="linear"), [0], changed=even, progress=0.0)["sup"] == near(0.693147)
+
+
 # --- fixmatch ---
 
 
