@@ -1,6 +1,8 @@
 """The label-only start before any method: tune the encoder on the labels, then fit the head."""
 
+import logging
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,7 @@ from nlp_ssl.evaluate import features
 from nlp_ssl.nets.base import Module
 from nlp_ssl.precision import Autocast, autocast, resolve
 
+log = logging.getLogger("nlp_ssl")
 _CONTRASTIVE_RATE = 2e-5
 _MAX_ROWS = 32  # rows of one contrastive batch: all their pairs count, so labels are never paired up in advance
 
@@ -62,8 +65,8 @@ def contrastive(module: Module, data: Data, config: TrainConfig, context: Autoca
 
 
 def contrastive_steps(labeled: int) -> int:
-    """More labels hold more to learn: 8 passes, between 60 and 300 steps."""
-    return min(max(math.ceil(8 * labeled / _MAX_ROWS), 60), 300)
+    """More labels hold more to learn: 1.5 steps a label, between 100 and 400."""
+    return min(max(math.ceil(1.5 * labeled), 100), 400)
 
 
 def balanced_rows(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -107,9 +110,11 @@ def warm_up(module: Module, data: Data, config: TrainConfig) -> None:
         return
     device = next(module.parameters()).device
     context = autocast(resolve(config.mixed_precision, device), device)
+    began = time.perf_counter()
     if kind == "contrastive":
         contrastive(module, data, config, context)
         fit_head(module, data, config, context)
+        log.info("warm start: contrastive on %d labels, %.0f s", len(data.labeled), time.perf_counter() - began)
     else:
         from nlp_ssl.methods.supervised import Supervised
         from nlp_ssl.train import fit

@@ -32,7 +32,7 @@ class Recipe:
     overwrite: Annotated[bool, "empty the output folder first"] = False
 
 
-EMBEDDED = Recipe(), TrainConfig(), UDA()
+EMBEDDED = Recipe(), TrainConfig(max_steps=100), UDA()
 PAPER = (
     Recipe(model="bert-base-uncased", labels_per_class=10, test_rows=0, seeds=(0,)),
     TrainConfig(max_steps=10_000, warm_start="none", head_learning_rate=2e-5, save_every=1000),
