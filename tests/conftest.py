@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # the same numbers on machines with an accelerator
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch  # noqa: E402

@@ -12,6 +12,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
+from nlp_ssl import TrainConfig, fit
 from nlp_ssl.augment.base import Augment
 from nlp_ssl.augment.strength import Strongest
 from nlp_ssl.data.images import load_images
@@ -27,6 +28,10 @@ GOOD = "good great fun joy fine warm bright clever".split()
 BAD = "bad dull waste slow poor cold bleak clumsy".split()
 FILLER = "the a film plot scene actor with very and of in it story music end".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+# Rates large enough that a wrong gradient shows after a step.
+FAST = TrainConfig(max_steps=3, batch_size=4, unlabeled_ratio=2, max_length=24, learning_rate=1e-3, warmup=0.0,
+                   head_learning_rate=1e-3, schedule="constant", mixed_precision="no", warm_start="none")  # fmt: skip
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -106,6 +111,21 @@ def tiny_images() -> Task:
     """An image task on a few of the 8 x 8 digits and the smallest Wide-ResNet, without test rows."""
     task = image_task(load_images("digits", labels_per_class=2, seed=0, pool_size=96), "wrn-10-1")
     return replace(task, data=replace(task.data, test=task.data.test[:0]))
+
+
+def trained(method: Method, task: Task, config: TrainConfig = FAST) -> dict[str, torch.Tensor]:
+    """Weights after a short run."""
+    module = fit(method, task.data, task.build, config, augment=task.augment).module
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def difference(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> float:
+    """Largest difference of two nets' weights, leaving out biases of keys.
+
+    Attention does not change when all keys move alike: their gradient is rounding noise, which Adam makes a whole step.
+    """
+    assert a.keys() == b.keys()
+    return max(float((a[k].double() - b[k].double()).abs().max()) for k in a if not k.endswith(".key.bias"))
 
 
 def stub_step(
