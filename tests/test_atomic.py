@@ -121,7 +121,9 @@ def test_damage_to_a_file_is_named(tmp_path, name, damage):
     change(target / name)
     with pytest.raises(CheckpointError) as caught:
         verify(target)
-    assert caught.value.code == code and str(target / name) in str(caught.value) and "\n" not in str(caught.value)
+    message = str(caught.value)
+    assert caught.value.code == code and f"{target / name} " in message and "\n" not in message
+    assert f"delete {target} or restore the file" in message
 
 
 def test_every_byte_of_the_manifest_counts(tmp_path):
