@@ -1,0 +1,99 @@
+"""Two ranks over gloo, and what they run. Spawned processes import this file by name."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import save_file
+from tiny import tiny_task, trained
+
+from nlp_ssl import get_method, list_methods, reduce
+from nlp_ssl.augment.tfidf import TfidfReplace
+from nlp_ssl.method import Method, make
+from nlp_ssl.methods import UDA
+from nlp_ssl.nets.base import Module
+from nlp_ssl.task import Task
+
+WORLD = 2
+
+
+def spawn(work: Callable[[int, Path], None], folder: Path) -> None:
+    """Runs `work(rank, folder)` on both ranks; an exception of either is raised here."""
+    mp.spawn(_rank, args=(work, folder), nprocs=WORLD)
+
+
+def _rank(rank: int, work: Callable[[int, Path], None], folder: Path) -> None:
+    torch.set_num_threads(1)
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": WORLD, "LOCAL_WORLD_SIZE": WORLD}
+    os.environ |= {name: str(value) for name, value in names.items()}
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'init'}", rank=rank, world_size=WORLD)
+    work(rank, folder)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+# --- the loop
+
+
+def methods() -> dict[str, Method]:
+    """Every registered method with all rows of the pool taking part, and UDA whose annealing keeps other numbers of
+    labeled rows on each rank.
+    """
+    found = {}
+    for name in list_methods():
+        cls = get_method(name)
+        found[name] = make(cls, {"threshold": 0.0} if "threshold" in cls.__dataclass_fields__ else {})
+    return found | {"uda with annealing": UDA(threshold=0.0, tsa="exp")}
+
+
+def still_task(folder: Path) -> Task:
+    """Without dropout, so that it does not matter which rank computes a row, and with a net that starts decided."""
+    task = tiny_task(folder, dropout=0.0, strong=TfidfReplace(0.4))
+
+    def build(number: int) -> Module:
+        module = task.build(number)
+        with torch.no_grad():
+            module.get_submodule("classifier").get_parameter("weight").mul_(40.0)
+        return module
+
+    return replace(task, build=build)
+
+
+def fit_all(rank: int, folder: Path) -> None:
+    """Every method after three steps, one after the other in the same process group."""
+    task = still_task(folder)
+    for name, method in methods().items():
+        weights = trained(method, task)
+        assert reduce.world_size() == WORLD
+        save_file(weights, folder / f"{name}-{rank}.safetensors")
+
+
+# --- the arithmetic
+
+
+VALUES = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])  # three rows for each rank
+KEPT = {"some": [1, 1, 0, 0, 0, 1], "one rank": [1, 0, 1, 0, 0, 0], "none": [0] * 6, "all": [1] * 6}
+
+
+def reduce_all(rank: int, folder: Path) -> None:
+    """What each function of `reduce` gives on this rank, as JSON."""
+    mine = slice(3 * rank, 3 * rank + 3)
+    found: dict[str, object] = {"world": reduce.world_size()}
+    for name, kept in KEPT.items():
+        weight = torch.tensor(1.0, requires_grad=True)
+        reduce.mean((weight * VALUES[mine]).square(), where=torch.tensor(kept)[mine] > 0).backward()
+        assert weight.grad is not None
+        found[f"gradient {name}"] = weight.grad.item()
+    found["total"] = reduce.total(VALUES[mine]).tolist()
+    uneven = VALUES[:2] if rank == 0 else VALUES[2:]
+    found["stat"] = reduce.stat(torch.stack([uneven, -uneven], 1).requires_grad_()).tolist()
+    for name, rows in (("uneven", 2 - rank), ("one side", 2 * rank), ("nothing", 0)):
+        ids, values = reduce.gather(10 * rank + torch.arange(rows), torch.full((rows, 2), float(rank)).requires_grad_())
+        found[f"gather {name}"] = [ids.tolist(), values.tolist()]
+        assert not values.requires_grad
+    (folder / f"{rank}.json").write_text(json.dumps(found))

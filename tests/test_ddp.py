@@ -1,0 +1,66 @@
+"""A run on two ranks, or in several micro-batches, does the arithmetic of one process with the whole batch."""
+
+from dataclasses import replace
+
+import pytest
+import ranks
+from safetensors.torch import load_file
+from tiny import FAST, difference, trained
+
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.methods import Supervised
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ddp")
+    ranks.still_task(path)  # model and tokens are written once, by this process
+    return path
+
+
+@pytest.fixture(scope="module")
+def together(folder):
+    """Weights of one process with the whole batch."""
+    task = ranks.still_task(folder)
+    return {name: trained(method, task) for name, method in ranks.methods().items()}
+
+
+@pytest.fixture(scope="module")
+def apart(folder):
+    ranks.spawn(ranks.fit_all, folder)
+    return {
+        (name, rank): load_file(folder / f"{name}-{rank}.safetensors")
+        for name in ranks.methods()
+        for rank in range(ranks.WORLD)
+    }
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("name", ranks.methods())
+def test_two_ranks_are_one_process(name, apart, together):
+    assert difference(apart[name, 0], apart[name, 1]) == 0.0
+    assert difference(apart[name, 0], together[name]) < 1e-5
+
+
+@pytest.mark.parametrize("name", ranks.methods())
+def test_micro_batches_are_one_batch(name, folder, together):
+    """Except where a mean divides by the rows that annealing keeps: each micro-batch divides by its own number."""
+    weights = trained(ranks.methods()[name], ranks.still_task(folder), replace(FAST, accumulate=2))
+    if name == "uda with annealing":
+        assert difference(weights, together[name]) > 1e-4
+    else:
+        assert difference(weights, together[name]) < 1e-5
+
+
+def test_the_runs_differ(together):
+    """The comparisons above are worth something: other methods end elsewhere."""
+    names = list(together)
+    for i, one in enumerate(names):
+        for other in names[:i]:
+            assert difference(together[one], together[other]) > 1e-5, (one, other)
+
+
+def test_parts_must_divide_the_batch(folder):
+    task = ranks.still_task(folder)
+    with pytest.raises(ConfigError, match="SSL210: batch_size = 4 cannot be divided over 3 parts"):
+        trained(Supervised(), task, replace(FAST, accumulate=3))
