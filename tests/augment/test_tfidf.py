@@ -159,6 +159,21 @@ def test_p_zero_and_flat_vocabularies_change_nothing_and_inputs_stay():
     np.testing.assert_array_equal(TfidfReplace(1.0)(words, weights, keys, flat).values, before)
 
 
+def test_a_drawn_word_says_nothing_about_the_next_position():
+    count, size = 20_000, 64
+    blank = Ragged(np.full(2 * count, size, dtype=np.int32), np.arange(0, 2 * count + 1, 2))
+    pieces = Ragged(np.arange(size + 1, dtype=np.int32), np.arange(size + 2))
+    df, summed = np.append(np.ones(size, dtype=np.int64), 0), np.arange(size + 1.0) % 7
+    augment = TfidfReplace(0.5)
+    keys = row_keys(0, 0, np.arange(count))
+    pairs = augment(blank, np.ones(2 * count), keys, Vocabulary(pieces, df, summed)).values.reshape(-1, 2)
+    for here, there in ((0, 1), (1, 0)):
+        drawn = pairs[:, here] != size
+        assert 0.45 < drawn.mean() < 0.55
+        link = np.corrcoef(pairs[drawn, here], pairs[drawn, there] != size)[0, 1]
+        assert abs(link) < 5 / np.sqrt(drawn.sum())
+
+
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
 def test_p_outside_its_range_is_refused(p):
     with pytest.raises(ConfigError, match=r"SSL261: tfidf: p is .*between 0 and 1") as caught:

@@ -1,5 +1,6 @@
 """The token store: what it stores equals what the tokenizer says, and its cache survives damage and company."""
 
+import itertools
 import json
 import multiprocessing
 import shutil
@@ -143,6 +144,25 @@ def test_words_are_those_of_the_tokenizer(tmp_path):
     spelled = store.vocabulary.pieces.take(words.values[:4].astype(np.int64)).values.tolist()
     assert spelled == tok("the the the film", add_special_tokens=False)["input_ids"]
     assert (store.vocabulary.pieces.lengths > 0).all()
+
+
+def test_without_a_pre_tokenizer_each_token_is_a_word(tmp_path):
+    store = TokenStore.build(column(TEXTS), tokenizer(bare_bpe), cache_dir=tmp_path)
+    assert (store.vocabulary.pieces.lengths == 1).all()
+    assert store.words(np.arange(len(TEXTS)))[0].lengths.tolist() == store.lengths.tolist()
+
+
+def test_words_differ_by_the_order_and_number_of_their_pieces():
+    spellings = [list(pieces) for size in (1, 2, 3) for pieces in itertools.product(range(20), repeat=size)]
+    words = Ragged.from_lengths(
+        np.array(list(itertools.chain(*spellings)), dtype=np.int32), np.array([len(s) for s in spellings])
+    )
+    index = tokens._WordIndex()
+    first = index.ids(words)
+    np.testing.assert_array_equal(np.sort(first), np.arange(len(spellings)))
+    np.testing.assert_array_equal(index.ids(words.slice(100, 200)), first[100:200])
+    kept = index.pieces().take(first.astype(np.int64))
+    np.testing.assert_array_equal(kept.values, words.values)
 
 
 def test_requests_are_stacked_in_order_and_augmented_apart(tmp_path):
