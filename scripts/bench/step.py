@@ -23,7 +23,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
-from nlp_ssl import UDA, TrainConfig, build_data, fit, text_task
+from nlp_ssl import UDA, TfidfReplace, TrainConfig, build_data, fit, text_task
 from nlp_ssl.data.embedded import embedded_encoder, load_embedded, load_named
 from nlp_ssl.data.loader import Loader, Sizes
 from nlp_ssl.nets.base import Net
@@ -121,7 +121,7 @@ def main():
     config = TrainConfig(max_steps=given.steps, warm_start="none", mixed_precision=given.mixed_precision, warmup=0.0)
     precision = resolve(config.mixed_precision, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as cache:
-        task = text_task(data, str(embedded_encoder()), cache_dir=Path(cache))
+        task = text_task(data, str(embedded_encoder()), strong=TfidfReplace(0.2), cache_dir=Path(cache))
         tokenizer = task.build(0).tokenizer
         loader = Loader(task.data, UDA.views, task.augment, Sizes(8, 24), seed=0, max_steps=given.steps, max_length=128)
         batches = [loader[i] for i in range(given.steps)]
