@@ -128,7 +128,7 @@ class TextNet(Module):
         """Prefixes of parameter names: embeddings first, then every encoder layer."""
         layers = self._layers()
         path = next(name for name, module in self.named_modules() if module is layers)
-        embeddings = path.rsplit(".", 2)[0] + ".embeddings"
+        embeddings = f"model.{self.model.base_model_prefix}.embeddings"
         return [embeddings, *(f"{path}.{i}." for i in range(len(layers)))]
 
     def head_prefixes(self) -> tuple[str, ...]:
