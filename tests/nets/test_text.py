@@ -1,0 +1,508 @@
+"""Text nets: padding, pooling that stays openable, edits of hidden representations, modes, averages."""
+
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import BAD, FILLER, GOOD, SPECIAL, tiny_images, tiny_task, tiny_tokenizer
+from torch import nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    MPNetConfig,
+    RobertaConfig,
+    pipeline,
+)
+
+from nlp_ssl import TrainConfig, fit
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.method import Batch
+from nlp_ssl.methods import FixMatch, MeanTeacher
+from nlp_ssl.nets import text as text_module
+from nlp_ssl.nets.base import Net
+from nlp_ssl.nets.text import TextNet, length_groups, load_text_net
+from nlp_ssl.train import update_average
+
+VOCABULARY = SPECIAL + GOOD + BAD + FILLER
+CLASSES = ["bad", "so-so", "good"]
+SHAPE = {"vocab_size": len(VOCABULARY), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+         "intermediate_size": 64, "max_position_embeddings": 64, "pad_token_id": 0}  # fmt: skip
+FOLDABLE = {
+    "bert": BertConfig(**SHAPE),
+    "roberta": RobertaConfig(**SHAPE, type_vocab_size=1),
+    "electra": ElectraConfig(**SHAPE, embedding_size=16),
+}
+STOCK = {
+    "distilbert": DistilBertConfig(vocab_size=len(VOCABULARY), dim=32, n_layers=2, n_heads=2, hidden_dim=64,
+                                   max_position_embeddings=64, pad_token_id=0),
+    "mpnet": MPNetConfig(**SHAPE),
+    "modernbert": ModernBertConfig(**SHAPE, cls_token_id=2, sep_token_id=3, bos_token_id=2, eos_token_id=3,
+                                   attn_implementation="eager"),
+}  # fmt: skip
+FAMILIES = {**FOLDABLE, **STOCK}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A random encoder of each family, saved without a classifier of ours."""
+    made = {}
+    for name, config in FAMILIES.items():
+        torch.manual_seed(3)
+        made[name] = tmp_path_factory.mktemp(name)
+        model = AutoModelForSequenceClassification.from_config(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))  # norms and biases too are not what they start as
+        model.save_pretrained(made[name])
+        tiny_tokenizer().save_pretrained(made[name])
+    return made
+
+
+@pytest.fixture
+def net(folders):
+    return load(folders, "bert")
+
+
+def load(folders, family, **options):
+    torch.manual_seed(5)
+    found = load_text_net(str(folders[family]), CLASSES, **options)
+    nn.init.normal_(found.classifier.weight)
+    return found.eval()
+
+
+def inputs(lengths=(12, 5, 3, 9, 7), width=None):
+    """Rows of random words between [CLS] and [SEP], zero-padded to `width` columns."""
+    rng = np.random.default_rng(0)
+    width = width or max(lengths)
+    ids = torch.zeros(len(lengths), width, dtype=torch.long)
+    for row, n in enumerate(lengths):
+        ids[row, :n] = torch.from_numpy(np.r_[2, rng.integers(5, len(VOCABULARY), n - 2), 3])
+    return {"input_ids": ids, "attention_mask": (ids > 0).long()}
+
+
+def batch(lengths=(12, 5, 3, 9, 7, 4), rows=None):
+    block = inputs(lengths)
+    rows = rows or {"x": slice(0, 2), "u_w": slice(2, 4), "u_s": slice(4, 6)}
+    empty = torch.zeros(0)
+    return Batch(
+        inputs=block, lengths=np.array(lengths, dtype=np.int32), rows=rows, y=empty, w=empty, id={}, hidden=empty
+    )
+
+
+def stored(folder):
+    """The saved folder as any user of transformers opens it."""
+    return AutoModelForSequenceClassification.from_pretrained(folder).eval()
+
+
+# --- padding ---
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_padding_changes_no_logit(folders, family):
+    model = load(folders, family)
+    plain = model(inputs())
+    assert torch.allclose(model(inputs(width=40)), plain, atol=1e-5)
+    for row, n in enumerate((12, 5, 3, 9, 7)):  # and neither do the other rows of a batch
+        alone = {k: v[row : row + 1, :n] for k, v in inputs().items()}
+        assert torch.allclose(model(alone), plain[row : row + 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@torch.no_grad()
+def test_grouping_by_length_changes_no_logit(folders, family, monkeypatch):
+    model = load(folders, family)
+    monkeypatch.setattr(text_module, "length_groups", lambda lengths: [np.arange(len(lengths))])
+    whole = model(inputs())
+    monkeypatch.setattr(text_module, "length_groups", lambda lengths: length_groups(lengths, overhead=0))
+    assert len(length_groups(np.array([12, 5, 3, 9, 7]), overhead=0)) == 5
+    assert torch.allclose(model(inputs()), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("overhead", [0, 10, 96, 10**6])
+def test_groups_hold_every_row_once_and_cost_no_more(overhead):
+    lengths = np.random.default_rng(0).integers(3, 128, 40)
+    groups = length_groups(lengths, overhead)
+    assert sorted(np.concatenate(groups)) == list(range(40))
+    cost = sum(len(g) * lengths[g].max() + overhead for g in groups)
+    assert cost <= 40 * lengths.max() + overhead
+    assert len(length_groups(np.full(40, 17), overhead)) == 1
+
+
+def test_gradients_pass_through_groups(net, monkeypatch):
+    monkeypatch.setattr(text_module, "length_groups", lambda lengths: length_groups(lengths, overhead=0))
+    net(inputs()).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for n, p in net.named_parameters() if not n.endswith("key.bias"))
+
+
+# --- pooling and saving ---
+
+
+@torch.no_grad()
+def test_mean_pooling_is_a_masked_mean(folders):
+    """LayerNorm of 64 x (mean of the tokens that are no padding) + the first token, for a batch with padding."""
+    model = load(folders, "electra")
+    data = inputs()
+    hidden = model.model.base_model(**data).last_hidden_state
+    rows = []
+    for row, n in enumerate((12, 5, 3, 9, 7)):
+        mean = hidden[row, :n].mean(0)
+        v = 64 * mean + hidden[row, 0]
+        rows.append((v - v.mean()) / (v.var(unbiased=False) + model.model.config.layer_norm_eps).sqrt())
+    pooled = torch.stack(rows)[:, None]
+    head = model.model.classifier  # the stock head without its last linear layer
+    assert torch.allclose(model.embed(data), head(pooled), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_saved_folder_gives_the_same_logits(folders, family, tmp_path):
+    model = load(folders, family)
+    assert model.mean_pooling == (family in FOLDABLE)
+    model.save(tmp_path)
+    opened = stored(tmp_path)
+    for data in (inputs(), inputs(width=30)):
+        assert torch.allclose(opened(**data).logits, model(data), atol=2e-5)
+    assert opened.config.id2label == dict(enumerate(CLASSES))
+    assert opened.config.label2id == {name: i for i, name in enumerate(CLASSES)}
+
+
+@pytest.mark.parametrize("family", FOLDABLE)
+@torch.no_grad()
+def test_stock_pooling_of_a_foldable_family(folders, family, tmp_path):
+    stock, mean = load(folders, family, pooling="stock"), load(folders, family)
+    stock.save(tmp_path)
+    assert torch.allclose(stored(tmp_path)(**inputs()).logits, stock(inputs()), atol=1e-5)
+    assert not torch.allclose(stock(inputs()), mean(inputs()), atol=1e-2)
+    assert stored(tmp_path).config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@torch.no_grad()
+def test_a_saved_net_can_be_loaded_and_saved_again(folders, family, tmp_path):
+    """With its own classes; the folded layer is not folded a second time."""
+    model = load(folders, family)
+    model.save(tmp_path / "one")
+    again = load_text_net(str(tmp_path / "one")).eval()
+    again.save(tmp_path / "two")
+    assert torch.allclose(again(inputs()), model(inputs()), atol=2e-5)
+    assert torch.allclose(stored(tmp_path / "two")(**inputs()).logits, model(inputs()), atol=2e-5)
+    layers = [json.loads((tmp_path / f / "config.json").read_text()).get("num_hidden_layers") for f in ("one", "two")]
+    assert layers[0] == layers[1]
+
+
+def test_pipeline_names_the_classes(net, tmp_path):
+    net.save(tmp_path)
+    said = pipeline("text-classification", model=str(tmp_path))("good fun film", top_k=None)
+    assert {answer["label"] for answer in said} == set(CLASSES)
+    data = AutoTokenizer.from_pretrained(tmp_path)("good fun film", return_tensors="pt")
+    with torch.no_grad():
+        p = net({k: data[k] for k in ("input_ids", "attention_mask")}).softmax(-1)[0]
+    assert {a["label"]: a["score"] for a in said} == {
+        c: pytest.approx(float(v), abs=1e-5) for c, v in zip(CLASSES, p, strict=True)
+    }
+
+
+def test_saving_leaves_the_net_as_it_is(net, tmp_path):
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    net.train()
+    net.save(tmp_path)
+    assert net.training and before.keys() == net.state_dict().keys()
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+# --- edits ---
+
+
+@dataclass
+class Factor:
+    """Multiplies the representation, and remembers what it was given."""
+
+    layer: int
+    factor: float = 1.0
+    keep: int | None = None  # length of the mask handed back
+    seen: tuple = ()
+
+    def __call__(self, h, mask):
+        self.seen = (tuple(h.shape), None if mask is None else tuple(mask.shape))
+        changed = None if self.keep is None else mask * (torch.arange(mask.shape[1]) < self.keep)
+        return h * self.factor, changed
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@torch.no_grad()
+def test_edit_is_applied_at_its_layer(folders, family, layer):
+    model = load(folders, family)
+    plain, same, zero = model(inputs()), Factor(layer), Factor(layer, 0.0)
+    assert torch.allclose(model(inputs(), same), plain, atol=1e-5)
+    assert same.seen[0][:2] == (5, 12) and same.seen[1] == (5, 12)
+    edited = model(inputs(), zero)
+    assert not torch.allclose(edited, plain, atol=1e-2)
+    assert torch.allclose(model(inputs()), plain, atol=1e-6)  # the hook is gone
+    if layer == 2:  # all that is left of a row is gone: rows cannot be told apart
+        assert torch.allclose(edited, edited[:1].expand_as(edited), atol=1e-5)
+
+
+@torch.no_grad()
+def test_edit_0_sees_word_embeddings_once(net):
+    """The words alone: positions, types, LayerNorm and dropout come after the edit, and only once."""
+    words = net.model.get_input_embeddings()(inputs()["input_ids"])
+
+    class Look(Factor):
+        def __call__(self, h, mask):
+            assert torch.equal(h, words)
+            return h, None
+
+    net(inputs(), Look(0))
+
+
+@torch.no_grad()
+def test_the_mask_of_an_edit_is_used(net):
+    """Keeping four tokens of every row is the same as cutting the rows."""
+    cut = {k: v[:, :4] for k, v in inputs().items()}
+    assert torch.allclose(net(inputs(), Factor(0, keep=4)), net(cut), atol=1e-5)
+    assert not torch.allclose(net(cut), net(inputs()), atol=1e-3)
+
+
+@pytest.mark.parametrize("layer", [-1, 3])
+def test_edit_of_a_layer_that_is_not_there(net, layer):
+    with pytest.raises(ConfigError, match=f"SSL222: edit layer {layer} does not exist: the encoder has layers 1..2"):
+        net(inputs(), Factor(layer))
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_gradient_reaches_an_edit(net, layer):
+    noise = torch.zeros(5, 12, 32, requires_grad=True)
+
+    class Add(Factor):
+        def __call__(self, h, mask):
+            return h + noise, None
+
+    net(inputs(), Add(layer))[:, 0].sum().backward()
+    assert noise.grad[0].any() and torch.isfinite(noise.grad).all()
+
+
+# --- Net: what methods call ---
+
+
+def test_views_come_back_in_the_order_asked_for(net):
+    call, data = Net(net), batch()
+    with torch.no_grad():
+        x, s = call(data, "x", "u_s")
+        s2, w, x2 = call(data, "u_s", "u_w", "x")
+        (w2,) = call(data, "u_w")
+        whole = net(data["inputs"])
+    assert x.shape == (2, 3) and w.shape == (2, 3)
+    for a, b in ((x, x2), (s, s2), (w, w2), (x, whole[:2]), (w, whole[2:4]), (s, whole[4:])):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_one_forward_per_call_through_the_wrapper_only_with_gradient(net):
+    calls = []
+
+    class Wrapper(nn.Module):
+        def forward(self, inputs, edit=None):
+            calls.append(inputs["input_ids"].shape)
+            return net(inputs, edit)
+
+    call = Net(net, Wrapper())
+    call(batch(), "x", "u_s")
+    assert calls == [(4, 12)]
+    with torch.no_grad():
+        call(batch(), "u_w")
+    assert len(calls) == 1
+
+
+def test_columns_that_are_padding_in_every_row_are_cut(net, monkeypatch):
+    """Rows of 3 and 9 tokens in a block of 12 columns are computed on 9, and counted."""
+    widths = []
+    embed = net.embed
+    monkeypatch.setattr(
+        net, "embed", lambda inputs, edit=None: widths.append(inputs["input_ids"].shape[1]) or embed(inputs)
+    )
+    call = Net(net)
+    call(batch(), "u_w")
+    assert widths == [9] and call.real_tokens == 12 and call.computed_tokens == 18
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_without_dropout_passes_repeat_and_the_mode_comes_back(folders, mode):
+    model = load(folders, "bert").train(mode)
+    call = Net(model)
+    a, b = (call(batch(), "u_w", dropout=False)[0] for _ in range(2))
+    assert torch.equal(a, b)
+    assert all(m.training == mode for m in model.modules())
+    c, d = (call(batch(), "u_w")[0] for _ in range(2))
+    assert torch.equal(c, d) == (not mode)
+
+
+def test_mode_comes_back_after_an_error(net):
+    net.train()
+    with pytest.raises(ConfigError):
+        Net(net)(batch(), "x", edit=Factor(9), dropout=False)
+    assert all(m.training for m in net.modules())
+
+
+def image_batch():
+    task = tiny_images()
+    rows = {"x": slice(0, 4), "u_w": slice(4, 12)}
+    empty = torch.zeros(0)
+    pixels = {"pixel_values": torch.randn(12, 1, 8, 8)}
+    lengths = np.ones(12, dtype=np.int32)
+    return task.build(0), Batch(inputs=pixels, lengths=lengths, rows=rows, y=empty, w=empty, id={}, hidden=empty)
+
+
+def statistics(model):
+    return [v.clone() for k, v in model.state_dict().items() if "running" in k]
+
+
+@pytest.mark.parametrize("dropout", [True, False])
+def test_running_statistics_stand_still_without_gradient(dropout):
+    model, data = image_batch()
+    model.train()
+    call, before = Net(model), statistics(model)
+    with torch.no_grad():
+        call(data, "u_w", dropout=dropout)
+    assert all(torch.equal(a, b) for a, b in zip(before, statistics(model), strict=True))
+    call(data, "x", "u_w", dropout=dropout)
+    assert not any(torch.equal(a, b) for a, b in zip(before, statistics(model), strict=True))
+
+
+# --- averaged nets ---
+
+
+def test_update_average():
+    """old 0.9 + new 0.1, elementwise, float buffers included; counts are copied, not averaged."""
+    model, _ = image_batch()
+    twin, _ = image_batch()
+    with torch.no_grad():
+        for value in [*model.parameters(), *model.buffers()]:
+            value.add_(torch.ones_like(value) * 3)
+    old = {k: v.clone() for k, v in twin.state_dict().items()}
+    update_average(twin, model, 0.9)
+    floats = 0
+    for key, new in model.state_dict().items():
+        if new.is_floating_point():
+            floats += 1
+            assert torch.allclose(twin.state_dict()[key], 0.9 * old[key] + 0.1 * new, atol=1e-6), key
+        else:
+            assert torch.equal(twin.state_dict()[key], new), key
+    assert floats > 10 and any("running_var" in k for k in old)
+
+
+def loop(task, method, **settings):
+    from nlp_ssl.train import _Loop
+
+    config = TrainConfig(max_steps=2, batch_size=4, max_length=24, warm_start="none", warmup=0.0, mixed_precision="no",
+                         learning_rate=1e-3, head_learning_rate=1e-3, **settings)  # fmt: skip
+    return _Loop(method, task.data, task.build, config, task.augment, None, None, False, ())
+
+
+@pytest.mark.parametrize("kind", ["text", "images"])
+def test_teacher_of_the_loop(kind, tmp_path):
+    """Starts as an exact copy; after a step it is b x old + (1 - b) x student with b = 1/2; no gradient, no optimizer."""
+    task = tiny_task(tmp_path) if kind == "text" else tiny_images()
+    run = loop(task, MeanTeacher(ramp_up=0.0))
+    student, teacher = (run.modules[role].state_dict() for role in ("student", "teacher"))
+    assert all(torch.equal(teacher[k], v) and teacher[k].data_ptr() != v.data_ptr() for k, v in student.items())
+    old = {k: v.clone() for k, v in teacher.items()}
+    run._update([run.loader[0]])
+    for key, new in student.items():
+        wanted = 0.5 * old[key] + 0.5 * new if new.is_floating_point() else new
+        assert torch.allclose(teacher[key], wanted, atol=1e-7), key
+    assert any(not torch.equal(old[k], v) for k, v in student.items())
+    parameters = list(run.modules["teacher"].parameters())
+    assert all(p.grad is None and not p.requires_grad for p in parameters)
+    held = {id(p) for group in run.optimizer.param_groups for p in group["params"]}
+    assert not held & {id(p) for p in parameters} and not any(name.startswith("teacher") for name in run.names)
+
+
+def test_average_for_evaluation_is_what_is_returned(tmp_path):
+    """Two steps with decays 1/2 and 2/3 of the loop's own average."""
+    run = loop(tiny_task(tmp_path), FixMatch(threshold=0.0), eval_ema_decay=0.9)
+    student = run.modules["student"].state_dict()
+    wanted = {k: v.clone() for k, v in student.items()}
+    for step, decay in enumerate((1 / 2, 2 / 3)):
+        run._update([run.loader[step]])
+        run.state.step += 1
+        wanted = {k: decay * v + (1 - decay) * student[k] if v.is_floating_point() else v for k, v in wanted.items()}
+    final = run._final_module()
+    assert final is run.modules["average"]
+    assert all(torch.allclose(v, wanted[k], atol=1e-6) for k, v in final.state_dict().items())
+
+
+def test_text_fits_its_few_labels(tmp_path):
+    """The whole chain learns: a tiny net tells the marked texts apart better than chance after a short run."""
+    task = tiny_task(tmp_path, dropout=0.0)
+    config = TrainConfig(max_steps=60, batch_size=16, max_length=24, warm_start="none", mixed_precision="no",
+                         learning_rate=3e-3, head_learning_rate=3e-3)  # fmt: skip
+    data = replace(task.data, dev=task.data.labeled)
+    assert fit(FixMatch(), data, task.build, config, augment=task.augment).scores["dev"].accuracy == 1.0
+
+
+# --- loading ---
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_name_every_encoder_parameter(folders, family):
+    """Embeddings, then one prefix per layer: each has parameters, and they do not overlap."""
+    model = load(folders, family)
+    names = [name for name, _ in model.named_parameters()]
+    held = [[n for n in names if n.startswith(prefix)] for prefix in model.layers()]
+    assert len(held) == 3 and all(held)
+    assert len({n for part in held for n in part}) == sum(map(len, held))
+    assert all(any(n.startswith(prefix) for n in names) for prefix in model.head_prefixes())
+    words = model.model.get_input_embeddings().weight
+    assert any(p is words for n, p in model.named_parameters() if n in held[0])
+
+
+def test_dropout_can_be_set(folders):
+    assert {m.p for m in load(folders, "bert", dropout=0.3).modules() if isinstance(m, nn.Dropout)} == {0.3}
+
+
+def test_weights_are_float32_whatever_the_file_holds(folders, tmp_path):
+    AutoModelForSequenceClassification.from_pretrained(folders["bert"], dtype=torch.bfloat16).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    assert {p.dtype for p in load_text_net(str(tmp_path), CLASSES).parameters()} == {torch.float32}
+
+
+def test_mean_pooling_is_refused_where_it_cannot_be_saved(folders):
+    with pytest.raises(ConfigError, match="SSL221: mean pooling is not available for distilbert: use --pooling stock"):
+        load_text_net(str(folders["distilbert"]), CLASSES, pooling="mean")
+
+
+def test_a_model_that_is_not_there():
+    with pytest.raises(ConfigError, match="SSL220: cannot open the model '/nowhere/model'") as error:
+        load_text_net("/nowhere/model", CLASSES)
+    assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_that_does_not_fit(folders, tmp_path):
+    model = AutoModelForSequenceClassification.from_config(BertConfig(**{**SHAPE, "vocab_size": 20}))
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=f"SSL224: .* has {len(VOCABULARY)} entries, the model only 20"):
+        load_text_net(str(tmp_path), CLASSES)
+
+
+def test_a_tokenizer_without_padding(folders, tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    AutoModelForSequenceClassification.from_config(BertConfig(**SHAPE)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="SSL225: .* has no pad token"):
+        load_text_net(str(tmp_path), CLASSES)
+
+
+def test_text_net_is_a_module_of_head_and_features(net):
+    with torch.no_grad():
+        features = net.embed(inputs())
+        assert features.shape == (5, 32) and isinstance(net, TextNet)
+        assert torch.equal(net.head(features), net(inputs()))
