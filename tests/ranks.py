@@ -68,7 +68,7 @@ def fit_all(rank: int, folder: Path) -> None:
     """Every method after three steps, one after the other in the same process group."""
     task = still_task(folder)
     for name, method in methods().items():
-        weights = trained(method, task)
+        weights = trained(method, task, folder=folder / "apart" / name)
         assert reduce.world_size() == WORLD
         save_file(weights, folder / f"{name}-{rank}.safetensors")
 

@@ -1,5 +1,6 @@
 """A run on two ranks, or in several micro-batches, does the arithmetic of one process with the whole batch."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -22,7 +23,7 @@ def folder(tmp_path_factory):
 def together(folder):
     """Weights of one process with the whole batch."""
     task = ranks.still_task(folder)
-    return {name: trained(method, task) for name, method in ranks.methods().items()}
+    return {name: trained(method, task, folder=folder / "together" / name) for name, method in ranks.methods().items()}
 
 
 @pytest.fixture(scope="module")
@@ -35,21 +36,30 @@ def apart(folder):
     }
 
 
+def metrics(folder):
+    """Loss and gradient norm of every step. The optimizer hides the gradient's scale: weights would not tell."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [value for line in lines for value in (line["loss"], line["grad_norm"])]
+
+
 @pytest.mark.ddp
 @pytest.mark.parametrize("name", ranks.methods())
-def test_two_ranks_are_one_process(name, apart, together):
+def test_two_ranks_are_one_process(name, folder, apart, together):
     assert difference(apart[name, 0], apart[name, 1]) == 0.0
     assert difference(apart[name, 0], together[name]) < 1e-5
+    assert metrics(folder / "apart" / name) == pytest.approx(metrics(folder / "together" / name), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ranks.methods())
 def test_micro_batches_are_one_batch(name, folder, together):
     """Except where a mean divides by the rows that annealing keeps: each micro-batch divides by its own number."""
-    weights = trained(ranks.methods()[name], ranks.still_task(folder), replace(FAST, accumulate=2))
+    config, place = replace(FAST, accumulate=2), folder / "accumulated" / name
+    weights = trained(ranks.methods()[name], ranks.still_task(folder), config, place)
     if name == "uda with annealing":
         assert difference(weights, together[name]) > 1e-4
     else:
         assert difference(weights, together[name]) < 1e-5
+        assert metrics(place) == pytest.approx(metrics(folder / "together" / name), rel=1e-4)
 
 
 def test_the_runs_differ(together):

@@ -113,9 +113,12 @@ def tiny_images() -> Task:
     return replace(task, data=replace(task.data, test=task.data.test[:0]))
 
 
-def trained(method: Method, task: Task, config: TrainConfig = FAST) -> dict[str, torch.Tensor]:
-    """Weights after a short run."""
-    module = fit(method, task.data, task.build, config, augment=task.augment).module
+def trained(
+    method: Method, task: Task, config: TrainConfig = FAST, folder: Path | None = None
+) -> dict[str, torch.Tensor]:
+    """Weights after a short run; metrics of every step go to the folder, if one is given."""
+    settings = replace(config, log_every=1)
+    module = fit(method, task.data, task.build, settings, augment=task.augment, output_dir=folder).module
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
