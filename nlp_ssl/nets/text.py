@@ -132,8 +132,9 @@ class TextNet(Module):
         return [embeddings, *(f"{path}.{i}." for i in range(len(layers)))]
 
     def head_prefixes(self) -> tuple[str, ...]:
-        """The classifier, and the stock head's own layers where they start untrained."""
-        return ("classifier.",) if self.model.config.model_type == "bert" else ("classifier.", "model.classifier.")
+        """The classifier, and the stock head's own layers: what lies outside the encoder starts untrained."""
+        outside = [name for name, _ in self.model.named_children() if name != self.model.base_model_prefix]
+        return ("classifier.", *(f"model.{name}." for name in outside))
 
     def save(self, folder: Path) -> None:
         """Writes model, tokenizer and label names; opens with `AutoModelForSequenceClassification`."""
