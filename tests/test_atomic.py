@@ -70,6 +70,12 @@ def test_a_link_to_a_directory_is_replaced_and_not_followed(tmp_path):
     assert verify(tmp_path / "out") == {"version": 2} and verify(elsewhere) == {"version": 1}
 
 
+def test_a_dangling_link_is_replaced(tmp_path):
+    (tmp_path / "out").symlink_to(tmp_path / "absent")
+    make(tmp_path / "out", {"version": 2})
+    assert verify(tmp_path / "out") == {"version": 2} and names(tmp_path) == ["out"]
+
+
 def test_a_failed_second_rename_brings_the_old_contents_back(tmp_path, monkeypatch):
     target = make(tmp_path / "out", {"version": 1})
     rename = os.rename
@@ -234,6 +240,13 @@ def test_write_text_replaces_and_keeps_line_ends(tmp_path):
     write_text(path, "é\r\n\n")
     assert path.read_bytes() == "é\r\n\n".encode()
     assert names(path.parent) == ["report.html"]
+
+
+def test_who_reads_meanwhile_sees_the_old_text(tmp_path):
+    write_text(tmp_path / "text", "old")
+    with (tmp_path / "text").open() as reader:
+        write_text(tmp_path / "text", "new")
+        assert reader.read() == "old"
 
 
 def test_write_text_keeps_the_old_text_when_it_fails(tmp_path, monkeypatch):
