@@ -35,6 +35,7 @@ class TrainConfig:
     warm_steps: Annotated[int, "steps of the warm start; 0 chooses by the number of labels"] = 0
     eval_every: Annotated[int, "steps between evaluations on dev rows; 0 is off"] = 0
     patience: Annotated[int, "evaluations without improvement before stopping; 0 is off"] = 0
+    align: Annotated[bool, "align pseudo-labels to class shares estimated on the pool after the warm start"] = True
     guard: Annotated[bool, "warn on collapsing pseudo-labels"] = True
     log_every: Annotated[int, "steps between lines of metrics.jsonl"] = 10
     save_every: Annotated[int, "steps between checkpoints; 0 is off"] = 0

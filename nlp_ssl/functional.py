@@ -40,6 +40,12 @@ def softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
     return F.softmax(_wide(logits) / temperature, dim=-1)
 
 
+def sharpen(p: Tensor, temperature: float) -> Tensor:
+    """p^(1 / temperature) [N, C], rows normalised again: softmax(logits / temperature) where p = softmax(logits)."""
+    log_p = _wide(p).clamp(min=torch.finfo(torch.float32).tiny).log()
+    return F.softmax(log_p / temperature, dim=-1)
+
+
 def squared_error(p: Tensor, q: Tensor) -> Tensor:
     """Mean over the classes of (p - q)^2, per row [N]."""
     return (p - q).square().mean(-1)

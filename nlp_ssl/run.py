@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nlp_ssl.functional import entropy
+from nlp_ssl.functional import align, entropy
 from nlp_ssl.method import DataSpec, Method
 from nlp_ssl.nets.base import Forward
+from nlp_ssl.reduce import stat
+
+_POOL_DECAY = 0.95  # of the running mean of pseudo-labels: about the last 20 batches
 
 
 def _no_pool(role: str, block: str) -> Tensor:
@@ -40,6 +43,18 @@ class Run:
         value = value.detach().float() if isinstance(value, Tensor) else torch.tensor(float(value))
         self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._counts[name] = self._counts.get(name, 0) + 1
+
+    def aligned(self, p: Tensor) -> Tensor:
+        """Pseudo-label probabilities [N, C] whose average over the run is the class shares estimated on the pool.
+
+        Without an estimate (`spec.prior` is None) p as it is. The running mean of p over all ranks lies in
+        `state["pool_mean"]` (distribution alignment, Berthelot et al. 2020, arXiv:1911.09785, with a running mean).
+        """
+        if self.spec.prior is None:
+            return p
+        mean = self.state["pool_mean"].lerp(stat(p), 1.0 - _POOL_DECAY)
+        self.state["pool_mean"] = mean
+        return align(p, p.new_tensor(self.spec.prior), mean.to(p.dtype))
 
     def watch(self, p: Tensor, keep: Tensor, hidden: Tensor) -> None:
         """Logs the health of pseudo-labels: p [N, C], kept rows keep [N] (0..1), true classes hidden [N] or -1.

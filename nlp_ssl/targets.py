@@ -20,6 +20,21 @@ def classwise(p: Tensor, thresholds: Tensor) -> Tensor:
     return (conf >= thresholds[label]).to(p.dtype)
 
 
+def estimate_prior(p: Tensor, trained: Tensor, rounds: int = 100) -> tuple[float, ...]:
+    """Class shares [C] of rows with predictions p [N, C] by a model trained on class shares `trained` [C].
+
+    Expectation maximisation (Saerens et al. 2002, doi:10.1162/089976602753284446), then half-way back (geometrically)
+    to `trained`: with few labels the predictions are too rough to be believed in full.
+    """
+    p, trained = p.double(), trained.double()
+    shares = trained
+    for _ in range(rounds):
+        q = p * (shares / trained)
+        shares = (q / q.sum(-1, keepdim=True)).mean(0)
+    damped = (shares * trained).sqrt()
+    return tuple((damped / damped.sum()).tolist())
+
+
 def top_k_per_class(p: Tensor, k: int) -> Tensor:
     """Weights [N]: 1 for the k most confident rows of every predicted class, ties by position."""
     conf, label = p.detach().max(-1)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -37,9 +37,12 @@ from nlp_ssl.nets.base import Module, Net
 from nlp_ssl.optim import make_optimizer, rate_factor, set_rates
 from nlp_ssl.precision import Autocast, autocast, resolve
 from nlp_ssl.run import Run
+from nlp_ssl.targets import estimate_prior
+from nlp_ssl.warm import start_kind
 
 log = logging.getLogger("nlp_ssl")
 _RESULT = "result.json"  # written last: its presence means the run is complete
+_PRIOR_ROWS = 1000  # pool rows that class shares are estimated on
 _MAX_BAD_UPDATES = 5  # updates in a row that may be skipped for a gradient that is not finite
 
 
@@ -190,7 +193,8 @@ class _Loop:
         self.nets = nets
         self.state = Run(method, nets, data.spec, max_steps=config.max_steps, predict=self._predict_block)
         self.state.state = {k: v.to(self.device) for k, v in method.init_state(data.spec).items()}
-        self.guard = Guard(len(data.classes), data.prior)
+        self._estimate_prior(start is not None)
+        self.guard = Guard(len(data.classes), self.state.spec.prior)
         self.warnings: list[str] = []
         self.bad_updates = 0
         self.best: tuple[float, int] = (-1.0, 0)  # dev accuracy, evaluations since
@@ -234,6 +238,23 @@ class _Loop:
                     )
                 settled[kind] = wanted.candidates[self.strengths[kind]]
         return settled
+
+    def _estimate_prior(self, started: bool) -> None:
+        """Class shares of the pool as the started model sees them; a model without a start has no idea of them."""
+        if self.found is not None:
+            prior = self.found.meta["prior"]
+            self.state.spec = replace(self.data.spec, prior=None if prior is None else tuple(prior))
+            return
+        module = self.modules[self.method.default_net()]
+        if self.config.align and started and self.loader.uses_pool and start_kind(module, self.config) != "none":
+            seed = (self.config.seed, 6)
+            rows = np.random.default_rng(seed).permutation(self.data.unlabeled)[:_PRIOR_ROWS]
+            p = predict(module, self.data.store, rows, self.config.max_length, self.context).softmax(-1)
+            labeled = np.bincount(self.data.labels[self.data.labeled], minlength=len(self.data.classes))
+            prior = self.data.prior or estimate_prior(p, torch.from_numpy(labeled / labeled.sum()))
+            self.state.spec = replace(self.data.spec, prior=prior)
+            self.state.state["pool_mean"] = p.mean(0).to(self.device)
+            log.info("class shares of the pool: %s", " ".join(f"{s:.2f}" for s in prior))
 
     def _checkpoint(self) -> checkpoint.Checkpoint | None:
         if self.output_dir is None:
@@ -420,6 +441,7 @@ class _Loop:
                 "identity": self.identity,
                 "precision": self.precision,
                 "strengths": self.strengths,
+                "prior": self.state.spec.prior,
                 "best": list(self.best),
                 "warnings": self.warnings,
                 "bad_updates": self.bad_updates,

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-from nlp_ssl.config import TrainConfig
+from nlp_ssl.config import TrainConfig, WarmStart
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.evaluate import features
 from nlp_ssl.nets.base import Module
@@ -80,10 +80,11 @@ def balanced_rows(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.nd
     return np.concatenate(drawn)
 
 
-def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast, strength: float = 1.0) -> None:
+def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast, strength: float = 10.0) -> None:
     """Logistic regression on the labeled rows' features becomes the classifier's weights.
 
-    `strength` is the inverse of the L2 penalty on features scaled to unit variance.
+    `strength` is the inverse of the L2 penalty on features of unit spread. At 1 the model is far too unsure of itself
+    (calibration error 0.3 on questions at 10 labels a class), at 10 it is nearly calibrated, with the same accuracy.
     """
     z = features(module, data.store, data.labeled, config.max_length, context).double().numpy()
     y = data.labels[data.labeled]
@@ -99,13 +100,18 @@ def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast,
         classifier.bias.copy_(torch.from_numpy(bias))
 
 
+def start_kind(module: Module, config: TrainConfig) -> WarmStart:
+    """What "auto" stands for with this module."""
+    return module.natural_start if config.warm_start == "auto" else config.warm_start
+
+
 def warm_up(module: Module, data: Data, config: TrainConfig) -> None:
     """The stage before the method, in place, as `config.warm_start` says.
 
     "auto" is contrastive for pre-trained text encoders and none for nets that start from scratch; "supervised" trains
     on the labels alone for `warm_steps` (by default as many as the method's).
     """
-    kind = module.natural_start if config.warm_start == "auto" else config.warm_start
+    kind = start_kind(module, config)
     if kind == "none":
         return
     device = next(module.parameters()).device

@@ -37,7 +37,7 @@ class FixMatch(Method):
         with torch.no_grad():
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
         x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
-        p = softmax(w.detach())
+        p = run.aligned(softmax(w.detach()))
         keep = confident(p, self.threshold)  # [N]
         run.watch(p, keep, batch["hidden"])
         return {

@@ -34,7 +34,7 @@ class PseudoLabel(Method):
 
     def step(self, run: Run, batch: Batch) -> Losses:
         x, u = run.nets["student"](batch, "x", "u_w")  # [B, C], [N, C]: one forward
-        p = softmax(u.detach())
+        p = run.aligned(softmax(u.detach()))
         keep = confident(p, self.threshold)  # [N]
         run.watch(p, keep, batch["hidden"])
         weight = self.weight * linear_ramp(run.progress, self.ramp_up)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from nlp_ssl.functional import Tsa, ce, kl, softmax, tsa_threshold
+from nlp_ssl.functional import Tsa, ce, kl, sharpen, softmax, tsa_threshold
 from nlp_ssl.method import Batch, Losses, Method, check
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
@@ -43,8 +43,7 @@ class UDA(Method):
         with torch.no_grad():
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
         x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
-        w = w.detach()
-        p = softmax(w)
+        p = run.aligned(softmax(w.detach()))
         keep = (p.amax(-1) > self.threshold).to(p.dtype)  # [N]
         run.watch(p, keep, batch["hidden"])
         limit = tsa_threshold(self.tsa, run.progress, x.shape[-1])
@@ -52,5 +51,5 @@ class UDA(Method):
         right = (softmax(x.detach()) * (y if y.dim() == 2 else torch.eye(x.shape[-1]).to(x)[y])).sum(-1)  # [B]
         return {
             "sup": mean(batch["w"] * ce(x, y), where=right <= limit),
-            "unsup": self.weight * mean(keep * kl(softmax(w, self.temperature), s)),
+            "unsup": self.weight * mean(keep * kl(sharpen(p, self.temperature), s)),
         }
