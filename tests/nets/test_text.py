@@ -245,6 +245,19 @@ def test_edit_is_applied_at_its_layer(folders, family, layer):
         assert torch.allclose(edited, edited[:1].expand_as(edited), atol=1e-5)
 
 
+@pytest.mark.parametrize("layer", [1, 2])
+@torch.no_grad()
+def test_edit_sees_the_output_of_its_layer(net, layer):
+    wanted = net.model.base_model(**inputs(), output_hidden_states=True).hidden_states[layer]
+
+    class Look(Factor):
+        def __call__(self, h, mask):
+            assert torch.allclose(h, wanted, atol=1e-5)
+            return h, None
+
+    net(inputs(), Look(layer))
+
+
 @torch.no_grad()
 def test_edit_0_sees_word_embeddings_once(net):
     """The words alone: positions, types, LayerNorm and dropout come after the edit, and only once."""
