@@ -6,9 +6,8 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
-from tiny import tiny_images, tiny_task
+from tiny import FAST, difference, tiny_images, tiny_task, trained
 
-from nlp_ssl import TrainConfig, fit
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import make
@@ -20,9 +19,6 @@ METHODS = list_methods()
 WITH_POOL = [name for name in METHODS if any(view.startswith("u") for view in get_method(name).views)]
 # Every other method makes its targets from u_w and lets no gradient into them.
 GRADIENT_THROUGH_U_W = ("pi_model", "pseudo_label")
-
-CONFIG = TrainConfig(max_steps=3, batch_size=4, max_length=24, warm_start="none", warmup=0.0, mixed_precision="no",
-                     learning_rate=1e-3, head_learning_rate=1e-3, guard=False)  # fmt: skip
 
 
 def logits(method, *, classes=3, labeled=2, unlabeled=5, scale=2.5, seed=0, grad=False):
@@ -49,11 +45,6 @@ def run(name, z, labels=(0, 1), *, progress=0.7, **more):
 
 def total(losses):
     return torch.stack(list(losses.values())).sum()
-
-
-def moved(a, b):
-    """Largest difference between two state dicts."""
-    return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
 
 
 # --- a method is a value ---
@@ -246,11 +237,6 @@ def images():
     return tiny_images()
 
 
-def train(task, method, **settings):
-    data = replace(task.data, test=task.data.test[:0])
-    return fit(method, data, task.build, replace(CONFIG, **settings), augment=task.augment).module.state_dict()
-
-
 @pytest.mark.parametrize(("name", "option"), [(n, f.name) for n in METHODS for f in fields(get_method(n))])
 def test_every_option_changes_a_loss_or_the_training(name, option, noisy):
     """What acts through the net or the loop (dropout of targets, decay of a teacher) changes the trained weights."""
@@ -260,8 +246,8 @@ def test_every_option_changes_a_loss_or_the_training(name, option, noisy):
         return
     # No threshold, so that the few steps of a random net have something to learn from the pool.
     open_ = {k: 0.0 for k in ("threshold", "ramp_up") if k in asdict(of(name)) and k != option}
-    before = train(noisy, of(name, **open_))
-    assert any(moved(before, train(noisy, replace(other, **open_))) > 1e-6 for other in candidates)
+    before = trained(of(name, **open_), noisy)
+    assert any(difference(before, trained(replace(other, **open_), noisy)) > 1e-6 for other in candidates)
 
 
 # --- training ---
@@ -272,8 +258,10 @@ def test_every_option_changes_a_loss_or_the_training(name, option, noisy):
 def test_one_step_changes_every_trained_tensor(name, kind, request):
     """Text and images. Keys' biases shift every attention score alike: they alone have no gradient."""
     task = request.getfixturevalue(kind)
-    after = train(task, of(name), max_steps=1)
-    start = train(task, of(name), max_steps=1, learning_rate=0.0, head_learning_rate=0.0)
+    after, start = (
+        trained(of(name), task, replace(FAST, max_steps=1, learning_rate=rate, head_learning_rate=rate))
+        for rate in (1e-3, 0.0)
+    )
     still_there = [k for k in after if after[k].is_floating_point() and torch.equal(after[k], start[k])]
     assert [k for k in still_there if "running_" not in k and not k.endswith("key.bias")] == []
 
@@ -286,7 +274,7 @@ def test_weight_zero_is_supervised_training(name, still):
     losses = step_losses(method, z, torch.tensor([0, 1]))
     assert losses["sup"] == step_losses(Supervised(), {"x": z["x"]}, torch.tensor([0, 1]))["sup"]
     assert all(float(v) == 0 for k, v in losses.items() if k != "sup")
-    plain = train(still, Supervised(), learning_rate=1e-4, head_learning_rate=1e-4)
-    assert moved(plain, train(still, method, learning_rate=1e-4, head_learning_rate=1e-4)) < 1e-5
+    plain = trained(Supervised(), still)
+    assert difference(plain, trained(method, still)) < 1e-5
     other = of(name, weight=100.0, **{k: 0.0 for k in ("threshold", "ramp_up") if k in asdict(method)})
-    assert moved(plain, train(still, other, learning_rate=1e-4, head_learning_rate=1e-4)) > 1e-4
+    assert difference(plain, trained(other, still)) > 1e-3

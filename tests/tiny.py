@@ -18,10 +18,8 @@ from nlp_ssl.augment.strength import Strongest
 from nlp_ssl.data.images import load_images
 from nlp_ssl.data.schema import build
 from nlp_ssl.data.sources import Table, table_of
-from nlp_ssl.method import Batch, DataSpec, Losses, Method
-from nlp_ssl.nets.base import Forward
+from nlp_ssl.method import Method
 from nlp_ssl.nets.text import Pooling
-from nlp_ssl.run import Run
 from nlp_ssl.task import TFIDF, Task, image_task, text_task
 
 GOOD = "good great fun joy fine warm bright clever".split()
@@ -129,35 +127,3 @@ def difference(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> 
     """
     assert a.keys() == b.keys()
     return max(float((a[k].double() - b[k].double()).abs().max()) for k in a if not k.endswith(".key.bias"))
-
-
-def stub_step(
-    method: Method,
-    nets: Mapping[str, Forward],
-    rows: Mapping[str, int],
-    y: torch.Tensor,
-    *,
-    w: torch.Tensor | None = None,
-    progress: float = 1.0,
-) -> Losses:
-    """Losses of one step with any callables as nets, for `rows` per view; later yields of a generator are added."""
-    starts = np.cumsum([0, *rows.values()]).tolist()
-    spans = {view: slice(a, b) for view, a, b in zip(rows, starts, starts[1:], strict=False)}
-    n = rows.get("u_w", 0)
-    classes = y.shape[1] if y.dim() == 2 else int(y.max()) + 1
-    run = Run(method, nets, DataSpec(classes, n, len(y)), max_steps=10**9, step=round(progress * 10**9))
-    run.state = method.init_state(run.spec)
-    batch = Batch(
-        inputs={},
-        lengths=np.ones(starts[-1], dtype=np.int32),
-        rows=spans,
-        y=y,
-        w=torch.ones(len(y)) if w is None else w,
-        id={"x": torch.arange(len(y)), "u": torch.arange(n)},
-        hidden=torch.full((n,), -1),
-    )
-    found = method.step(run, batch)
-    total: Losses = {}
-    for part in [found] if isinstance(found, dict) else found:
-        total |= {name: total[name] + value if name in total else value for name, value in part.items()}
-    return total
