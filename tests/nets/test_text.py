@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import BAD, FILLER, GOOD, SPECIAL, tiny_images, tiny_task, tiny_tokenizer
 from torch import nn
 from transformers import (
@@ -444,6 +445,17 @@ def test_mean_pooling_is_refused_where_it_cannot_be_saved(folders):
 def test_a_model_that_is_not_there():
     with pytest.raises(ConfigError, match="SSL220: cannot open the model '/nowhere/model'") as error:
         load_text_net("/nowhere/model", CLASSES)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_in_a_pickle_are_not_read(folders, tmp_path):
+    """The same weights that would load from safetensors."""
+    load_text_net(str(folders["bert"])).save(tmp_path)
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    load_text_net(str(tmp_path))
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="SSL220: cannot open the model") as error:
+        load_text_net(str(tmp_path))
     assert "\n" not in str(error.value)
 
 
