@@ -47,12 +47,13 @@ class Run:
     def aligned(self, p: Tensor) -> Tensor:
         """Pseudo-label probabilities [N, C] whose average over the run is the class shares estimated on the pool.
 
-        Without an estimate (`spec.prior` is None) p as it is. The running mean of p over all ranks lies in
-        `state["pool_mean"]` (distribution alignment, Berthelot et al. 2020, arXiv:1911.09785, with a running mean).
+        Without an estimate (no `spec.prior` or no `state["pool_mean"]`) p as it is. The running mean of p over all
+        ranks lies in `state["pool_mean"]`: distribution alignment (Berthelot et al. 2020, arXiv:1911.09785).
         """
-        if self.spec.prior is None:
+        mean = self.state.get("pool_mean")
+        if self.spec.prior is None or mean is None:
             return p
-        mean = self.state["pool_mean"].lerp(stat(p), 1.0 - _POOL_DECAY)
+        mean = mean.lerp(stat(p), 1.0 - _POOL_DECAY)
         self.state["pool_mean"] = mean
         return align(p, p.new_tensor(self.spec.prior), mean.to(p.dtype))
 
