@@ -12,6 +12,7 @@ from nlp_ssl.functional import (
     entropy,
     kl,
     linear_ramp,
+    sharpen,
     sigmoid_ramp,
     softmax,
     squared_error,
@@ -67,6 +68,15 @@ def test_softmax_temperature():
     assert torch.equal(sharp[:2].argmax(-1), Z[:2].argmax(-1))
     assert torch.allclose(sharp.sum(-1), torch.ones(3, dtype=torch.float64))
     assert bool((entropy(sharp)[:2] < entropy(softmax(Z))[:2]).all())
+
+
+def test_sharpen_is_softmax_at_a_temperature():
+    """(0.6, 0.3, 0.1)^2 = 0.36, 0.09, 0.01, divided by 0.46: 0.782609, 0.195652, 0.021739."""
+    row = torch.tensor([[0.6, 0.3, 0.1]], dtype=torch.float64)
+    assert sharpen(row, 0.5)[0].tolist() == [near(0.782609), near(0.195652), near(0.021739)]
+    assert torch.allclose(sharpen(Z.softmax(-1), 0.4), softmax(Z, 0.4))
+    assert torch.allclose(sharpen(row, 1.0), row)
+    assert sharpen(torch.tensor([[1.0, 0.0]]), 0.4).tolist() == [[1.0, 0.0]]  # zeros stay zeros, not NaN
 
 
 def test_squared_error_is_a_mean_over_the_classes():

@@ -3,8 +3,12 @@
 import math
 
 import pytest
+import torch
 
 from nlp_ssl.guard import Guard
+from nlp_ssl.method import DataSpec
+from nlp_ssl.methods import FixMatch
+from nlp_ssl.run import Run
 
 FINE = {"mask_rate": 0.5, "pseudo_entropy": 0.3, "pseudo_hist": [0.55, 0.45]}
 COLLAPSED = {**FINE, "pseudo_hist": [0.97, 0.03]}
@@ -60,3 +64,26 @@ def test_counts_can_be_saved_and_restored():
     second = Guard(2)
     second.seen = dict(first.seen)
     assert second.check(COLLAPSED, 0.5) == first.check(COLLAPSED, 0.5) is not None
+
+
+def test_what_the_guard_reads():
+    """Three rows: two kept, of which one has a known class and is right; the third is known but not kept.
+
+    Entropies 0.325083, 0.325083 and ln 2 = 0.693147: mean 0.447771.
+    """
+    run = Run(FixMatch(), {}, DataSpec(2))
+    p = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.5, 0.5]])
+    run.watch(p, torch.tensor([1.0, 1.0, 0.0]), torch.tensor([0, -1, 1]))
+    found = {name: value.tolist() for name, value in run.flush().items()}
+    assert found.pop("pseudo_hist") == pytest.approx([2 / 3, 1 / 3])
+    wanted = {"mask_rate": 2 / 3, "pseudo_entropy": 0.447771, "pseudo_known": 1, "pseudo_right": 1}
+    assert found == {name: pytest.approx(value, abs=1e-6) for name, value in wanted.items()}
+
+
+def test_the_log_holds_means_since_the_last_line():
+    run = Run(FixMatch(), {}, DataSpec(2))
+    run.log("loss", torch.tensor(1.0, requires_grad=True))
+    run.log("loss", 3.0)
+    assert {k: v.item() for k, v in run.flush().items()} == {"loss": 2.0}
+    run.log("loss", 5.0)
+    assert {k: v.item() for k, v in run.flush().items()} == {"loss": 5.0} and run.flush() == {}
