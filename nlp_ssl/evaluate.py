@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from nlp_ssl.augment.counter_rng import row_keys
-from nlp_ssl.data.dataset import Store
+from nlp_ssl.data.dataset import Data, Store
 from nlp_ssl.nets.base import Module
 from nlp_ssl.precision import Autocast
 
@@ -84,6 +84,16 @@ def predict(
     device = next(module.parameters()).device
     found = features(module, store, positions, max_length, context, augment=augment, seed=seed)
     return module.head(found.to(device)).float().cpu()
+
+
+def score_splits(module: Module, data: Data, max_length: int, context: Autocast = nullcontext) -> dict[str, Scores]:
+    """Scores on the dev and test rows, as far as there are any."""
+    positions = {"dev": data.dev, "test": data.test}
+    return {
+        split: score(predict(module, data.store, at, max_length, context), data.labels[at])
+        for split, at in positions.items()
+        if len(at)
+    }
 
 
 def score(logits: Tensor, labels: np.ndarray, bins: int = 15) -> Scores:

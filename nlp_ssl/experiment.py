@@ -1,55 +1,78 @@
 """Method against label-only baseline over seeds: did the unlabeled text help?"""
 
 import copy
+import json
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 from torch import Tensor
 
+from nlp_ssl import atomic
 from nlp_ssl.config import TrainConfig
+from nlp_ssl.evaluate import Scores, score_splits
 from nlp_ssl.method import Method
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
 from nlp_ssl.task import Task
 from nlp_ssl.train import Outcome, finished, fit, identity
-from nlp_ssl.warm import warm_up
+from nlp_ssl.warm import start_kind, warm_up
 
 log = logging.getLogger("nlp_ssl")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Outcomes per seed of a method and, where asked for, of the label-only baseline."""
+    """Outcomes per seed of a method and, where asked for, of training on the labels alone.
+
+    `sides` maps "start" (the warm start itself), "supervised" (the same steps on the labels alone) and the method's
+    name to one outcome per seed.
+    """
 
     method: str
     seeds: tuple[int, ...]
-    outcomes: tuple[Outcome, ...]
-    baselines: tuple[Outcome, ...]
+    sides: dict[str, tuple[Outcome, ...]]
 
-    def accuracies(self, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
-        """Accuracies of the method and of the baseline, one per seed; empty where the split was not scored."""
-        return tuple(  # type: ignore[return-value]
-            np.array([o.scores[split].accuracy for o in side if split in o.scores])
-            for side in (self.outcomes, self.baselines)
-        )
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """The method's own outcomes."""
+        return self.sides[self.method]
 
-    def verdict(self) -> str:
+    def accuracies(self, split: str = "test") -> dict[str, np.ndarray]:
+        """Accuracies of each side, one per seed; sides without this split are left out."""
+        found = {
+            name: np.array([o.scores[split].accuracy for o in side if split in o.scores])
+            for name, side in self.sides.items()
+        }
+        return {name: values for name, values in found.items() if len(values) == len(self.seeds)}
+
+    def baseline(self, split: str = "test") -> str | None:
+        """The better label-only side by its mean: what the method is held against."""
+        means = {name: values.mean() for name, values in self.accuracies(split).items() if name != self.method}
+        return max(means, key=lambda name: means[name]) if means else None
+
+    def verdict(self, split: str = "test") -> str:
         """One line that says whether the unlabeled rows helped."""
-        method, baseline = self.accuracies()
-        if not len(method) or len(method) != len(baseline):
+        accuracies, best = self.accuracies(split), self.baseline(split)
+        if best is None or self.method not in accuracies:
             return "No verdict: give test rows and --baseline to learn whether the unlabeled rows helped."
+        method, baseline = accuracies[self.method], accuracies[best]
         gain = 100 * (method - baseline)
         half = _half_width(gain)
         interval = f" (95 % interval {gain.mean() - half:+.1f} to {gain.mean() + half:+.1f})" if half else ""
         if gain.mean() < 0:
-            return f"{self.method} is BELOW the label-only baseline by {-gain.mean():.1f} points{interval}."
+            return (
+                f"{self.method} is BELOW the better label-only model ({best}) by {-gain.mean():.1f} points{interval}."
+            )
         sure = "" if half and gain.mean() - half > 0 else ", not beyond what seeds alone explain"
-        return f"{self.method} is above the label-only baseline by {gain.mean():.1f} points{interval}{sure}."
+        return (
+            f"{self.method} is above the better label-only model ({best}) by {gain.mean():.1f} points{interval}{sure}."
+        )
 
 
 def compare(
@@ -68,15 +91,14 @@ def compare(
     With one seed the run lies in `output_dir` itself, with several in `output_dir/seed-S`; baselines lie in a folder
     `baseline` beside it. With `resume`, completed runs are not repeated and the interrupted one goes on.
     """
-    outcomes: list[Outcome] = []
-    baselines: list[Outcome] = []
+    plan: list[Method] = [*([Supervised()] if baseline and method.name != "supervised" else []), method]
+    sides: dict[str, list[Outcome]] = {kind.name: [] for kind in plan}
+    starts: list[Outcome] = []
     for seed in seeds:
         task, settings = task_of(seed), replace(config, seed=seed)
         folder = None if output_dir is None else output_dir if len(seeds) == 1 else output_dir / f"seed-{seed}"
         start = SharedStart(task, settings)
-        for kind, side in ((Supervised(), baselines), (method, outcomes)):
-            if kind is not method and not baseline:
-                continue
+        for kind in plan:
             place = folder if kind is method or folder is None else folder / "baseline"
             data = task.data if kind is method else task.data.without_pool()
             done = finished(place, identity(kind, data, settings)) if resume and place is not None else None
@@ -96,8 +118,11 @@ def compare(
                 log.info("seed %d: %s %s", seed, kind.name, describe(done))
             else:
                 log.info("seed %d: %s is already done", seed, kind.name)
-            side.append(Outcome(done.scores, done.steps, done.seconds, done.warnings))
-    return Comparison(method.name, tuple(seeds), tuple(outcomes), tuple(baselines))
+            sides[kind.name].append(Outcome(done.scores, done.steps, done.seconds, done.warnings))
+        if len(plan) > 1 and (scored := start.outcome(folder)) is not None:
+            starts.append(scored)
+    named = {**({"start": starts} if starts else {}), **sides}
+    return Comparison(method.name, tuple(seeds), {name: tuple(side) for name, side in named.items()})
 
 
 class SharedStart:
@@ -106,12 +131,28 @@ class SharedStart:
     def __init__(self, task: Task, config: TrainConfig) -> None:
         self.task, self.config = task, config
         self.weights: dict[str, Tensor] = {}
+        self.found: Outcome | None = None
 
     def __call__(self, module: Module) -> None:
         if not self.weights:
+            began = time.perf_counter()
             warm_up(module, self.task.data, self.config)
             self.weights = copy.deepcopy(module.state_dict())
+            if start_kind(module, self.config) != "none":
+                seconds = time.perf_counter() - began
+                self.found = Outcome(score_splits(module, self.task.data, self.config.max_length), 0, seconds, [])
         module.load_state_dict(self.weights)
+
+    def outcome(self, folder: Path | None) -> Outcome | None:
+        """What the start scored; kept in the folder, so that a resumed comparison still knows."""
+        path = None if folder is None else folder / "start.json"
+        if self.found is not None and path is not None:
+            atomic.write_text(path, json.dumps(asdict(self.found)))
+        if self.found is None and path is not None and path.exists():
+            saved = json.loads(path.read_text())
+            saved["scores"] = {split: Scores(**values) for split, values in saved["scores"].items()}
+            return Outcome(**saved)
+        return self.found
 
 
 def describe(outcome: Outcome) -> str:
@@ -122,18 +163,15 @@ def describe(outcome: Outcome) -> str:
 
 def table(comparison: Comparison, split: str = "test") -> list[tuple[str, ...]]:
     """Rows (name, one accuracy per seed, mean, spread) in percent, the difference last; header first."""
-    method, baseline = comparison.accuracies(split)
-    header = ("", *(f"seed {s}" for s in comparison.seeds), "mean", "sd")
-    rows = [header]
-    sides = [("supervised", baseline), (comparison.method, method)]
-    if len(method) == len(baseline):
-        sides.append(("difference", method - baseline))
-    for name, values in sides:
-        if len(values):
-            spread = f"{100 * values.std(ddof=1):.1f}" if len(values) > 1 else "-"
-            sign = "+" if name == "difference" else ""
-            cells = [f"{100 * v:{sign}.1f}" for v in values]
-            rows.append((name, *cells, f"{100 * values.mean():{sign}.1f}", spread))
+    accuracies, best = comparison.accuracies(split), comparison.baseline(split)
+    rows: list[tuple[str, ...]] = [("", *(f"seed {s}" for s in comparison.seeds), "mean", "sd")]
+    if best is not None and comparison.method in accuracies:
+        accuracies["difference"] = accuracies[comparison.method] - accuracies[best]
+    for name, values in accuracies.items():
+        spread = f"{100 * values.std(ddof=1):.1f}" if len(values) > 1 else "-"
+        sign = "+" if name == "difference" else ""
+        cells = [f"{100 * v:{sign}.1f}" for v in values]
+        rows.append((name, *cells, f"{100 * values.mean():{sign}.1f}", spread))
     return rows
 
 

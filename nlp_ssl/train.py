@@ -30,7 +30,7 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.loader import Loader, Sizes
 from nlp_ssl.errors import ConfigError, RunError
-from nlp_ssl.evaluate import Scores, predict, score
+from nlp_ssl.evaluate import Scores, predict, score, score_splits
 from nlp_ssl.guard import Guard
 from nlp_ssl.method import Batch, Losses, Method
 from nlp_ssl.nets.base import Module, Net
@@ -482,12 +482,7 @@ class _Loop:
         module = self._final_module()
         if self.best_weights:
             module.load_state_dict(self.best_weights)
-        scores = {}
-        for split in ("dev", "test"):
-            at: np.ndarray = getattr(self.data, split)
-            if len(at):
-                logits = predict(module, self.data.store, at, self.config.max_length, self.context)
-                scores[split] = score(logits, self.data.labels[at])
+        scores = score_splits(module, self.data, self.config.max_length, self.context)
         module.eval()
         if self.output_dir is not None and self.accelerator.is_main_process:
             save_model(module, self.output_dir)
