@@ -66,13 +66,10 @@ class Comparison:
         half = _half_width(gain)
         interval = f" (95 % interval {gain.mean() - half:+.1f} to {gain.mean() + half:+.1f})" if half else ""
         if gain.mean() < 0:
-            return (
-                f"{self.method} is BELOW the better label-only model ({best}) by {-gain.mean():.1f} points{interval}."
-            )
+            return f"{self.method} is BELOW the best label-only model ({best}) by {-gain.mean():.1f} points{interval}."
+        above = f"{self.method} is above the best label-only model ({best}) by {gain.mean():.1f} points"
         sure = "" if half and gain.mean() - half > 0 else ", not beyond what seeds alone explain"
-        return (
-            f"{self.method} is above the better label-only model ({best}) by {gain.mean():.1f} points{interval}{sure}."
-        )
+        return f"{above}{interval}{sure}."
 
 
 def compare(

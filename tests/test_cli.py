@@ -39,7 +39,7 @@ def test_train_predict_and_open_with_transformers(files, tmp_path, capsys):
     out = tmp_path / "out"
     assert train(files, out, "--method", "uda", "--threshold", "0.5", "--save-every", "2", "--baseline") == 0
     shown = capsys.readouterr().out
-    assert "supervised" in shown and "difference" in shown and "label-only baseline" in shown
+    assert "supervised" in shown and "difference" in shown and "best label-only model" in shown and "start" in shown
     assert (out / "checkpoints/step-4/manifest.json").exists()
     model = AutoModelForSequenceClassification.from_pretrained(out)
     assert model.config.id2label == {0: "neg", 1: "pos"}

@@ -91,7 +91,7 @@ def show(comparison: Comparison) -> None:
     console = Console()
     if rows:
         console.print(drawn)
-    console.print(comparison.verdict(), soft_wrap=True)
+    console.print(comparison.verdict(split), soft_wrap=True)
     for outcome in comparison.outcomes:
         for warning in outcome.warnings:
             console.print(f"warning: {warning}", soft_wrap=True, markup=False)
