@@ -79,8 +79,9 @@ def test_length_of_the_run_changes_no_item(task):
 
 @pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (1, 2), (2, 2), (4, 1)])
 def test_parts_are_disjoint_and_together_the_whole_step(task, world, accumulate):
-    whole = loader(task)
-    ranks = [loader(task, rank=r, world=world, accumulate=accumulate) for r in range(world)]
+    views = {"x": "strong", "u_w": "weak", "u_s": "strong"}  # the noise is the same too, whoever makes it
+    whole = loader(task, views=views)
+    ranks = [loader(task, views=views, rank=r, world=world, accumulate=accumulate) for r in range(world)]
     for step in (0, 5, 13):  # 13 lies in the second pass over the pool
         parts = [rows(part[step * accumulate + m]) for part in ranks for m in range(accumulate)]
         for view, wanted in rows(whole[step]).items():
