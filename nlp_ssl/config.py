@@ -1,6 +1,7 @@
 """Settings of a training run. Every field is a flag of the command line and of the recipes."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from nlp_ssl.errors import ConfigError
@@ -9,6 +10,11 @@ from nlp_ssl.method import check
 Precision = Literal["auto", "no", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]
 WarmStart = Literal["auto", "none", "supervised", "contrastive"]
+
+
+def cache_folder() -> Path:
+    """Where tokenized corpora and measurements of this machine are kept."""
+    return Path.home() / ".cache" / "nlp_ssl"
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,27 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def close() -> None:
+    """Ends the process group, if there is one: the last thing a command does."""
+    if world_size() > 1:
+        dist.destroy_process_group()
+
+
 def total(v: Tensor) -> Tensor:
     """Sum of a tensor over the ranks, detached."""
     v = v.detach().clone()
     if world_size() > 1:
         dist.all_reduce(v)
     return v
+
+
+def from_first(flag: bool) -> bool:
+    """The flag of rank 0, on every rank."""
+    if world_size() == 1:
+        return flag
+    told = torch.tensor([int(flag)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.broadcast(told, src=0)
+    return bool(told.item())
 
 
 def mean(v: Tensor, where: Tensor | None = None) -> Tensor:

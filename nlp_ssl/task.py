@@ -11,6 +11,7 @@ from nlp_ssl.augment.base import Augment, Identity
 from nlp_ssl.augment.image import FlipShift, Strong
 from nlp_ssl.augment.strength import Strongest
 from nlp_ssl.augment.tfidf import TfidfReplace
+from nlp_ssl.config import cache_folder
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.images import ImageData
 from nlp_ssl.data.schema import TextData, check_lengths
@@ -32,11 +33,6 @@ class Task:
     data: Data
     build: Callable[[int], Module]
     augment: Mapping[str, Any]
-
-
-def default_cache() -> Path:
-    """Where tokenized corpora are kept: reused by every run on the same texts and tokenizer."""
-    return Path.home() / ".cache" / "nlp_ssl"
 
 
 def text_task(
@@ -64,7 +60,7 @@ def text_task(
     store = TokenStore.build(
         text.texts,
         first.tokenizer,
-        cache_dir=cache_dir or default_cache(),
+        cache_dir=cache_dir or cache_folder(),
         fit_rows=np.sort(np.concatenate([text.labeled, text.unlabeled])),
         max_words=_MAX_WORDS,
     )

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import LoggerType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -29,7 +30,7 @@ from nlp_ssl.augment.strength import Strongest
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.loader import Loader, Sizes
-from nlp_ssl.errors import ConfigError, RunError
+from nlp_ssl.errors import ConfigError, RunError, nearest
 from nlp_ssl.evaluate import Scores, predict, score, score_splits
 from nlp_ssl.guard import Guard
 from nlp_ssl.method import Batch, Losses, Method
@@ -42,6 +43,7 @@ from nlp_ssl.warm import start_kind
 
 log = logging.getLogger("nlp_ssl")
 _RESULT = "result.json"  # written last: its presence means the run is complete
+_TRACKERS = [kind.value for kind in LoggerType if kind is not LoggerType.ALL]
 _PRIOR_ROWS = 1000  # pool rows that class shares are estimated on
 _MAX_BAD_UPDATES = 5  # updates in a row that may be skipped for a gradient that is not finite
 
@@ -152,6 +154,9 @@ class _Loop:
     ) -> None:
         self.method, self.data, self.config, self.output_dir = method, data, config, output_dir
         AcceleratorState._reset_state()  # the precision of an earlier run in this process must not bind this one
+        for name in trackers:
+            if name not in _TRACKERS:
+                raise ConfigError(207, f"unknown tracker {name!r}.{nearest(name, _TRACKERS)}")
         fp16 = config.mixed_precision == "fp16"
         self.accelerator = Accelerator(
             mixed_precision="fp16" if fp16 else "no",
@@ -250,8 +255,7 @@ class _Loop:
             seed = (self.config.seed, 6)
             rows = np.random.default_rng(seed).permutation(self.data.unlabeled)[:_PRIOR_ROWS]
             p = predict(module, self.data.store, rows, self.config.max_length, self.context).softmax(-1)
-            labeled = np.bincount(self.data.labels[self.data.labeled], minlength=len(self.data.classes))
-            prior = self.data.prior or estimate_prior(p, torch.from_numpy(labeled / labeled.sum()))
+            prior = self.data.prior or estimate_prior(p, torch.from_numpy(self.data.labeled_shares()))
             self.state.spec = replace(self.data.spec, prior=prior)
             self.state.state["pool_mean"] = p.mean(0).to(self.device)
             log.info("class shares of the pool: %s", " ".join(f"{s:.2f}" for s in prior))

@@ -135,3 +135,21 @@ def test_closed_pipe_is_quiet(files, tmp_path):
     script = f"{sys.executable} -m nlp_ssl.cli predict {tmp_path / 'out'} {many} | head -1"
     done = subprocess.run(script, shell=True, capture_output=True, text=True)
     assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr and "Broken" not in done.stderr
+
+
+def test_early_stopping_keeps_the_best_weights(files, tmp_path, capsys):
+    dev = tmp_path / "dev.csv"
+    texts, labels = tiny_texts(160, seed=5)
+    dev.write_text("text,label\n" + "".join(f"{t},{y}\n" for t, y in zip(texts[120:], labels[120:], strict=True)))
+    out = tmp_path / "out"
+    more = ["--dev", str(dev), "--eval-every", "1", "--patience", "2", "--max-steps", "40", "--learning-rate", "0"]
+    assert train(files, out, *more, "--head-learning-rate", "0") == 0
+    accuracies = [json.loads(line)["dev_accuracy"] for line in (out / "metrics.jsonl").read_text().splitlines()
+                  if "dev_accuracy" in line]  # fmt: skip
+    assert len(accuracies) == 3, "nothing learns: the first evaluation stays the best, two more end the run"
+    assert json.loads((out / "result.json").read_text())["scores"]["dev"]["accuracy"] == max(accuracies)
+
+
+def test_unknown_tracker_is_refused(files, tmp_path, capsys):
+    assert train(files, tmp_path / "out", "--trackers", "tensorbord") == 2
+    assert "tensorboard" in capsys.readouterr().err

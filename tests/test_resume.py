@@ -161,3 +161,11 @@ def test_sigterm_saves_and_exits_143_and_two_runs_cannot_share_a_folder(files, t
     assert process.returncode == 143 and "--resume" in errors
     steps = [int(p.name.removeprefix("step-")) for p in (out / "checkpoints").glob("step-*")]
     assert max(steps) % 1000, "the state at the signal was not saved"
+
+
+def test_batches_made_by_workers_change_nothing(tmp_path):
+    task = tiny_task(tmp_path)
+    for name, workers in (("alone", 0), ("helped", 2)):
+        config = replace(CONFIG, workers=workers, save_every=0)
+        fit(FixMatch(threshold=0.5), task.data, task.build, config, augment=task.augment, output_dir=tmp_path / name)
+    assert same(weights(tmp_path / "alone"), weights(tmp_path / "helped"))

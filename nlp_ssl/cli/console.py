@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 
 from nlp_ssl.errors import SSLError
 from nlp_ssl.experiment import Comparison, table
+from nlp_ssl.reduce import close
 from nlp_ssl.train import Interrupted
 
 log = logging.getLogger("nlp_ssl")
@@ -39,6 +40,8 @@ def guarded(command: Callable[[], None]) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        close()
     return 0
 
 

@@ -48,6 +48,7 @@ class Files:
     )
     baseline: Annotated[bool, "also train on the labels alone, and compare"] = False
     seeds: Annotated[tuple[int, ...] | None, "repeat with these seeds, e.g. 0,1,2 (instead of --seed)"] = None
+    trackers: Annotated[str | None, "Accelerate trackers, e.g. tensorboard or tensorboard,wandb"] = None
     output_dir: Annotated[Path | None, "where the model, metrics and checkpoints go"] = None
     resume: Annotated[bool, "go on where an earlier run in output-dir stopped"] = False
     overwrite: Annotated[bool, "empty output-dir first"] = False
@@ -71,6 +72,7 @@ def main(argv: Sequence[str]) -> None:
         baseline=files.baseline,
         output_dir=files.output_dir,
         resume=files.resume,
+        trackers=tuple(files.trackers.split(",")) if files.trackers else (),
     )
     show(comparison)
     log.info("the model lies in %s", files.output_dir)

@@ -54,6 +54,16 @@ class Data:
         """What methods may know."""
         return DataSpec(len(self.classes), len(self.unlabeled), len(self.labeled), self.prior)
 
+    def labeled_shares(self) -> np.ndarray:
+        """Share of each class [C] among the labeled rows; no class has less than half a row."""
+        if self.targets is not None:
+            counts = self.targets.sum(0)
+        else:
+            counts = np.bincount(self.labels[self.labeled], minlength=len(self.classes))
+        counts = np.maximum(counts, 0.5)
+        shares: np.ndarray = counts / counts.sum()
+        return shares
+
     def without_pool(self) -> "Data":
         """The same task for label-only training."""
         return replace(self, unlabeled=self.unlabeled[:0])

@@ -1,8 +1,7 @@
 """Batches as a pure function of (seed, step, part): resume and sharding need no replay."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -60,8 +59,7 @@ class Loader(Dataset[Batch]):
         self.accumulate = sizes.parts // world
         self.uses_pool = any(v.startswith("u") for v in views) and len(data.unlabeled) > 0
         self.steps_per_epoch = -(-len(data.unlabeled) // sizes.unlabeled) if self.uses_pool else max_steps
-        self._labeled_pass = lru_cache(maxsize=4)(self._make_labeled_pass)
-        self._pool_pass = lru_cache(maxsize=2)(self._make_pool_pass)
+        self._passes: dict[tuple[int, int], np.ndarray] = {}
 
     def __len__(self) -> int:
         return self.max_steps * self.accumulate
@@ -110,6 +108,19 @@ class Loader(Dataset[Batch]):
         n = len(self.data.labeled)
         draws = np.arange(step * self.sizes.labeled, (step + 1) * self.sizes.labeled)
         return np.array([self._labeled_pass(int(d) // n)[int(d) % n] for d in draws])
+
+    def _labeled_pass(self, number: int) -> np.ndarray:
+        return self._remembered(_LABELED_STREAM, number, self._make_labeled_pass)
+
+    def _pool_pass(self, number: int) -> np.ndarray:
+        return self._remembered(_POOL_STREAM, number, self._make_pool_pass)
+
+    def _remembered(self, stream: int, number: int, make: Callable[[int], np.ndarray]) -> np.ndarray:
+        """The order of a pass, made once; the one before the last is forgotten."""
+        if (stream, number) not in self._passes:
+            self._passes = {k: v for k, v in self._passes.items() if k[0] != stream or k[1] == number - 1}
+            self._passes[stream, number] = make(number)
+        return self._passes[stream, number]
 
     def _make_labeled_pass(self, number: int) -> np.ndarray:
         return np.random.default_rng((self.seed, _LABELED_STREAM, number)).permutation(len(self.data.labeled))
