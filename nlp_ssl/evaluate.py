@@ -1,14 +1,14 @@
 """Predictions over positions of a store, and what they are worth."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.metrics import f1_score
-from torch import Tensor
+from torch import Tensor, nn
 
 from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.data.dataset import Data, Store
@@ -39,6 +39,17 @@ def batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
         start += rows
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode for a while."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+
+
 @torch.no_grad()
 def features(
     module: Module,
@@ -52,18 +63,15 @@ def features(
 ) -> Tensor:
     """Features [n, D] float32 on the CPU in the order of `positions`, in eval mode; of augmented rows on request."""
     device = next(module.parameters()).device
-    training = module.training
-    module.eval()
     lengths = np.minimum(store.lengths[positions], max_length)
     out = torch.empty(0)
     for rows in batches(lengths):
         keys = row_keys(seed, 0, positions[rows])
         inputs, _ = store.views([(positions[rows], augment, keys)], max_length)
-        with context():
+        with evaluating(module), context():
             part = module.embed({k: v.to(device) for k, v in inputs.items()}).float().cpu()
         out = out if len(out) else torch.empty(len(positions), part.shape[1])
         out[torch.from_numpy(rows)] = part
-    module.train(training)
     return out
 
 
@@ -83,7 +91,8 @@ def predict(
         return torch.empty(0, 0)
     device = next(module.parameters()).device
     found = features(module, store, positions, max_length, context, augment=augment, seed=seed)
-    return module.head(found.to(device)).float().cpu()
+    with evaluating(module):
+        return module.head(found.to(device)).float().cpu()
 
 
 def score_splits(module: Module, data: Data, max_length: int, context: Autocast = nullcontext) -> dict[str, Scores]:
