@@ -3,19 +3,14 @@
 import copy
 import json
 import logging
-import os
-import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
-import filelock
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -37,6 +32,7 @@ from nlp_ssl.method import Batch, Losses, Method
 from nlp_ssl.nets.base import Module, Net
 from nlp_ssl.optim import make_optimizer, rate_factor, set_rates
 from nlp_ssl.precision import Autocast, autocast, resolve
+from nlp_ssl.process import Interrupted, exclusive, save_model, signals
 from nlp_ssl.run import Run
 from nlp_ssl.targets import estimate_prior
 from nlp_ssl.warm import start_kind
@@ -93,14 +89,6 @@ def finished(output_dir: Path, wanted: Mapping[str, Any]) -> Outcome | None:
     return Outcome(scores, saved["steps"], saved["seconds"], saved["warnings"])
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal stopped the run after a complete step; `exit_code` is 128 + signal number."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by signal {number}")
-        self.exit_code = 128 + number
-
-
 def fit(
     method: Method,
     data: Data,
@@ -133,7 +121,7 @@ def fit(
     """
     with ExitStack() as stack:
         if output_dir is not None:
-            stack.enter_context(_exclusive(output_dir))
+            stack.enter_context(exclusive(output_dir))
         return _Loop(method, data, build, config, augment, start, output_dir, resume, trackers).run()
 
 
@@ -306,7 +294,7 @@ class _Loop:
             )
         )
         started, first = time.perf_counter(), state.step
-        with _signals(self.accelerator.num_processes) as caught, self._bar() as tick:
+        with signals(self.accelerator.num_processes) as caught, self._bar() as tick:
             while state.step < config.max_steps and not self._out_of_patience():
                 state.epoch = self.loader.epoch(state.step)
                 if state.step % self.loader.steps_per_epoch == 0:
@@ -529,24 +517,6 @@ def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
         old[name].copy_(new[name])
 
 
-def save_model(module: Module, folder: Path) -> None:
-    """Writes the model's files into a folder that may hold other things; each file appears whole or not at all."""
-    staging = folder / f".model-{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    module.save(staging)
-    for path in sorted(staging.iterdir()):
-        os.chmod(path, 0o666 & ~_umask())
-        os.replace(path, folder / path.name)
-    staging.rmdir()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _still(module: Module) -> Module:
     twin = copy.deepcopy(module)
     for parameter in twin.parameters():
@@ -586,44 +556,3 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-@contextmanager
-def _signals(processes: int) -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of stopping in the middle of a step. Ranks of a group are left alone."""
-    caught: list[int] = []
-    try:
-        if processes > 1:
-            raise ValueError
-
-        def note(number: int, frame: FrameType | None) -> None:
-            if caught:  # a second Ctrl-C means now
-                raise KeyboardInterrupt
-            caught.append(number)
-
-        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # signals can be set in the main thread only
-        yield caught
-        return
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock: two runs cannot share one."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(216, f"cannot write to {folder}: {error.strerror}; choose another --output-dir") from error
-    lock: AbstractContextManager[Any] = nullcontext()
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        lock = filelock.FileLock(folder / ".lock", timeout=0)
-    try:
-        with lock:
-            yield
-    except filelock.Timeout as error:
-        raise ConfigError(217, f"another run is using {folder}: choose another --output-dir") from error

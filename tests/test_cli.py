@@ -153,3 +153,10 @@ def test_early_stopping_keeps_the_best_weights(files, tmp_path, capsys):
 def test_unknown_tracker_is_refused(files, tmp_path, capsys):
     assert train(files, tmp_path / "out", "--trackers", "tensorbord") == 2
     assert "tensorboard" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("start", ["none", "supervised", "contrastive"])
+def test_every_warm_start_runs(files, tmp_path, capsys, start):
+    assert train(files, tmp_path / "out", "--method", "uda", "--warm-start", start, "--baseline") == 0
+    shown = capsys.readouterr().out
+    assert "supervised" in shown and ("start " in shown) == (start != "none")

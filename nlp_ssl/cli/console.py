@@ -12,8 +12,8 @@ from rich.table import Table as RichTable
 
 from nlp_ssl.errors import SSLError
 from nlp_ssl.experiment import Comparison, table
+from nlp_ssl.process import Interrupted
 from nlp_ssl.reduce import close
-from nlp_ssl.train import Interrupted
 
 log = logging.getLogger("nlp_ssl")
 

@@ -54,8 +54,9 @@ def main(argv):
         train, _, test = load_named(bench.data)
     if 0 < bench.test_rows < len(test):
         test = test.take(draw_rows(len(test), bench.test_rows, seed=0))
-    settings = {"bench": {k: str(v) for k, v in asdict(bench).items() if k not in ("out", "methods", "seeds")},
-                "config": asdict(replace(config, seed=0))}  # fmt: skip
+    told = {k: str(v) for k, v in asdict(bench).items() if k not in ("out", "methods", "seeds")}
+    told["data"] = Path(bench.data).name
+    settings = {"bench": told, "config": asdict(replace(config, seed=0))}
     results = json.loads(bench.out.read_text()) if bench.out and bench.out.exists() else {}
     if results and results["settings"] != settings:
         raise SystemExit(f"{bench.out} holds results of other settings: name another file")
