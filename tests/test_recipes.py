@@ -29,7 +29,7 @@ def run(*command, **extra):
 def test_uda_imdb_prints_the_table_and_saves_a_model_per_seed(tmp_path):
     done = run("recipes/uda_imdb.py", *SMALL, "--seeds", "0,1", "--output-dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "supervised" in done.stdout and "uda" in done.stdout and "interval" in done.stdout
+    assert "supervised" in done.stdout and "uda" in done.stdout and "best label-only model" in done.stdout
     assert (tmp_path / "out/seed-1/model.safetensors").exists()
     again = run("recipes/uda_imdb.py", *SMALL, "--seeds", "0,1", "--output-dir", tmp_path / "out", "--resume")
     assert again.returncode == 0 and again.stderr.count("already done") == 4
