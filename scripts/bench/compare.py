@@ -20,7 +20,7 @@ from typing import Annotated
 import torch
 import transformers
 
-from nlp_ssl import TrainConfig, build_data, fit, get_method, text_task
+from nlp_ssl import TfidfReplace, TrainConfig, build_data, fit, get_method, text_task
 from nlp_ssl.atomic import write_text
 from nlp_ssl.cli import console, options
 from nlp_ssl.cli.train import model_name
@@ -29,6 +29,7 @@ from nlp_ssl.data.splits import draw_rows
 from nlp_ssl.evaluate import predict, score
 from nlp_ssl.experiment import SharedStart
 from nlp_ssl.nets.text import Pooling
+from nlp_ssl.task import TFIDF
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Bench:
     model: str = "embedded"
     pooling: Pooling = "auto"
     labels_per_class: int = 10
+    replace_words: Annotated[float | None, "fixed share of words the strong view replaces; chosen if not given"] = None
     test_rows: Annotated[int, "test rows to score, drawn once; 0 takes all"] = 0
     methods: Annotated[str, "comma-separated names"] = "supervised,uda,fixmatch"
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -68,7 +70,10 @@ def main(argv):
         if not missing:
             continue
         data = build_data(train, None, None, test, labels_per_class=bench.labels_per_class, seed=seed, drop_leaks=True)
-        task = text_task(data, model_name(bench.model), pooling=bench.pooling, max_length=config.max_length)
+        strong = TFIDF if bench.replace_words is None else TfidfReplace(bench.replace_words)
+        task = text_task(
+            data, model_name(bench.model), pooling=bench.pooling, strong=strong, max_length=config.max_length
+        )
         seeded = replace(config, seed=seed)
         start = SharedStart(task, seeded)
         began = time.perf_counter()
