@@ -7,4 +7,5 @@ bash scripts/install.sh
 echo "quickstart: accelerate launch recipes/uda_imdb.py $*"
 if [ $# -eq 0 ]; then set -- --overwrite; fi
 exec .venv/bin/accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+    --num_cpu_threads_per_process "$(getconf _NPROCESSORS_ONLN)" \
     recipes/uda_imdb.py "$@"
