@@ -32,7 +32,13 @@ class Recipe:
 
 
 IMAGES = TrainConfig(
-    max_steps=400, batch_size=32, unlabeled_ratio=7, learning_rate=2e-3, head_learning_rate=2e-3, schedule="cosine"
+    max_steps=1000,
+    eval_ema_decay=0.99,
+    batch_size=32,
+    unlabeled_ratio=7,
+    learning_rate=2e-3,
+    head_learning_rate=2e-3,
+    schedule="cosine",
 )
 
 
