@@ -19,6 +19,7 @@ from nlp_ssl.evaluate import Scores, score_splits
 from nlp_ssl.method import Method
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
+from nlp_ssl.process import copy_model
 from nlp_ssl.task import Task
 from nlp_ssl.train import Outcome, finished, fit, identity
 from nlp_ssl.warm import start_kind, warm_up
@@ -60,15 +61,19 @@ class Comparison:
         """One line that says whether the unlabeled rows helped."""
         accuracies, best = self.accuracies(split), self.baseline(split)
         if best is None or self.method not in accuracies:
-            return "No verdict: give test rows and --baseline to learn whether the unlabeled rows helped."
+            return "No verdict: it needs test rows and --baseline beside a method that uses unlabeled rows."
         method, baseline = accuracies[self.method], accuracies[best]
         gain = 100 * (method - baseline)
         half = _half_width(gain)
         interval = f" (95 % interval {gain.mean() - half:+.1f} to {gain.mean() + half:+.1f})" if half else ""
         if gain.mean() < 0:
             return f"{self.method} is BELOW the best label-only model ({best}) by {-gain.mean():.1f} points{interval}."
+        if gain.mean() == 0:
+            return f"{self.method} equals the best label-only model ({best}){interval}."
         above = f"{self.method} is above the best label-only model ({best}) by {gain.mean():.1f} points"
-        sure = "" if half and gain.mean() - half > 0 else ", not beyond what seeds alone explain"
+        sure = "" if gain.mean() - half > 0 else ", not beyond what seeds alone explain"
+        if len(gain) == 1:
+            sure = "; one seed cannot tell a gain from luck: use --seeds 0,1,2"
         return f"{above}{interval}{sure}."
 
 
@@ -85,8 +90,9 @@ def compare(
 ) -> Comparison:
     """Runs the method (and the baseline) once per seed; baseline and method share the warm start of their seed.
 
-    With one seed the run lies in `output_dir` itself, with several in `output_dir/seed-S`; baselines lie in a folder
-    `baseline` beside it. With `resume`, completed runs are not repeated and the interrupted one goes on.
+    With one seed the run lies in `output_dir` itself, with several in `output_dir/seed-S` and the first seed's model in
+    `output_dir` too; baselines lie in a folder `baseline` beside each run. With `resume`, completed runs are not
+    repeated and the interrupted one goes on.
     """
     plan: list[Method] = [*([Supervised()] if baseline and method.name != "supervised" else []), method]
     sides: dict[str, list[Outcome]] = {kind.name: [] for kind in plan}
@@ -118,6 +124,8 @@ def compare(
             sides[kind.name].append(Outcome(done.scores, done.steps, done.seconds, done.warnings))
         if len(plan) > 1 and (scored := start.outcome(folder)) is not None:
             starts.append(scored)
+    if output_dir is not None and len(seeds) > 1:
+        copy_model(output_dir / f"seed-{seeds[0]}", output_dir)
     named = {**({"start": starts} if starts else {}), **sides}
     return Comparison(method.name, tuple(seeds), {name: tuple(side) for name, side in named.items()})
 

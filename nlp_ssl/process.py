@@ -14,6 +14,8 @@ import filelock
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.base import Module
 
+_RUN_FILES = (".lock", "metrics.jsonl", "result.json", "start.json")  # what is of the run, not of its model
+
 
 class Interrupted(KeyboardInterrupt):
     """A signal stopped the run after a complete step; `exit_code` is 128 + signal number."""
@@ -74,6 +76,16 @@ def save_model(module: Module, folder: Path) -> None:
         os.chmod(path, 0o666 & ~_umask())
         os.replace(path, folder / path.name)
     staging.rmdir()
+
+
+def copy_model(source: Path, folder: Path) -> None:
+    """Puts a finished run's model files into another folder, each whole or not at all; the first process does it."""
+    if int(os.environ.get("RANK", "0")):
+        return
+    for path in sorted(p for p in source.iterdir() if p.is_file() and p.name not in _RUN_FILES):
+        staged = folder / f".model-{os.getpid()}"
+        shutil.copyfile(path, staged)
+        os.replace(staged, folder / path.name)
 
 
 def _umask() -> int:

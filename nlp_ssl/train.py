@@ -29,6 +29,7 @@ from nlp_ssl.errors import ConfigError, RunError, nearest
 from nlp_ssl.evaluate import Scores, predict, score, score_splits
 from nlp_ssl.guard import Guard
 from nlp_ssl.method import Batch, Losses, Method
+from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module, Net
 from nlp_ssl.optim import make_optimizer, rate_factor, set_rates
 from nlp_ssl.precision import Autocast, autocast, resolve
@@ -61,8 +62,15 @@ class Result(Outcome):
     module: Module = field(kw_only=True)
 
 
+def applicable(method: Method, data: Data) -> Method:
+    """The method itself, or supervised training where it wants unlabeled rows and there are none."""
+    wants_pool = any(view.startswith("u") for view in method.views)
+    return Supervised() if wants_pool and not len(data.unlabeled) else method
+
+
 def identity(method: Method, data: Data, config: TrainConfig) -> dict[str, Any]:
     """What must be the same for a run to be resumed, or to count as already done."""
+    method = applicable(method, data)
     free = ("save_every", "keep", "log_every", "workers")  # settings that change no result
     return {
         "method": method.name,
@@ -84,7 +92,10 @@ def finished(output_dir: Path, wanted: Mapping[str, Any]) -> Outcome | None:
     saved = json.loads(path.read_text())
     changed = _differences(saved["identity"], wanted)
     if changed:
-        raise ConfigError(214, f"{output_dir} holds a run with other settings ({'; '.join(changed)}): choose another")
+        raise ConfigError(
+            214,
+            f"{output_dir} holds a run with other settings ({'; '.join(changed)}): repeat its flags or use --overwrite",
+        )
     scores = {split: Scores(**values) for split, values in saved["scores"].items()}
     return Outcome(scores, saved["steps"], saved["seconds"], saved["warnings"])
 
@@ -119,6 +130,9 @@ def fit(
         RunError: the loss stopped being finite.
         Interrupted: SIGINT or SIGTERM arrived; the state was saved first.
     """
+    if applicable(method, data) is not method:
+        log.warning("no unlabeled rows: %s becomes supervised training", method.name)
+        method = applicable(method, data)
     with ExitStack() as stack:
         if output_dir is not None:
             stack.enter_context(exclusive(output_dir))

@@ -108,6 +108,10 @@ def test_seeds_get_a_folder_each_and_the_table_a_column_each(files, tmp_path, ca
     shown = capsys.readouterr().out
     assert "seed 0" in shown and "seed 1" in shown and "interval" in shown
     assert (tmp_path / "out/seed-1/baseline/model.safetensors").exists()
+    first, root = (load_file(tmp_path / place / "model.safetensors") for place in ("out/seed-0", "out"))
+    assert all(bool((root[k] == first[k]).all()) for k in first), "out itself opens: it holds the first seed's model"
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").config.id2label[1] == "pos"
+    assert not (tmp_path / "out/result.json").exists()
 
 
 def test_methods_lists_the_registry(capsys):
@@ -160,3 +164,26 @@ def test_every_warm_start_runs(files, tmp_path, capsys, start):
     assert train(files, tmp_path / "out", "--method", "uda", "--warm-start", start, "--baseline") == 0
     shown = capsys.readouterr().out
     assert "supervised" in shown and ("start " in shown) == (start != "none")
+
+
+def small(files, out, *more):
+    return run(["train", "--model", str(files / "model"), "--max-steps", "2", "--batch-size", "4", "--max-length", "24",
+                "--warm-steps", "2", "--mixed-precision", "no", "--cache-dir", str(files / "cache"),
+                "--output-dir", str(out), *more])  # fmt: skip
+
+
+def test_own_column_names_beside_a_plain_text_pool(files, tmp_path):
+    own = tmp_path / "own.csv"
+    own.write_text((files / "l.csv").read_text().replace("text,label", "complaint,kind", 1))
+    names = ["--text-column", "complaint", "--label-column", "kind"]
+    assert small(files, tmp_path / "out", "--labeled", str(own), "--unlabeled", str(files / "u.txt"), *names) == 0
+
+
+@pytest.mark.parametrize("method", list_methods())
+def test_without_a_pool_every_method_is_supervised_training(files, tmp_path, method):
+    """Row 38: no unlabeled text falls back to the labels alone, with a warning."""
+    weights = []
+    for name, wanted in (("a", method), ("b", "supervised")):
+        assert small(files, tmp_path / name, "--method", wanted, "--labeled", str(files / "l.csv")) == 0
+        weights.append(load_file(tmp_path / name / "model.safetensors"))
+    assert all(bool((weights[0][k] == weights[1][k]).all()) for k in weights[1])

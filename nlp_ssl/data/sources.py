@@ -97,6 +97,7 @@ class _Part:
     columns: Sequence[str]
     rows: Callable[[Sequence[str]], Iterator[Row]]
     split: str | None = None
+    named: bool = True  # lines of plain text have no column name that one could ask for
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ class _Builder:
         repeated = [name for name, times in Counter(part.columns).items() if times > 1]
         if repeated:
             raise DataError(109, f"{part.place}: column {repeated[0]!r} occurs more than once: rename one of them")
-        texts = _matching(part, text_column, TEXT_COLUMNS)
+        texts = _matching(part, text_column if part.named else None, TEXT_COLUMNS)
         if not texts:
             raise DataError(
                 108, f"{part.place}: no text column among {_list(part.columns)}: name it with --text-column"
@@ -505,7 +506,7 @@ def _file_part(path: Path, reading: _Reading) -> _Part:
     if suffix == ".parquet":
         return _parquet_part(path)
     if suffix == ".txt":
-        return _Part(str(path), ["text"], lambda names: _text_rows(path, reading))
+        return _Part(str(path), ["text"], lambda names: _text_rows(path, reading), named=False)
     if suffix in (".json", ".jsonl"):
         return _json_part(path, reading)
     return _csv_part(path, "," if suffix == ".csv" else "\t", reading)
