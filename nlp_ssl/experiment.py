@@ -1,5 +1,6 @@
 """Method against label-only baseline over seeds: did the unlabeled text help?"""
 
+import contextlib
 import copy
 import json
 import logging
@@ -15,11 +16,12 @@ from torch import Tensor
 
 from nlp_ssl import atomic
 from nlp_ssl.config import TrainConfig
+from nlp_ssl.errors import ConfigError
 from nlp_ssl.evaluate import Scores, score_splits
 from nlp_ssl.method import Method
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
-from nlp_ssl.process import copy_model
+from nlp_ssl.process import clear_run, copy_model
 from nlp_ssl.task import Task
 from nlp_ssl.train import Outcome, finished, fit, identity
 from nlp_ssl.warm import start_kind, warm_up
@@ -86,21 +88,29 @@ def compare(
     baseline: bool,
     output_dir: Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     trackers: tuple[str, ...] = (),
 ) -> Comparison:
     """Runs the method (and the baseline) once per seed; baseline and method share the warm start of their seed.
 
     With one seed the run lies in `output_dir` itself, with several in `output_dir/seed-S` and the first seed's model in
     `output_dir` too; baselines lie in a folder `baseline` beside each run. With `resume`, completed runs are not
-    repeated and the interrupted one goes on.
+    repeated and the interrupted one goes on; with `overwrite`, an earlier run is removed once all input has been read.
+
+    Raises:
+        ConfigError: a seed is given twice or negative, or as `fit`.
     """
     plan: list[Method] = [*([Supervised()] if baseline and method.name != "supervised" else []), method]
     sides: dict[str, list[Outcome]] = {kind.name: [] for kind in plan}
     starts: list[Outcome] = []
+    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ConfigError(209, f"seeds must differ and not be negative: {','.join(map(str, seeds))}")
     for seed in seeds:
         task, settings = task_of(seed), replace(config, seed=seed)
+        if overwrite and output_dir is not None and seed == seeds[0]:
+            clear_run(output_dir)
         folder = None if output_dir is None else output_dir if len(seeds) == 1 else output_dir / f"seed-{seed}"
-        start = SharedStart(task, settings)
+        start = SharedStart(task, settings, folder)
         for kind in plan:
             place = folder if kind is method or folder is None else folder / "baseline"
             data = task.data if kind is method else task.data.without_pool()
@@ -122,7 +132,7 @@ def compare(
             else:
                 log.info("seed %d: %s is already done", seed, kind.name)
             sides[kind.name].append(Outcome(done.scores, done.steps, done.seconds, done.warnings))
-        if len(plan) > 1 and (scored := start.outcome(folder)) is not None:
+        if len(plan) > 1 and (scored := start.outcome()) is not None:
             starts.append(scored)
     if output_dir is not None and len(seeds) > 1:
         copy_model(output_dir / f"seed-{seeds[0]}", output_dir)
@@ -133,8 +143,9 @@ def compare(
 class SharedStart:
     """Runs the warm start for the first module it is given and copies the outcome into the others."""
 
-    def __init__(self, task: Task, config: TrainConfig) -> None:
+    def __init__(self, task: Task, config: TrainConfig, folder: Path | None = None) -> None:
         self.task, self.config = task, config
+        self.note = None if folder is None else folder / "start.json"
         self.weights: dict[str, Tensor] = {}
         self.found: Outcome | None = None
 
@@ -146,17 +157,17 @@ class SharedStart:
             if start_kind(module, self.config) != "none":
                 seconds = time.perf_counter() - began
                 self.found = Outcome(score_splits(module, self.task.data, self.config.max_length), 0, seconds, [])
+                if self.note is not None:  # at once: the run may be killed, and only this one knows
+                    atomic.write_text(self.note, json.dumps(asdict(self.found)))
         module.load_state_dict(self.weights)
 
-    def outcome(self, folder: Path | None) -> Outcome | None:
-        """What the start scored; kept in the folder, so that a resumed comparison still knows."""
-        path = None if folder is None else folder / "start.json"
-        if self.found is not None and path is not None:
-            atomic.write_text(path, json.dumps(asdict(self.found)))
-        if self.found is None and path is not None and path.exists():
-            saved = json.loads(path.read_text())
-            saved["scores"] = {split: Scores(**values) for split, values in saved["scores"].items()}
-            return Outcome(**saved)
+    def outcome(self) -> Outcome | None:
+        """What the start scored, in this process or in the one that was interrupted."""
+        if self.found is None and self.note is not None:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no note, or a damaged one: no row
+                saved = json.loads(self.note.read_text())
+                saved["scores"] = {split: Scores(**values) for split, values in saved["scores"].items()}
+                self.found = Outcome(**saved)
         return self.found
 
 

@@ -10,11 +10,19 @@ from types import FrameType
 from typing import Any
 
 import filelock
+from safetensors import SafetensorError
 
-from nlp_ssl.errors import ConfigError
+from nlp_ssl import atomic
+from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.nets.base import Module
 
 _RUN_FILES = (".lock", "metrics.jsonl", "result.json", "start.json")  # what is of the run, not of its model
+_RUN_FOLDERS = ("checkpoints", "baseline", "seed-*")
+_MODEL_FILES = (
+    "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.*", "merges.txt", "*.model", "image_net.json",
+)  # fmt: skip
+_MARK = "config.json"  # moved last: a folder without it holds no whole model
 
 
 class Interrupted(KeyboardInterrupt):
@@ -52,40 +60,94 @@ def signals(processes: int) -> Iterator[list[int]]:
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Holds the folder's lock: two runs cannot share one."""
+    lock: AbstractContextManager[Any] = nullcontext()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(216, f"cannot write to {folder}: {error.strerror}; choose another --output-dir") from error
-    lock: AbstractContextManager[Any] = nullcontext()
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        lock = filelock.FileLock(folder / ".lock", timeout=0)
-    try:
-        with lock:
-            yield
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            lock = filelock.FileLock(folder / ".lock", timeout=0)
+            lock.acquire()
     except filelock.Timeout as error:
         raise ConfigError(217, f"another run is using {folder}: choose another --output-dir") from error
+    except OSError as error:
+        raise ConfigError(216, f"cannot write to {folder}: {error.strerror}; choose another --output-dir") from error
+    try:
+        yield
+    finally:
+        if isinstance(lock, filelock.BaseFileLock):
+            lock.release()
+
+
+def check_output(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Refuses a folder that holds something, unless an earlier run in it is to be resumed or replaced.
+
+    Raises:
+        ConfigError: the folder is not empty, not a folder or cannot be looked into.
+    """
+    if resume and overwrite:
+        raise ConfigError(208, "--resume goes on with a run, --overwrite replaces it: give one of the two")
+    try:
+        held = [path for path in folder.iterdir() if path.name != ".lock"] if folder.exists() else []
+    except NotADirectoryError as error:
+        raise ConfigError(218, f"{folder} is not a folder: choose another --output-dir") from error
+    except OSError as error:
+        raise ConfigError(216, f"cannot use {folder}: {error.strerror}; choose another --output-dir") from error
+    if held and not (resume or overwrite):
+        raise ConfigError(219, f"{folder} is not empty: use --resume, --overwrite or another --output-dir")
+
+
+def clear_run(folder: Path) -> None:
+    """Removes an earlier run from a folder, and nothing else in it.
+
+    Raises:
+        ConfigError: a run in the folder is still going on, or its files cannot be removed.
+    """
+    if not folder.is_dir() or int(os.environ.get("RANK", "0")):
+        return
+    for lock in sorted(folder.glob("**/.lock")):
+        with exclusive(lock.parent):
+            pass
+    patterns = (*(name for name in _RUN_FILES if name != ".lock"), *_MODEL_FILES, ".model-*")
+    try:
+        for path in (found for pattern in patterns for found in folder.glob(pattern)):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        for path in (found for pattern in _RUN_FOLDERS for found in folder.glob(pattern)):
+            shutil.rmtree(path)
+    except OSError as error:
+        raise ConfigError(216, f"cannot empty {folder}: {error.strerror}; choose another --output-dir") from error
 
 
 def save_model(module: Module, folder: Path) -> None:
     """Writes the model's files into a folder that may hold other things; each file appears whole or not at all."""
+    for left in folder.glob(".model-*"):  # of a run that was killed here
+        shutil.rmtree(left, ignore_errors=True)
     staging = folder / f".model-{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    module.save(staging)
-    for path in sorted(staging.iterdir()):
-        os.chmod(path, 0o666 & ~_umask())
-        os.replace(path, folder / path.name)
-    staging.rmdir()
+    with atomic.writing(folder):
+        staging.mkdir(parents=True)
+        try:
+            module.save(staging)
+        except SafetensorError as error:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise RunError(316, f"cannot write the model to {folder} ({error}): free space, then --resume") from error
+        (folder / _MARK).unlink(missing_ok=True)
+        for path in sorted(staging.iterdir(), key=_mark_last):
+            os.chmod(path, 0o666 & ~_umask())
+            os.replace(path, folder / path.name)
+        staging.rmdir()
 
 
 def copy_model(source: Path, folder: Path) -> None:
     """Puts a finished run's model files into another folder, each whole or not at all; the first process does it."""
     if int(os.environ.get("RANK", "0")):
         return
-    for path in sorted(p for p in source.iterdir() if p.is_file() and p.name not in _RUN_FILES):
-        staged = folder / f".model-{os.getpid()}"
-        shutil.copyfile(path, staged)
-        os.replace(staged, folder / path.name)
+    with atomic.writing(folder):
+        for path in sorted({p for pattern in _MODEL_FILES for p in source.glob(pattern)}, key=_mark_last):
+            staged = folder / f".model-{os.getpid()}"
+            shutil.copyfile(path, staged)
+            os.replace(staged, folder / path.name)
+
+
+def _mark_last(path: Path) -> tuple[bool, str]:
+    return path.name == _MARK, path.name
 
 
 def _umask() -> int:

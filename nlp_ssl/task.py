@@ -75,6 +75,7 @@ def text_task(
         test=text.test,
         notes=text.notes if note is None else (*text.notes, note),
         content_hash=text.content_hash,
+        origin=(("model", model), ("pooling", pooling), ("strong", repr(strong))),
     )
     return Task(data, build, {"weak": Identity(), "strong": strong})
 
@@ -104,5 +105,6 @@ def image_task(images: ImageData, backbone: str) -> Task:
         test=images.test,
         notes=images.notes,
         content_hash=images.content_hash,
+        origin=(("model", backbone),),
     )
     return Task(data, build, {"weak": weak, "strong": Strong(flip_shift=weak)})

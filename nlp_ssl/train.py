@@ -77,6 +77,7 @@ def identity(method: Method, data: Data, config: TrainConfig) -> dict[str, Any]:
         "options": asdict(method),
         "config": {k: v for k, v in asdict(config).items() if k not in free},
         "data": data.content_hash,
+        "task": dict(data.origin),
     }
 
 
@@ -89,15 +90,19 @@ def finished(output_dir: Path, wanted: Mapping[str, Any]) -> Outcome | None:
     path = output_dir / _RESULT
     if not path.exists():
         return None
-    saved = json.loads(path.read_text())
-    changed = _differences(saved["identity"], wanted)
+    try:
+        saved = json.loads(path.read_text())
+        scores = {split: Scores(**values) for split, values in saved["scores"].items()}
+        outcome = Outcome(scores, saved["steps"], saved["seconds"], saved["warnings"])
+        changed = _differences(saved["identity"], wanted)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(303, f"{path} is damaged: delete it and resume again") from error
     if changed:
         raise ConfigError(
             214,
             f"{output_dir} holds a run with other settings ({'; '.join(changed)}): repeat its flags or use --overwrite",
         )
-    scores = {split: Scores(**values) for split, values in saved["scores"].items()}
-    return Outcome(scores, saved["steps"], saved["seconds"], saved["warnings"])
+    return outcome
 
 
 def fit(
@@ -130,6 +135,8 @@ def fit(
         RunError: the loss stopped being finite.
         Interrupted: SIGINT or SIGTERM arrived; the state was saved first.
     """
+    if config.eval_every and not len(data.dev):
+        raise ConfigError(227, "eval_every and patience need dev rows: give --dev, or leave them out")
     if applicable(method, data) is not method:
         log.warning("no unlabeled rows: %s becomes supervised training", method.name)
         method = applicable(method, data)
@@ -473,11 +480,11 @@ class _Loop:
             return
         path = self.output_dir / "metrics.jsonl"
         kept = []
-        for line in path.read_text().splitlines() if path.exists() else []:
+        for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
             try:
                 if json.loads(line)["step"] <= step and step > 0:
                     kept.append(line + "\n")
-            except ValueError:  # the last line of a killed run may be cut
+            except (ValueError, KeyError, TypeError):  # the last line of a killed run may be cut
                 continue
         atomic.write_text(path, "".join(kept))
 

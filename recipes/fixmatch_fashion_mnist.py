@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from nlp_ssl import FixMatch, Task, TrainConfig, compare, image_task
 from nlp_ssl.cli import console, options
-from nlp_ssl.cli.train import prepare_output
 from nlp_ssl.data.images import load_images
+from nlp_ssl.process import check_output
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Recipe:
     seeds: Annotated[tuple[int, ...], "one run each"] = (0, 1, 2)
     output_dir: Path = Path("runs/fixmatch_fashion_mnist")
     resume: Annotated[bool, "go on where an earlier run stopped"] = False
-    overwrite: Annotated[bool, "empty the output folder first"] = False
+    overwrite: Annotated[bool, "replace an earlier run"] = False
 
 
 IMAGES = TrainConfig(
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
         argv, Recipe(), IMAGES, FixMatch(), name="fixmatch_fashion_mnist.py", doc=__doc__
     )
     console.check_processes()
-    prepare_output(recipe.output_dir, recipe.resume, recipe.overwrite)
+    check_output(recipe.output_dir, recipe.resume, recipe.overwrite)
 
     def task_of(seed: int) -> Task:
         images = load_images(recipe.data, recipe.labels_per_class, seed, pool_size=recipe.pool_size)
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
 
     comparison = compare(
         fixmatch, task_of, config, recipe.seeds,
-        baseline=recipe.baseline, output_dir=recipe.output_dir, resume=recipe.resume,
+        baseline=recipe.baseline, output_dir=recipe.output_dir, resume=recipe.resume, overwrite=recipe.overwrite,
     )  # fmt: skip
     console.show(comparison)
 

@@ -12,9 +12,10 @@ from typing import Annotated
 
 from nlp_ssl import UDA, Task, TrainConfig, build_data, compare, text_task
 from nlp_ssl.cli import console, options
-from nlp_ssl.cli.train import model_name, prepare_output
+from nlp_ssl.cli.train import model_name
 from nlp_ssl.data.embedded import load_embedded, load_named
 from nlp_ssl.data.splits import draw_rows
+from nlp_ssl.process import check_output
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Recipe:
     seeds: Annotated[tuple[int, ...], "one run each"] = (0, 1, 2)
     output_dir: Path = Path("runs/uda_imdb")
     resume: Annotated[bool, "go on where an earlier run stopped"] = False
-    overwrite: Annotated[bool, "empty the output folder first"] = False
+    overwrite: Annotated[bool, "replace an earlier run"] = False
 
 
 EMBEDDED = Recipe(), TrainConfig(max_steps=100), UDA()
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> None:
     defaults = PAPER if "hub" in argv or "--data=hub" in argv else EMBEDDED
     recipe, config, uda = options.parse(argv, *defaults, name="uda_imdb.py", doc=__doc__)
     console.check_processes()
-    prepare_output(recipe.output_dir, recipe.resume, recipe.overwrite)
+    check_output(recipe.output_dir, recipe.resume, recipe.overwrite)
     if recipe.data == "embedded":
         (train, test), dev = load_embedded("reviews"), None
     else:
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> None:
 
     comparison = compare(
         uda, task_of, config, recipe.seeds,
-        baseline=recipe.baseline, output_dir=recipe.output_dir, resume=recipe.resume,
+        baseline=recipe.baseline, output_dir=recipe.output_dir, resume=recipe.resume, overwrite=recipe.overwrite,
     )  # fmt: skip
     console.show(comparison)
 

@@ -9,8 +9,10 @@ from safetensors.torch import load_file
 from tiny import tiny_bert, tiny_texts
 from transformers import AutoModelForSequenceClassification, pipeline
 
+from nlp_ssl import experiment
 from nlp_ssl.cli import run
 from nlp_ssl.cli.methods import rows
+from nlp_ssl.process import exclusive
 from nlp_ssl.registry import list_methods
 
 
@@ -77,23 +79,97 @@ def test_method_flags_reach_the_method(files, tmp_path):
         (["--label-column", "klass"], 3, "klass"),
         (["--patience", "2"], 2, "eval_every"),
         (["--seeds", "a,b"], 2, "whole numbers"),
+        (["--seeds", "0,0"], 2, "seeds must differ"),
+        (["--seeds=-1"], 2, "seeds must differ and not be negative"),
+        (["--eval-every", "1"], 2, "--dev"),
+        (["--resume", "--overwrite"], 2, "one of the two"),
     ],
 )
 def test_errors_are_one_line_with_the_documented_exit_code(files, tmp_path, capsys, more, code, message):
     assert train(files, tmp_path / "out", *more) == code
     captured = capsys.readouterr()
     assert message in captured.err and "Traceback" not in captured.err
+    if ": No such option" not in captured.err and "Usage" not in captured.err:  # the usage errors of click have a hint
+        assert len([line for line in captured.err.splitlines() if line.startswith("SSL")]) == 1
+        assert captured.err.splitlines()[-1].startswith("SSL"), "the error is one line, the last one"
     assert not (tmp_path / "out/result.json").exists()
 
 
-def test_a_folder_in_use_is_refused_unless_overwritten(files, tmp_path, capsys):
+def test_a_folder_in_use_is_refused_and_overwrite_removes_the_run_alone(files, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
     (out / "precious.txt").write_text("x")
     assert train(files, out) == 2
     assert "is not empty" in capsys.readouterr().err and (out / "precious.txt").exists()
+    assert train(files, out, "--overwrite", "--save-every", "2") == 0
+    assert (out / "precious.txt").exists() and (out / "checkpoints").exists()
     assert train(files, out, "--overwrite") == 0
-    assert not (out / "precious.txt").exists()
+    assert (out / "precious.txt").exists() and not (out / "checkpoints").exists()
+
+
+def test_overwrite_removes_nothing_before_all_input_is_read(files, tmp_path):
+    out = tmp_path / "out"
+    assert train(files, out) == 0
+    assert train(files, out, "--overwrite", "--labeled", "nowhere.csv") == 3
+    assert train(files, out, "--overwrite", "--model", "no/such-model") == 2
+    assert (out / "result.json").exists() and (out / "model.safetensors").exists()
+
+
+def test_overwrite_leaves_a_run_that_is_going_on(files, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train(files, out, "--baseline") == 0
+    with exclusive(out / "baseline"):
+        assert train(files, out, "--overwrite") == 2
+    assert "another run is using" in capsys.readouterr().err and (out / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "more", [["--model", "other"], ["--pooling", "stock"], ["--replace-words", "0.9"]], ids=lambda m: m[0]
+)
+@pytest.mark.parametrize("kind", ["finished", "interrupted"])
+def test_resume_refuses_another_model_pooling_or_view(files, tmp_path, capsys, more, kind):
+    out = tmp_path / "out"
+    common = ["--save-every", "2", "--replace-words", "0.1"]
+    assert train(files, out, *common) == 0
+    if kind == "interrupted":
+        (out / "result.json").unlink()
+    if more[1] == "other":
+        more = ["--model", str(tiny_bert(tmp_path / "other"))]
+    assert train(files, out, *common, *more, "--resume") == 2
+    assert "SSL214" in capsys.readouterr().err
+
+
+def test_a_comparison_that_was_interrupted_keeps_the_row_of_its_start(files, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    honest = experiment.fit
+
+    def killed(method, *given, **more):
+        if method.name == "uda":
+            raise KeyboardInterrupt
+        return honest(method, *given, **more)
+
+    monkeypatch.setattr(experiment, "fit", killed)
+    assert train(files, out, "--baseline", "--save-every", "2") == 130
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert train(files, out, "--baseline", "--save-every", "2", "--resume") == 0
+    resumed = capsys.readouterr().out
+    assert train(files, tmp_path / "whole", "--baseline") == 0
+    assert resumed == capsys.readouterr().out and "start " in resumed
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", "\x00"])
+def test_a_damaged_result_is_one_line(files, tmp_path, capsys, text):
+    out = tmp_path / "out"
+    assert train(files, out) == 0
+    (out / "result.json").write_text(text)
+    assert train(files, out, "--resume") == 1
+    assert "result.json is damaged" in capsys.readouterr().err
+
+
+def test_a_refused_start_does_not_block_the_next(files, tmp_path):
+    assert train(files, tmp_path / "out", "--accumulate", "3") == 2
+    assert train(files, tmp_path / "out") == 0
 
 
 def test_leaked_test_texts_stop_the_run(files, tmp_path, capsys):

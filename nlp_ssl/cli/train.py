@@ -1,7 +1,6 @@
 """`nlp-ssl train`: any method on files."""
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from nlp_ssl.data.sources import Table, read_table
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.experiment import compare
 from nlp_ssl.nets.text import Pooling
+from nlp_ssl.process import check_output
 from nlp_ssl.registry import get_method
 from nlp_ssl.task import TFIDF, Task, text_task
 
@@ -51,7 +51,7 @@ class Files:
     trackers: Annotated[str | None, "Accelerate trackers, e.g. tensorboard or tensorboard,wandb"] = None
     output_dir: Annotated[Path | None, "where the model, metrics and checkpoints go"] = None
     resume: Annotated[bool, "go on where an earlier run in output-dir stopped"] = False
-    overwrite: Annotated[bool, "empty output-dir first"] = False
+    overwrite: Annotated[bool, "replace an earlier run in output-dir; other files there are kept"] = False
     cache_dir: Annotated[Path | None, "where tokenized texts are kept"] = None
 
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
     files, config, method = parse(argv, Files(), TrainConfig(), cls(), name="nlp-ssl train", doc=doc)
     if files.labeled is None or files.output_dir is None:
         raise ConfigError(206, "train needs --labeled FILE and --output-dir DIR")
-    prepare_output(files.output_dir, files.resume, files.overwrite)
+    check_output(files.output_dir, files.resume, files.overwrite)
     tables = _tables(files)
     comparison = compare(
         method,
@@ -72,27 +72,11 @@ def main(argv: Sequence[str]) -> None:
         baseline=files.baseline,
         output_dir=files.output_dir,
         resume=files.resume,
+        overwrite=files.overwrite,
         trackers=tuple(files.trackers.split(",")) if files.trackers else (),
     )
     show(comparison)
     log.info("the model lies in %s", files.output_dir)
-
-
-def prepare_output(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Refuses a folder that holds something, unless it is to be resumed or emptied.
-
-    Raises:
-        ConfigError: the folder is not empty.
-    """
-    if resume or not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ConfigError(218, f"{folder} is not a folder: choose another --output-dir")
-    if overwrite:
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    elif any(folder.iterdir()):
-        raise ConfigError(219, f"{folder} is not empty: use --resume, --overwrite or another --output-dir")
 
 
 def _chosen_method(argv: Sequence[str]) -> str:

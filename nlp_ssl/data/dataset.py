@@ -48,6 +48,7 @@ class Data:
     targets: np.ndarray | None = None
     weights: np.ndarray | None = None
     prior: tuple[float, ...] | None = None
+    origin: tuple[tuple[str, str], ...] = ()  # model, pooling and views: what a resumed run must share beside the rows
 
     @property
     def spec(self) -> DataSpec:
