@@ -52,6 +52,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "unlabeled_ratio", "accumulate", "log_every", "keep"):
             check(self.__dict__[name], name, 1, 1e12)
+        check(self.batch_size, "batch_size", 1, 1e6)
+        check(self.batch_size * self.unlabeled_ratio, "batch_size x unlabeled_ratio", 1, 1e7)
         for name in ("warm_steps", "eval_every", "patience", "save_every", "workers", "seed"):
             check(self.__dict__[name], name, 0, 2**31)
         check(self.max_length, "max_length", 3, 1e6)

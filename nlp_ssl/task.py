@@ -16,6 +16,7 @@ from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.images import ImageData
 from nlp_ssl.data.schema import TextData, check_lengths
 from nlp_ssl.data.tokens import TokenStore
+from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.image import build_image_net
 from nlp_ssl.nets.text import Pooling, TextNet, load_text_net
@@ -53,10 +54,15 @@ def text_task(
     """
 
     def build(number: int) -> Module:
-        return load_text_net(model, text.classes, pooling=pooling)
+        net = load_text_net(model, text.classes, pooling=pooling)
+        net.tokenizer.model_max_length = max_length  # saved with the model: it is used on texts cut alike
+        return net
 
     first = build(0)
     assert isinstance(first, TextNet)
+    longest = first.longest()
+    if longest is not None and max_length > longest:
+        raise ConfigError(229, f"max_length is {max_length}, the model has positions for {longest} tokens: lower it")
     store = TokenStore.build(
         text.texts,
         first.tokenizer,

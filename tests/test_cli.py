@@ -1,17 +1,19 @@
 """The console command: every verb on files, exit codes, one-line errors."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import tiny_bert, tiny_texts
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from nlp_ssl import experiment
+from nlp_ssl import experiment, process
 from nlp_ssl.cli import run
 from nlp_ssl.cli.methods import rows
+from nlp_ssl.nets.text import load_text_net
 from nlp_ssl.process import exclusive
 from nlp_ssl.registry import list_methods
 
@@ -217,19 +219,6 @@ def test_closed_pipe_is_quiet(files, tmp_path):
     assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr and "Broken" not in done.stderr
 
 
-def test_early_stopping_keeps_the_best_weights(files, tmp_path, capsys):
-    dev = tmp_path / "dev.csv"
-    texts, labels = tiny_texts(160, seed=5)
-    dev.write_text("text,label\n" + "".join(f"{t},{y}\n" for t, y in zip(texts[120:], labels[120:], strict=True)))
-    out = tmp_path / "out"
-    more = ["--dev", str(dev), "--eval-every", "1", "--patience", "2", "--max-steps", "40", "--learning-rate", "0"]
-    assert train(files, out, *more, "--head-learning-rate", "0") == 0
-    accuracies = [json.loads(line)["dev_accuracy"] for line in (out / "metrics.jsonl").read_text().splitlines()
-                  if "dev_accuracy" in line]  # fmt: skip
-    assert len(accuracies) == 3, "nothing learns: the first evaluation stays the best, two more end the run"
-    assert json.loads((out / "result.json").read_text())["scores"]["dev"]["accuracy"] == max(accuracies)
-
-
 def test_unknown_tracker_is_refused(files, tmp_path, capsys):
     assert train(files, tmp_path / "out", "--trackers", "tensorbord") == 2
     assert "tensorboard" in capsys.readouterr().err
@@ -263,3 +252,63 @@ def test_without_a_pool_every_method_is_supervised_training(files, tmp_path, met
         assert small(files, tmp_path / name, "--method", wanted, "--labeled", str(files / "l.csv")) == 0
         weights.append(load_file(tmp_path / name / "model.safetensors"))
     assert all(bool((weights[0][k] == weights[1][k]).all()) for k in weights[1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "message"),
+    [
+        (lambda d: (d / "tokenizer.json").unlink(), 3, "tokenizer.json is missing"),
+        (lambda d: (d / "model.safetensors").unlink(), 3, "model.safetensors is missing"),
+        (lambda d: (d / "model.safetensors").write_bytes(b"x" * 99), 2, "SSL220"),
+        (lambda d: save_file({}, d / "model.safetensors", metadata={"format": "pt"}), 2, "do not fit together"),
+        (lambda d: save_file({k: v * float("nan") for k, v in load_file(d / "model.safetensors").items()},
+                             d / "model.safetensors", metadata={"format": "pt"}), 1, "not numbers"),
+    ],
+)  # fmt: skip
+def test_predict_refuses_a_damaged_model(files, tmp_path, capsys, damage, code, message):
+    out = tmp_path / "out"
+    assert train(files, out) == 0
+    damage(out)
+    assert run(["predict", str(out), str(files / "u.txt")]) == code
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err and "\t" not in captured.out
+
+
+def test_texts_beyond_the_positions_of_the_model(files, tmp_path, capsys):
+    """The tiny BERT has 64 positions."""
+    assert train(files, tmp_path / "no", "--max-length", "65") == 2
+    assert "positions for 64 tokens" in capsys.readouterr().err
+    out = tmp_path / "out"
+    assert train(files, out) == 0
+    (tmp_path / "long.txt").write_text("good " * 500 + "\n")
+    assert run(["predict", str(out), str(tmp_path / "long.txt")]) == 0, "cut as in training"
+    assert run(["predict", str(out), str(tmp_path / "long.txt"), "--max-length", "65"]) == 2
+    assert run(["predict", str(out), str(tmp_path / "long.txt"), "--max-length", "-5"]) == 2
+
+
+def test_a_model_that_is_half_written_is_not_taken_for_whole(files, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert train(files, out) == 0
+    moved = []
+
+    def killed(source, target):
+        moved.append(target.name)
+        if len(moved) > 2:
+            raise KeyboardInterrupt
+        honest(source, target)
+
+    honest = os.replace
+    monkeypatch.setattr(process.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        process.save_model(load_text_net(str(out)), out)
+    monkeypatch.undo()
+    assert run(["predict", str(out), str(files / "u.txt")]) == 3
+    process.save_model(load_text_net(str(files / "model")), out)
+    assert not list(out.glob(".model-*")) and run(["predict", str(out), str(files / "u.txt")]) == 0
+
+
+def test_closed_or_full_output_is_no_traceback(tmp_path):
+    for command in ("methods | true", "--help | true", "methods > /dev/full"):
+        script = f"{sys.executable} -m nlp_ssl.cli {command}"
+        done = subprocess.run(script, shell=True, capture_output=True, text=True)
+        assert "Traceback" not in done.stderr, command

@@ -38,20 +38,14 @@ def test_uda_imdb_prints_the_table_and_saves_a_model_per_seed(tmp_path):
 
 @EMBEDDED
 @pytest.mark.ddp
-def test_uda_imdb_on_two_processes_equals_one(tmp_path):
-    """Dropout differs by part, so the two runs agree in what is written down, not in the weights."""
-    common = [*SMALL, "--seeds", "0", "--no-baseline"]
-    two = run("-m", "torch.distributed.run", "--nproc_per_node", "2", "recipes/uda_imdb.py", *common,
-              "--output-dir", tmp_path / "two")  # fmt: skip
+def test_uda_imdb_runs_on_two_processes(tmp_path):
+    """That two processes do the arithmetic of one is shown in test_ddp.py, without dropout; here they get through."""
+    two = run("-m", "torch.distributed.run", "--nproc_per_node", "2", "recipes/uda_imdb.py", *SMALL, "--seeds", "0",
+              "--no-baseline", "--output-dir", tmp_path / "two")  # fmt: skip
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("uda") == 1, "the table is printed once"
-    one = run("recipes/uda_imdb.py", *common, "--output-dir", tmp_path / "one")
-    assert one.returncode == 0, one.stderr
-    first, second = (
-        json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("one", "two")
-    )
-    assert first["step"] == second["step"] == 2
-    assert abs(first["sup"] - second["sup"]) < 0.2
+    assert json.loads((tmp_path / "two/metrics.jsonl").read_text().splitlines()[-1])["step"] == 2
+    assert (tmp_path / "two/model.safetensors").exists()
 
 
 @EMBEDDED

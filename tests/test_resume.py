@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 from tiny import tiny_bert, tiny_task, tiny_texts
 
-from nlp_ssl import FixMatch, MeanTeacher, TrainConfig, fit
+from nlp_ssl import FixMatch, MeanTeacher, TrainConfig, fit, train
 from nlp_ssl.errors import ConfigError, RunError
+from nlp_ssl.evaluate import Scores
 
 CONFIG = TrainConfig(max_steps=12, batch_size=4, max_length=24, save_every=3, log_every=2, warm_start="none",
                      mixed_precision="no", eval_ema_decay=0.9, learning_rate=1e-3)  # fmt: skip
@@ -88,7 +89,8 @@ def test_loss_that_is_not_finite_skips_then_stops_and_keeps_the_last_checkpoint(
 
     with pytest.raises(RunError, match="not finite 5 times"):
         fit(FixMatch(), task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "run")
-    saved = load_file(tmp_path / "run/checkpoints/step-3/net.student.safetensors")
+    # Losses are not finite from the fifth step on: step 6 has been through two skipped updates.
+    saved = load_file(tmp_path / "run/checkpoints/step-6/net.student.safetensors")
     assert all(bool(torch.isfinite(v).all()) for v in saved.values())
 
 
@@ -169,3 +171,31 @@ def test_batches_made_by_workers_change_nothing(tmp_path):
         config = replace(CONFIG, workers=workers, save_every=0)
         fit(FixMatch(threshold=0.5), task.data, task.build, config, augment=task.augment, output_dir=tmp_path / name)
     assert same(weights(tmp_path / "alone"), weights(tmp_path / "helped"))
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_early_stopping_keeps_the_weights_of_the_best_evaluation(tmp_path, monkeypatch, interrupted):
+    """Dev accuracies are .5 .9 .6 .6 .6: the run ends after step 5 with the weights of step 2, also when resumed."""
+    task = tiny_task(tmp_path)
+    data = replace(task.data, dev=task.data.test)
+    config = replace(CONFIG, save_every=1, keep=20, eval_every=1, patience=3, eval_ema_decay=0.0)
+    script = {1: 0.5, 2: 0.9}
+    step = [0]
+
+    def scripted(logits, labels):
+        step[0] += 1
+        if interrupted and step[0] == 4:
+            raise Stop
+        return Scores(script.get(step[0], 0.6), 0.0, 0.0, 0.0)
+
+    monkeypatch.setattr(train, "score", scripted)
+    run = {"augment": task.augment, "output_dir": tmp_path / "run"}
+    if interrupted:
+        with pytest.raises(Stop):
+            fit(FixMatch(threshold=0.5), data, task.build, config, **run)
+        interrupted, step[0] = False, 3
+    found = fit(FixMatch(threshold=0.5), data, task.build, config, resume=True, **run)
+    assert found.steps == 5
+    best, last = (load_file(tmp_path / f"run/checkpoints/step-{n}/net.student.safetensors") for n in (2, 5))
+    final = found.module.state_dict()
+    assert all(torch.equal(final[k], best[k]) for k in final) and not same(best, last)

@@ -1,5 +1,6 @@
 """The `nlp-ssl` command: one module per verb, thin over the library."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -27,6 +28,16 @@ def main() -> None:
 
 def run(argv: list[str]) -> int:
     """Runs one command line and returns its exit code."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:  # while the libraries are imported
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(argv: list[str]) -> int:
     verb, rest = (argv[0], argv[1:]) if argv else ("--help", [])
     if verb in ("-h", "--help"):
         click.echo(_HELP, nl=False)

@@ -25,6 +25,7 @@ def guarded(command: Callable[[], None]) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         command()
+        sys.stdout.flush()  # a closed pipe or a full disk shows here, not when the interpreter ends
     except click.ClickException as error:
         error.show(sys.stderr)
         return error.exit_code
@@ -40,6 +41,9 @@ def guarded(command: Callable[[], None]) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        click.echo(f"SSL305: cannot write the output: {error.strerror}", err=True)
+        return 1
     finally:
         close()
     return 0

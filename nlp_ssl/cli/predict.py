@@ -12,8 +12,9 @@ import torch
 
 from nlp_ssl.cli.options import parse
 from nlp_ssl.data.sources import read_table
-from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.errors import ConfigError, DataError, RunError
 from nlp_ssl.evaluate import batches
+from nlp_ssl.method import check
 from nlp_ssl.nets.text import TextNet, load_text_net
 
 _CHUNK = 4096  # texts read, sorted by length and predicted at a time
@@ -25,7 +26,11 @@ class Options:
 
     text_column: Annotated[str | None, "column of the texts"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
-    max_length: Annotated[int, "tokens; longer texts are cut"] = 128
+    max_length: Annotated[int | None, "tokens; longer texts are cut; by default as in training"] = None
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None:
+            check(self.max_length, "max_length", 3, 1e6)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -47,14 +52,16 @@ def predict_file(model: Path, file: Path, options: Options) -> Iterator[tuple[st
     Raises:
         DataError: the file cannot be read, or the folder holds no model.
     """
-    if not (model / "config.json").is_file():
-        raise DataError(120, f"{model}: no trained model there (config.json is missing)")
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (model / name).is_file():
+            raise DataError(123, f"{model}: no whole trained model there ({name} is missing)")
     table = read_table(file, text_column=options.text_column, encoding=options.encoding)
     net = load_text_net(str(model)).eval()
+    max_length = _length(net, options.max_length)
     row = 1
     for start in range(0, len(table), _CHUNK):
         texts = table.texts.slice(start, _CHUNK).to_pylist()
-        answers = predict_texts(net, texts, options.max_length)
+        answers = predict_texts(net, texts, max_length)
         for at, answer in zip(table.rows[start : start + _CHUNK], answers, strict=True):
             yield from ((None, 0.0) for _ in range(row, int(at)))  # blank rows, so that lines keep their places
             row = int(at) + 1
@@ -69,9 +76,20 @@ def predict_texts(net: TextNet, texts: Sequence[str], max_length: int) -> list[t
     for rows in batches(np.array([len(t) for t in tokens])):
         inputs = net.tokenizer.pad({"input_ids": [tokens[i] for i in rows]}, return_tensors="pt")
         confidence, label = net(dict(inputs)).float().softmax(-1).max(-1)
+        if not bool(torch.isfinite(confidence).all()):
+            raise RunError(304, "the model's answers are not numbers: its weights are damaged, train it again")
         for i, p, c in zip(rows, confidence.tolist(), label.tolist(), strict=True):
             answers[i] = (net.model.config.id2label[c], p)
     return answers
+
+
+def _length(net: TextNet, asked: int | None) -> int:
+    """Tokens per text: what was asked for or trained with, within what the model has positions for."""
+    longest = net.longest()
+    wanted = asked if asked is not None else min(int(net.tokenizer.model_max_length), 512)
+    if longest is not None and asked is not None and asked > longest:
+        raise ConfigError(229, f"max_length is {asked}, the model has positions for {longest} tokens: lower it")
+    return wanted if longest is None else min(wanted, longest)
 
 
 def _harmless(label: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
@@ -131,6 +132,17 @@ class TextNet(Module):
         embeddings = f"model.{self.model.base_model_prefix}.embeddings"
         return [embeddings, *(f"{path}.{i}." for i in range(len(layers)))]
 
+    def longest(self) -> int | None:
+        """Tokens the model has positions for; None where positions are not learned."""
+        config = self.model.config.to_dict()
+        if config.get("position_embedding_type", "absolute") != "absolute" or "rope_theta" in config:
+            return None
+        table = next((m for n, m in self.named_modules() if n.endswith("position_embeddings")), None)
+        if not isinstance(table, nn.Embedding):
+            return None
+        # RoBERTa counts positions from behind the padding id.
+        return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+
     def head_prefixes(self) -> tuple[str, ...]:
         """The classifier, and the stock head's own layers: what lies outside the encoder starts untrained."""
         outside = [name for name, _ in self.model.named_children() if name != self.model.base_model_prefix]
@@ -169,21 +181,24 @@ def load_text_net(
                     if key in known:
                         config.update({key: dropout})
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            model = AutoModelForSequenceClassification.from_pretrained(
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
                 name,
                 config=config,
                 dtype=torch.float32,
                 trust_remote_code=False,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise ConfigError(
             220,
             f"cannot open the model {name!r}: neither a folder with safetensors weights nor a reachable hub model "
             f"(check the spelling; offline, give a folder and set HF_HUB_OFFLINE=1) [{reason}]",
         ) from error
+    if classes is None and (loading["missing_keys"] or loading["mismatched_keys"]):
+        raise ConfigError(228, f"the model in {name!r} is incomplete: its weights and config.json do not fit together")
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ConfigError(224, f"the tokenizer of {name!r} has {len(tokenizer)} entries, the model only {rows}")
