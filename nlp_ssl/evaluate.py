@@ -65,13 +65,14 @@ def features(
     device = next(module.parameters()).device
     lengths = np.minimum(store.lengths[positions], max_length)
     out = torch.empty(0)
-    for rows in batches(lengths):
-        keys = row_keys(seed, 0, positions[rows])
-        inputs, _ = store.views([(positions[rows], augment, keys)], max_length)
-        with evaluating(module), context():
-            part = module.embed({k: v.to(device) for k, v in inputs.items()}).float().cpu()
-        out = out if len(out) else torch.empty(len(positions), part.shape[1])
-        out[torch.from_numpy(rows)] = part
+    with evaluating(module):
+        for rows in batches(lengths):
+            keys = row_keys(seed, 0, positions[rows])
+            inputs, _ = store.views([(positions[rows], augment, keys)], max_length)
+            with context():
+                part = module.embed({k: v.to(device) for k, v in inputs.items()}).float().cpu()
+            out = out if len(out) else torch.empty(len(positions), part.shape[1])
+            out[torch.from_numpy(rows)] = part
     return out
 
 

@@ -18,9 +18,9 @@ from nlp_ssl.nets.base import Module
 
 _RUN_FILES = (".lock", "metrics.jsonl", "result.json", "start.json")  # what is of the run, not of its model
 _RUN_FOLDERS = ("checkpoints", "baseline", "seed-*")
-_MODEL_FILES = (
-    "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.*", "merges.txt", "*.model", "image_net.json",
+_MODEL_FILES = (  # by the names under which libraries save them: a folder may hold other people's files
+    "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "tokenizer.json",
+    "tokenizer_config.json", "image_net.json",
 )  # fmt: skip
 _MARK = "config.json"  # moved last: a folder without it holds no whole model
 

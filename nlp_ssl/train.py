@@ -137,13 +137,13 @@ def fit(
     """
     if config.eval_every and not len(data.dev):
         raise ConfigError(227, "eval_every and patience need dev rows: give --dev, or leave them out")
-    if applicable(method, data) is not method:
+    used = applicable(method, data)
+    if used is not method:
         log.warning("no unlabeled rows: %s becomes supervised training", method.name)
-        method = applicable(method, data)
     with ExitStack() as stack:
         if output_dir is not None:
             stack.enter_context(exclusive(output_dir))
-        return _Loop(method, data, build, config, augment, start, output_dir, resume, trackers).run()
+        return _Loop(used, data, build, config, augment, start, output_dir, resume, trackers).run()
 
 
 class _Loop:
@@ -196,16 +196,12 @@ class _Loop:
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
-        self.optimizer, self.names = make_optimizer(
-            {r: m for r, m in self.modules.items() if method.nets.get(r) == "trained"}, config
-        )
         self.trained = {r: m for r, m in self.modules.items() if method.nets.get(r) == "trained"}
-        wrapped = {r: cast(nn.Module, self.accelerator.prepare(m)) for r, m in self.trained.items()}
-        self.wrapped = wrapped
+        self.optimizer, self.names = make_optimizer(self.trained, config)
+        self.wrapped = {r: cast(nn.Module, self.accelerator.prepare(m)) for r, m in self.trained.items()}
         self.prepared = self.accelerator.prepare(self.optimizer)
-        nets = {r: Net(m, wrapped.get(r), self.context) for r, m in self.modules.items() if r in method.nets}
-        self.nets = nets
-        self.state = Run(method, nets, data.spec, max_steps=config.max_steps, predict=self._predict_block)
+        self.nets = {r: Net(m, self.wrapped.get(r), self.context) for r, m in self.modules.items() if r in method.nets}
+        self.state = Run(method, self.nets, data.spec, max_steps=config.max_steps, predict=self._predict_block)
         self.state.state = {k: v.to(self.device) for k, v in method.init_state(data.spec).items()}
         self._estimate_prior(start is not None)
         self.guard = Guard(len(data.classes), self.state.spec.prior)
