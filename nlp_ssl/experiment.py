@@ -27,6 +27,7 @@ from nlp_ssl.train import Outcome, finished, fit, identity
 from nlp_ssl.warm import start_kind, warm_up
 
 log = logging.getLogger("nlp_ssl")
+_NEXT_NET = 1_000_003  # seeds of the second net lie far from those a user counts through
 
 
 @dataclass(frozen=True)
@@ -141,25 +142,28 @@ def compare(
 
 
 class SharedStart:
-    """Runs the warm start for the first module it is given and copies the outcome into the others."""
+    """Runs the warm start for each number of net once and copies the outcome into later modules of that number.
+
+    Methods with two nets need two that differ: the second net's start has its own seed.
+    """
 
     def __init__(self, task: Task, config: TrainConfig, folder: Path | None = None) -> None:
         self.task, self.config = task, config
         self.note = None if folder is None else folder / "start.json"
-        self.weights: dict[str, Tensor] = {}
+        self.weights: dict[int, dict[str, Tensor]] = {}
         self.found: Outcome | None = None
 
-    def __call__(self, module: Module) -> None:
-        if not self.weights:
+    def __call__(self, module: Module, number: int = 0) -> None:
+        if number not in self.weights:
             began = time.perf_counter()
-            warm_up(module, self.task.data, self.config)
-            self.weights = copy.deepcopy(module.state_dict())
-            if start_kind(module, self.config) != "none":
+            warm_up(module, self.task.data, replace(self.config, seed=self.config.seed + _NEXT_NET * number))
+            self.weights[number] = copy.deepcopy(module.state_dict())
+            if number == 0 and start_kind(module, self.config) != "none":
                 seconds = time.perf_counter() - began
                 self.found = Outcome(score_splits(module, self.task.data, self.config.max_length), 0, seconds, [])
                 if self.note is not None:  # at once: the run may be killed, and only this one knows
                     atomic.write_text(self.note, json.dumps(asdict(self.found)))
-        module.load_state_dict(self.weights)
+        module.load_state_dict(self.weights[number])
 
     def outcome(self) -> Outcome | None:
         """What the start scored, in this process or in the one that was interrupted."""

@@ -24,7 +24,8 @@ class Batch(TypedDict):
     rows: dict[str, slice]  # view name -> its rows in the block
     y: Tensor  # [B] classes or [B, C] probabilities
     w: Tensor  # [B] weights of the labeled rows
-    id: dict[str, Tensor]  # block -> position of each row in the data
+    id: dict[str, Tensor]  # block -> number of each row among the labeled ("x") or unlabeled ("u") rows
+    keys: dict[str, np.ndarray]  # view -> key of each row's augmentation, uint64
     hidden: Tensor  # [N] true classes of the unlabeled rows, -1 where unknown: for logging only
 
 
@@ -39,12 +40,27 @@ class DataSpec:
 
 
 @dataclass(frozen=True)
+class Head:
+    """One more output on the pooled features, trained with the net and left out of the saved model.
+
+    "linear" and "mlp" (one hidden layer) start at random, "classifier" as a noisy copy of the net's own, behind a
+    dropout of its own. Width 0 is the features' own width, or the number of classes.
+    """
+
+    kind: Literal["linear", "mlp", "classifier"]
+    width: int = 0
+
+
+@dataclass(frozen=True)
 class Method:
     """Base of all methods: fields are hyper-parameters, and so flags of the command line and the saved config."""
 
     name: ClassVar[str] = ""
     views: ClassVar[Mapping[str, str]] = {"x": "weak"}
     nets: ClassVar[Mapping[str, Role]] = {"student": "trained"}
+    heads: ClassVar[Mapping[str, Head]] = {}
+    pool_optional: ClassVar[bool] = False  # also worth training without unlabeled rows
+    images: ClassVar[Mapping[str, Any]] = {}  # defaults that suit images better than text
 
     def __post_init__(self) -> None:
         """Hook for range checks; call `check` of this module."""
@@ -53,8 +69,16 @@ class Method:
         """Named tensors the method keeps between steps: the only mutable thing it has."""
         return {}
 
+    def wanted_views(self) -> Mapping[str, str]:
+        """`views`, where the options do not change them."""
+        return self.views
+
+    def refresh_steps(self, pass_steps: int) -> int:
+        """Steps between two calls of `begin_epoch`; `pass_steps` are those of a pass over the pool."""
+        return pass_steps
+
     def begin_epoch(self, run: "Run") -> None:
-        """Called before the first step of every pass over the pool."""
+        """Called before the first step and then every `refresh_steps`."""
 
     def ema(self, step: int) -> float:
         """Decay of the nets whose role is `ema`, after update number `step` (from 1)."""
@@ -63,6 +87,11 @@ class Method:
     def step(self, run: "Run", batch: Batch) -> Losses | Iterator[Losses]:
         """Named scalar losses of one batch; a generator yields once per optimizer update."""
         raise NotImplementedError
+
+    @classmethod
+    def for_images(cls) -> "Method":
+        """The method with the defaults that suit images."""
+        return cls(**cls.images)
 
     @classmethod
     def default_net(cls) -> str:

@@ -22,7 +22,7 @@ def make_optimizer(nets: Mapping[str, Module], config: TrainConfig) -> tuple[tor
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            head = name.startswith(module.head_prefixes())
+            head = name.startswith((*module.head_prefixes(), "extra."))
             rate = config.head_learning_rate if head else config.learning_rate * scale(name)
             decay = config.weight_decay if parameter.dim() > 1 else 0.0
             groups.setdefault((rate, decay), []).append((f"{role}.{name}", parameter))

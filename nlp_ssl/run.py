@@ -2,19 +2,29 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nlp_ssl.functional import align, entropy
 from nlp_ssl.method import DataSpec, Method
 from nlp_ssl.nets.base import Forward
-from nlp_ssl.reduce import stat
+from nlp_ssl.reduce import gather, stat
 
 _POOL_DECAY = 0.95  # of the running mean of pseudo-labels: about the last 20 batches
 
 
-def _no_pool(role: str, block: str) -> Tensor:
+class Policy(Protocol):
+    """An augmentation that learns how strong it may be, as a method that steers it sees it (CTAugment)."""
+
+    def updated(self, rates: Tensor, keys: np.ndarray, match: Tensor) -> Tensor:
+        """New rates of the strengths after probes with these keys [n] were understood to the degree match [n], 0..1."""
+        ...
+
+
+def _no_data(role: str, block: str) -> Tensor:
     raise RuntimeError("this run has no data to predict on")
 
 
@@ -29,7 +39,10 @@ class Run:
     step: int = 0  # optimizer steps done
     epoch: int = 0  # passes over the pool done
     state: dict[str, Tensor] = field(default_factory=dict)
-    predict: Callable[[str, str], Tensor] = _no_pool  # (net role, block) -> probabilities of all its rows
+    predict: Callable[[str, str], Tensor] = _no_data  # (net role, block) -> probabilities of all its rows [n, C]
+    features: Callable[[str, str], Tensor] = _no_data  # (net role, block) -> features of all its rows [n, D]
+    labels: Tensor = field(default_factory=lambda: torch.empty(0))  # of all labeled rows, [n] classes or [n, C]
+    policy: Policy | None = None  # of the views "controlled" and "probe"; its rates are `state["rates"]`
     _sums: dict[str, Tensor] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
 
@@ -56,6 +69,17 @@ class Run:
         mean = mean.lerp(stat(p), 1.0 - _POOL_DECAY)
         self.state["pool_mean"] = mean
         return align(p, p.new_tensor(self.spec.prior), mean.to(p.dtype))
+
+    def remember(self, name: str, ids: Tensor, values: Tensor) -> None:
+        """Writes values [n, ...] into the rows `ids` [n] of `state[name]`, those of all ranks on every rank."""
+        ids, values = gather(ids, values)
+        self.state[name] = self.state[name].index_copy(0, ids, values.to(self.state[name].dtype))
+
+    def steer(self, keys: np.ndarray, match: Tensor) -> None:
+        """Tells the learned augmentation how well probes with these keys [n] were understood: match [n] in 0..1."""
+        if self.policy is not None:
+            at, values = gather(torch.from_numpy(keys.astype(np.int64)), match.detach().float().cpu())
+            self.state["rates"] = self.policy.updated(self.state["rates"], at.numpy().astype(np.uint64), values)
 
     def watch(self, p: Tensor, keep: Tensor, hidden: Tensor) -> None:
         """Logs the health of pseudo-labels: p [N, C], kept rows keep [N] (0..1), true classes hidden [N] or -1.

@@ -1,26 +1,72 @@
 """One step of a method on given logits, without any network: for method authors and tests."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nlp_ssl.method import Batch, DataSpec, Method
+from nlp_ssl.functional import softmax
+from nlp_ssl.method import Batch, DataSpec, Head, Method
 from nlp_ssl.nets.base import Edit
 from nlp_ssl.run import Run
 
 
 @dataclass(frozen=True)
 class StubNet:
-    """A net that answers every view with fixed logits; asking for an undeclared view raises KeyError."""
+    """A net that answers every view with fixed logits; asking for an undeclared view raises KeyError.
+
+    Seen from a method that changes inputs, the logits are the inputs and the net is the identity: noise adds to them,
+    MixUp mixes them. Heads without fixed outputs give a fixed linear map of the centred logits.
+    """
 
     logits: Mapping[str, Tensor]
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    fixed: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # head -> view -> output
+    depth: int = 1
 
     def __call__(self, batch: Batch, *views: str, edit: Edit | None = None, dropout: bool = True) -> Sequence[Tensor]:
-        """The stored logits of each view."""
-        return [self.logits[view] for view in views]
+        """The stored logits of each view, edited."""
+        z = torch.cat([self.logits[view] for view in views])
+        if edit is not None:
+            z, _ = edit(z, None, None)
+        return torch.split(z, [len(self.logits[view]) for view in views])
+
+    def outputs(
+        self, batch: Batch, *views: str, edit: Edit | None = None, dropout: bool = True
+    ) -> Sequence[Mapping[str, Tensor]]:
+        """Logits and head outputs of each view."""
+        logits = self(batch, *views, edit=edit, dropout=dropout)
+        return [
+            {"logits": z, **{name: self._head(name, view, z) for name in self.heads}}
+            for view, z in zip(views, logits, strict=True)
+        ]
+
+    def _head(self, name: str, view: str, z: Tensor) -> Tensor:
+        if name in self.fixed:
+            return self.fixed[name][view]
+        width, salt = self.heads[name].width or z.shape[1], float(list(self.heads).index(name))
+        table = torch.cos(torch.arange(z.shape[1] * width, dtype=torch.float64) + salt).view(z.shape[1], width)
+        return (z - z.mean(1, keepdim=True)) @ table.to(z.dtype)
+
+    def room(self, batch: Batch, *views: str) -> Tensor:
+        """Ones in the shape of the logits."""
+        return torch.ones_like(torch.cat([self.logits[view] for view in views]))
+
+    def gradient(
+        self,
+        batch: Batch,
+        *views: str,
+        loss: Callable[[Sequence[Tensor]], Tensor],
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Gradient of the loss with respect to the logits, at logits + noise."""
+        with torch.enable_grad():
+            z = torch.cat([self.logits[view] for view in views]).detach()
+            z = (z if noise is None else z + noise.detach()).requires_grad_()
+            (found,) = torch.autograd.grad(loss(torch.split(z, [len(self.logits[view]) for view in views])), [z])
+        return found
 
 
 def step_losses(
@@ -32,6 +78,7 @@ def step_losses(
     progress: float = 1.0,
     state: dict[str, Tensor] | None = None,
     logits_by_net: Mapping[str, Mapping[str, Tensor]] | None = None,
+    heads: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """Named losses of one `step` on logits per view, e.g. {"x": [B, C], "u_w": [N, C], "u_s": [N, C]}.
 
@@ -39,22 +86,43 @@ def step_losses(
         method: the method with its hyper-parameters.
         logits: logits per view, answered by every net that `logits_by_net` does not name.
         labels: classes [B] or probabilities [B, C] of the labeled rows.
-        ids: data positions of the unlabeled rows [N]; 0..N-1 if not given.
         progress: share of the training already done, 0 to 1. Ramps and schedules are complete at 1.
-        state: the method's named tensors (changed in place); fresh ones if not given.
+        ids: numbers of the unlabeled rows in the pool [N]; 0..N-1 if not given.
+        state: the method's named tensors (changed in place); those of a first step, after `begin_epoch`, if not given.
         logits_by_net: logits per view of single nets, by role.
+        heads: outputs per view of the method's heads, by name, e.g. {"projection": {"u_w": [N, D]}}.
 
     A generator method's updates are run to the end; a loss it yields twice is summed.
     """
     by_net = logits_by_net or {}
     num_classes = logits["x"].shape[-1]
-    unlabeled = [v for v in logits if v != "x"]
+    unlabeled = [v for v in logits if v.startswith("u")]
     n = logits[unlabeled[0]].shape[0] if unlabeled else 0
-    spec = DataSpec(num_classes=num_classes, pool_size=n, labeled_size=len(labels))
-    nets = {role: StubNet({**logits, **by_net.get(role, {})}) for role in method.nets}
+    ids = torch.arange(n) if ids is None else ids
+    pool = max(n, int(ids.max()) + 1) if n else 0
+    spec = DataSpec(num_classes=num_classes, pool_size=pool, labeled_size=len(labels))
+    nets = {role: StubNet({**logits, **by_net.get(role, {})}, method.heads, heads or {}) for role in method.nets}
     steps = 10**12
-    run = Run(method, nets, spec, max_steps=steps, step=round(progress * steps))
+
+    def of_block(role: str, block: str) -> Tensor:
+        if block == "x" or not unlabeled:
+            return nets[role].logits["x"].detach()
+        z = nets[role].logits[unlabeled[0]].detach()
+        return z.new_zeros(pool, num_classes).index_copy(0, ids, z)
+
+    run = Run(
+        method,
+        nets,
+        spec,
+        max_steps=steps,
+        step=round(progress * steps),
+        predict=lambda role, block: softmax(of_block(role, block)),
+        features=of_block,
+        labels=labels,
+    )
     run.state = method.init_state(spec) if state is None else state
+    if state is None:
+        method.begin_epoch(run)
     rows: dict[str, slice] = {}
     start = 0
     for view in logits:
@@ -66,7 +134,8 @@ def step_losses(
         rows=rows,
         y=labels,
         w=torch.ones(len(labels), dtype=logits["x"].dtype),
-        id={"x": torch.arange(len(labels)), "u": torch.arange(n) if ids is None else ids},
+        id={"x": torch.arange(len(labels)), "u": ids},
+        keys={view: np.arange(len(z), dtype=np.uint64) for view, z in logits.items()},
         hidden=torch.full((n,), -1),
     )
     out = method.step(run, batch)

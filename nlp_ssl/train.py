@@ -26,7 +26,7 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.loader import Loader, Sizes
 from nlp_ssl.errors import ConfigError, RunError, nearest
-from nlp_ssl.evaluate import Scores, predict, score, score_splits
+from nlp_ssl.evaluate import Scores, features, predict, score, score_splits
 from nlp_ssl.guard import Guard
 from nlp_ssl.method import Batch, Losses, Method
 from nlp_ssl.methods.supervised import Supervised
@@ -64,7 +64,7 @@ class Result(Outcome):
 
 def applicable(method: Method, data: Data) -> Method:
     """The method itself, or supervised training where it wants unlabeled rows and there are none."""
-    wants_pool = any(view.startswith("u") for view in method.views)
+    wants_pool = any(view.startswith("u") for view in method.wanted_views()) and not method.pool_optional
     return Supervised() if wants_pool and not len(data.unlabeled) else method
 
 
@@ -112,7 +112,7 @@ def fit(
     config: TrainConfig,
     *,
     augment: Mapping[str, Any],
-    start: Callable[[Module], None] | None = None,
+    start: Callable[[Module, int], None] | None = None,
     output_dir: Path | None = None,
     resume: bool = False,
     trackers: tuple[str, ...] = (),
@@ -125,7 +125,8 @@ def fit(
         build: makes the i-th trained net of the method; called with i = 0, 1, ...
         config: settings of the loop.
         augment: augmentation of each kind of view, {"weak": ..., "strong": ...}.
-        start: the stage before the method; changes a fresh module in place. Not called when a checkpoint is resumed.
+        start: the stage before the method; changes the i-th fresh module in place, called with i = 0, 1, ... Not called
+            when a checkpoint is resumed.
         output_dir: where metrics, checkpoints and the trained model are written; nothing is written without it.
         resume: go on from the newest complete checkpoint in `output_dir`, if there is one.
         trackers: names of Accelerate trackers.
@@ -156,7 +157,7 @@ class _Loop:
         build: Callable[[int], Module],
         config: TrainConfig,
         augment: Mapping[str, Any],
-        start: Callable[[Module], None] | None,
+        start: Callable[[Module, int], None] | None,
         output_dir: Path | None,
         resume: bool,
         trackers: tuple[str, ...],
@@ -187,7 +188,7 @@ class _Loop:
         self.strengths: dict[str, int] = self.found.meta["strengths"] if self.found else {}
         self.loader = Loader(
             data,
-            method.views,
+            method.wanted_views(),
             self._settled(augment),
             self.sizes,
             seed=config.seed,
@@ -201,8 +202,17 @@ class _Loop:
         self.wrapped = {r: cast(nn.Module, self.accelerator.prepare(m)) for r, m in self.trained.items()}
         self.prepared = self.accelerator.prepare(self.optimizer)
         self.nets = {r: Net(m, self.wrapped.get(r), self.context) for r, m in self.modules.items() if r in method.nets}
-        self.state = Run(method, self.nets, data.spec, max_steps=config.max_steps, predict=self._predict_block)
+        self.state = Run(
+            method,
+            self.nets,
+            data.spec,
+            max_steps=config.max_steps,
+            predict=lambda role, block: self._of_block(predict, role, block).softmax(-1),
+            features=lambda role, block: self._of_block(features, role, block),
+            labels=self._labels(),
+        )
         self.state.state = {k: v.to(self.device) for k, v in method.init_state(data.spec).items()}
+        self._bind_policy(augment)
         self._estimate_prior(start is not None)
         self.guard = Guard(len(data.classes), self.state.spec.prior)
         self.warnings: list[str] = []
@@ -217,7 +227,9 @@ class _Loop:
 
     # --- set-up ---
 
-    def _modules(self, build: Callable[[int], Module], start: Callable[[Module], None] | None) -> dict[str, Module]:
+    def _modules(
+        self, build: Callable[[int], Module], start: Callable[[Module, int], None] | None
+    ) -> dict[str, Module]:
         """Trained nets first, then copies for the others; "average" is the engine's own weight average."""
         modules: dict[str, Module] = {}
         roles = self.method.nets
@@ -225,7 +237,9 @@ class _Loop:
             torch.manual_seed(_mix(self.config.seed, 7, i))
             modules[role] = build(i).to(self.device)
             if start is not None and self.found is None:
-                start(modules[role])
+                start(modules[role], i)
+            torch.manual_seed(_mix(self.config.seed, 8, i))
+            modules[role].attach(self.method.heads)
         first = modules[self.method.default_net()]
         for role in (r for r, kind in roles.items() if kind != "trained"):
             modules[role] = _still(first)
@@ -238,7 +252,9 @@ class _Loop:
     def _settled(self, augment: Mapping[str, Any]) -> dict[str, Any]:
         """The augmentations with a fixed strength: chosen once, with the started model, and kept in checkpoints."""
         settled = dict(augment)
-        for kind in set(self.method.views.values()):
+        for kind in set(self.method.wanted_views().values()):
+            if kind not in settled:
+                raise ConfigError(216, f"{self.method.name} needs a {kind} view, this task has {', '.join(settled)}")
             wanted = settled[kind]
             if isinstance(wanted, Strongest):
                 if kind not in self.strengths:
@@ -314,7 +330,7 @@ class _Loop:
         with signals(self.accelerator.num_processes) as caught, self._bar() as tick:
             while state.step < config.max_steps and not self._out_of_patience():
                 state.epoch = self.loader.epoch(state.step)
-                if state.step % self.loader.steps_per_epoch == 0:
+                if state.step % self.method.refresh_steps(self.loader.steps_per_epoch) == 0:
                     self.method.begin_epoch(state)
                 self._update([_to(next(batches), self.device) for _ in range(config.accumulate)])
                 state.step += 1
@@ -508,10 +524,29 @@ class _Loop:
             tracker.finish()
         return Result(scores, self.state.step, seconds, self.warnings, module=module)
 
-    def _predict_block(self, role: str, block: str) -> Tensor:
+    def _of_block(self, what: Callable[..., Tensor], role: str, block: str) -> Tensor:
+        """Predictions or features of all rows of a block, the same on every rank and whatever came before."""
         at = self.data.labeled if block == "x" else self.data.unlabeled
-        logits = predict(self.modules[role], self.data.store, at, self.config.max_length, self.context)
-        return logits.softmax(-1).to(self.device)
+        return what(self.modules[role], self.data.store, at, self.config.max_length, self.context).to(self.device)
+
+    def _labels(self) -> Tensor:
+        """Labels of all labeled rows."""
+        if self.data.targets is not None:
+            return torch.from_numpy(self.data.targets).float().to(self.device)
+        return torch.from_numpy(self.data.labels[self.data.labeled]).to(self.device)
+
+    def _bind_policy(self, augment: Mapping[str, Any]) -> None:
+        """Lets the controlled view read the rates that the method steers."""
+        if "controlled" not in self.method.wanted_views().values():
+            return
+        if self.config.workers:
+            raise ConfigError(217, "a view that learns its strength needs the batches in order: use --workers 0")
+        policy = augment["controlled"]
+        self.state.policy = policy
+        self.state.state["rates"] = policy.initial_rates()
+        self.loader.augment = {
+            **self.loader.augment, "controlled": policy.bound(lambda: self.state.state["rates"].cpu().numpy())
+        }  # fmt: skip
 
     @contextmanager
     def _bar(self) -> Iterator[Callable[[int], None]]:

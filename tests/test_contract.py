@@ -16,7 +16,7 @@ from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.testing import step_losses
 
 METHODS = list_methods()
-WITH_POOL = [name for name in METHODS if any(view.startswith("u") for view in get_method(name).views)]
+WITH_POOL = [name for name in METHODS if any(view.startswith("u") for view in get_method(name)().wanted_views())]
 # Every other method makes its targets from u_w and lets no gradient into them.
 GRADIENT_THROUGH_U_W = ("pi_model", "pseudo_label")
 

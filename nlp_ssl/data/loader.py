@@ -73,13 +73,14 @@ class Loader(Dataset[Batch]):
         part = slice(micro * self.world + self.rank, None, self.sizes.parts)
         labeled = self._labeled_rows(step)[part]
         epoch, position = divmod(step, self.steps_per_epoch)
-        pool = self._pool_pass(epoch)[position][part] if self.uses_pool else self.data.unlabeled[:0]
-        ids = {"x": self.data.labeled[labeled], "u": pool}
-        rows, requests, start = {}, [], 0
+        pool = self._pool_pass(epoch)[position][part] if self.uses_pool else np.zeros(0, dtype=np.int64)
+        ids = {"x": labeled, "u": pool}
+        positions = {"x": self.data.labeled[labeled], "u": self.data.unlabeled[pool]}
+        rows, requests, all_keys, start = {}, [], {}, 0
         # Labeled draws repeat many times per pass over the pool: their noise is keyed by step, not by epoch.
         for salt, (view, kind) in enumerate(self.views.items()):
-            block = ids[view[0]]
-            keys = row_keys(self.seed, step if view[0] == "x" else epoch, block, salt)
+            block = positions[view[0]]
+            all_keys[view] = keys = row_keys(self.seed, step if view[0] == "x" else epoch, block, salt)
             requests.append((block, self.augment[kind], keys))
             rows[view] = slice(start, start + len(block))
             start += len(block)
@@ -91,7 +92,8 @@ class Loader(Dataset[Batch]):
             y=self._targets(labeled),
             w=self._weights(labeled),
             id={block: torch.from_numpy(np.ascontiguousarray(at)) for block, at in ids.items()},
-            hidden=torch.from_numpy(self.data.labels[pool]),
+            keys=all_keys,
+            hidden=torch.from_numpy(self.data.labels[positions["u"]]),
         )
 
     def _targets(self, labeled: np.ndarray) -> torch.Tensor:
@@ -126,11 +128,11 @@ class Loader(Dataset[Batch]):
         return np.random.default_rng((self.seed, _LABELED_STREAM, number)).permutation(len(self.data.labeled))
 
     def _make_pool_pass(self, epoch: int) -> np.ndarray:
-        """Positions [steps_per_epoch, unlabeled rows per step]; the last batch is filled up from the start."""
+        """Numbers of pool rows [steps_per_epoch, rows per step]; the last batch is filled up from the start."""
         rng = np.random.default_rng((self.seed, _POOL_STREAM, epoch))
         batch, window = self.sizes.unlabeled, _WINDOW * self.sizes.unlabeled
-        order = np.resize(rng.permutation(self.data.unlabeled), self.steps_per_epoch * batch)
-        lengths = np.minimum(self.data.store.lengths[order], self.max_length)
+        order = np.resize(rng.permutation(len(self.data.unlabeled)), self.steps_per_epoch * batch)
+        lengths = np.minimum(self.data.store.lengths[self.data.unlabeled[order]], self.max_length)
         within = np.lexsort((np.arange(len(order)), lengths, np.arange(len(order)) // window))
         batches = order[within].reshape(self.steps_per_epoch, batch)
         shuffled = rng.random(self.steps_per_epoch)

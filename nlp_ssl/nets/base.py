@@ -1,6 +1,6 @@
 """What the engine asks of a net, for any modality."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
@@ -10,36 +10,73 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nlp_ssl.method import Batch
+from nlp_ssl.method import Batch, Head
 
 
 class Edit(Protocol):
     """A change of a hidden representation: MixUp, adversarial noise, masking.
 
     `layer` 0 is the input (word embeddings [R, L, H] before positions are added, or pixels [R, C, H, W]);
-    k > 0 is the output of the k-th transformer layer.
+    k > 0 is the output of the k-th transformer layer, or of the k-th stage of an image net.
     """
 
     @property
     def layer(self) -> int: ...
 
-    def __call__(self, h: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Edited values and the mask [R, L] that goes with them."""
+    def __call__(self, h: Tensor, mask: Tensor | None, content: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Edited values and the mask [R, L] of tokens that later layers and pooling see; None leaves it as it is.
+
+        `mask` [R, L] is 1 for tokens and 0 for padding, `content` [R, L] is 1 for the text's own tokens and 0 for
+        special ones and padding; both are None for images. Rows come in the order of the views asked for.
+        """
         ...
 
 
 class Forward(Protocol):
-    """`net(batch, *views) -> logits per view`: the only modality-aware call of a method."""
+    """`net(batch, *views) -> logits per view`: the only modality-aware calls of a method."""
 
-    def __call__(
+    @property
+    def depth(self) -> int:
+        """The last layer that an edit can change."""
+        ...
+
+    def __call__(self, batch: Batch, *views: str, edit: Edit | None = None, dropout: bool = True) -> Sequence[Tensor]:
+        """Logits [n, C] of each view, from one forward pass."""
+        ...
+
+    def outputs(
         self, batch: Batch, *views: str, edit: Edit | None = None, dropout: bool = True
-    ) -> Sequence[Tensor]: ...
+    ) -> Sequence[Mapping[str, Tensor]]:
+        """Of each view "logits" [n, C] and, by name, what the method's heads give [n, width], from one forward pass."""
+        ...
+
+    def room(self, batch: Batch, *views: str) -> Tensor:
+        """1 where noise may act on the inputs of the views, 0 at special tokens and padding: [R, L, H] or pixels."""
+        ...
+
+    def gradient(
+        self,
+        batch: Batch,
+        *views: str,
+        loss: Callable[[Sequence[Tensor]], Tensor],
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Gradient of loss(logits of each view) with respect to the inputs, at inputs + noise: [R, L, H] or pixels.
+
+        Zero where `room` is zero. Dropout is off, arithmetic is float32, and no gradient reaches the parameters.
+        """
+        ...
 
 
 class Module(nn.Module):
     """A classifier that maps inputs [R, ...] to features [R, D] and features to logits [R, C]."""
 
     natural_start: ClassVar[Literal["none", "contrastive"]] = "none"  # warm start that suits the net
+    classifier: nn.Linear  # the last layer, from features to logits
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.ModuleDict()  # heads of the method, left out of the saved model
 
     def embed(self, inputs: dict[str, Tensor], edit: Edit | None = None) -> Tensor:
         """Pooled features [R, D]."""
@@ -50,8 +87,23 @@ class Module(nn.Module):
         raise NotImplementedError
 
     def forward(self, inputs: dict[str, Tensor], edit: Edit | None = None) -> Tensor:
-        """Logits [R, C]."""
-        return self.head(self.embed(inputs, edit))
+        """Logits [R, C], and beside them in the same tensor what attached heads give [R, C + widths]."""
+        features = self.embed(inputs, edit)
+        logits = self.head(features)
+        return torch.cat([logits, *(h(features) for h in self.extra.values())], -1) if self.extra else logits
+
+    def attach(self, heads: Mapping[str, Head]) -> None:
+        """Adds fresh heads on the features; the random generator decides their weights."""
+        for name, head in heads.items():
+            self.extra[name] = _fresh(head, self.classifier)
+
+    def depth(self) -> int:
+        """The last layer that an edit can change."""
+        raise NotImplementedError
+
+    def room(self, inputs: dict[str, Tensor]) -> Tensor:
+        """1 where noise may act on the inputs: [R, L, H], or pixels."""
+        raise NotImplementedError
 
     def trim(self, inputs: dict[str, Tensor], lengths: np.ndarray) -> dict[str, Tensor]:
         """The inputs without padding that rows of these lengths do not need."""
@@ -88,28 +140,106 @@ class Net:
         self.autocast = autocast
         self.real_tokens = self.computed_tokens = 0  # since the last log line; the difference is padding
 
+    @property
+    def depth(self) -> int:
+        """The last layer that an edit can change."""
+        return self.module.depth()
+
     def __call__(self, batch: Batch, *views: str, edit: Edit | None = None, dropout: bool = True) -> list[Tensor]:
         """Logits [n, C] float32 of each view, in the order asked for."""
+        classes = self.module.classifier.out_features
+        return [out[:, :classes] for out in self._forward(batch, views, edit, dropout)]
+
+    def outputs(
+        self, batch: Batch, *views: str, edit: Edit | None = None, dropout: bool = True
+    ) -> list[dict[str, Tensor]]:
+        """Logits and head outputs of each view, float32."""
+        names = ["logits", *self.module.extra]
+        widths = [self.module.classifier.out_features, *(_width(head) for head in self.module.extra.values())]
+        parts = self._forward(batch, views, edit, dropout)
+        return [dict(zip(names, torch.split(out, widths, -1), strict=True)) for out in parts]
+
+    def room(self, batch: Batch, *views: str) -> Tensor:
+        """1 where noise may act on the inputs of the views."""
+        return self.module.room(self._inputs(batch, views)[0])
+
+    def gradient(
+        self,
+        batch: Batch,
+        *views: str,
+        loss: Callable[[Sequence[Tensor]], Tensor],
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Gradient of a loss with respect to the inputs, at inputs + noise."""
+        inputs, _, sizes = self._inputs(batch, views)
+        probe = _Probe(noise)
+        # The bare module: hooks of data-parallel training must not see this pass, its backward never reaches them.
+        with torch.enable_grad(), _noise(self.module, False):
+            logits = self.module(inputs, probe)[:, : self.module.classifier.out_features].float()
+            (found,) = torch.autograd.grad(loss(torch.split(logits, sizes)), [probe.delta])
+        return found.float()
+
+    def _inputs(self, batch: Batch, views: Sequence[str]) -> tuple[dict[str, Tensor], np.ndarray, list[int]]:
+        """Trimmed inputs of the views, their lengths, and the number of rows of each view."""
         spans = [batch["rows"][view] for view in views]
         index = np.concatenate([np.arange(s.start, s.stop) for s in spans])
         contiguous = len(index) > 0 and bool((np.diff(index) == 1).all())
         rows: slice | Tensor = slice(int(index[0]), int(index[-1]) + 1) if contiguous else torch.from_numpy(index)
         lengths = batch["lengths"][index]
         inputs = self.module.trim({k: v[rows] for k, v in batch["inputs"].items()}, lengths)
+        return inputs, lengths, [s.stop - s.start for s in spans]
+
+    def _forward(self, batch: Batch, views: Sequence[str], edit: Edit | None, dropout: bool) -> list[Tensor]:
+        inputs, lengths, sizes = self._inputs(batch, views)
         self.real_tokens += int(lengths.sum())
         self.computed_tokens += self.module.cost(inputs, lengths)
         target = self.wrapped if torch.is_grad_enabled() else self.module
         with self.autocast(), _noise(self.module, dropout):
-            logits = target(inputs, edit)
-        return list(logits.float().split([s.stop - s.start for s in spans]))
+            out = target(inputs, edit)
+        return list(out.float().split(sizes))
+
+
+class _Probe:
+    """Adds noise to the inputs that a gradient can be taken for."""
+
+    layer = 0
+
+    def __init__(self, noise: Tensor | None) -> None:
+        self.noise = noise
+        self.delta = torch.empty(0)
+
+    def __call__(self, h: Tensor, mask: Tensor | None, content: Tensor | None) -> tuple[Tensor, None]:
+        start = torch.zeros_like(h) if self.noise is None else self.noise.to(h.dtype)
+        self.delta = start.detach().clone().requires_grad_()
+        free = self.delta if content is None else self.delta * content.to(h.dtype)[:, :, None]
+        return h.detach() + free, None
+
+
+def _fresh(head: Head, classifier: nn.Linear) -> nn.Module:
+    wide = classifier.in_features
+    if head.kind == "classifier":
+        twin = nn.Linear(wide, classifier.out_features)
+        with torch.no_grad():
+            spread = classifier.weight.std()
+            twin.weight.copy_(classifier.weight + spread * torch.randn_like(twin.weight))
+            twin.bias.copy_(classifier.bias)
+        return nn.Sequential(nn.Dropout(0.1), twin).to(classifier.weight.device)
+    last = nn.Linear(wide, head.width or wide)
+    layers = [nn.Linear(wide, wide), nn.ReLU(), last] if head.kind == "mlp" else [last]
+    return nn.Sequential(*layers).to(classifier.weight.device)
+
+
+def _width(head: nn.Module) -> int:
+    last = [m for m in head.modules() if isinstance(m, nn.Linear)][-1]
+    return last.out_features
 
 
 @contextmanager
 def _noise(module: nn.Module, dropout: bool) -> Iterator[None]:
-    """Switches dropout off, and keeps running batch statistics still in passes without gradient."""
+    """Switches dropout off. Running batch statistics move only in passes that train: with gradient and dropout."""
     was_training = module.training
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    still = was_training and not torch.is_grad_enabled()
+    still = was_training and not (torch.is_grad_enabled() and dropout)
     momenta = [m.momentum for m in norms]
     if not dropout:
         module.eval()

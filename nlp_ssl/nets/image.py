@@ -71,6 +71,14 @@ class ImageNet(Module):
             h = _edited(stage(h), k, edit)
         return h
 
+    def depth(self) -> int:
+        """Number of stages."""
+        return len(self.stages)
+
+    def room(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Ones [R, C, H, W]: noise may change every pixel."""
+        return torch.ones_like(inputs["pixel_values"])
+
     def head(self, features: Tensor) -> Tensor:
         """Logits [R, C] of features [R, D]."""
         logits: Tensor = self.classifier(features)
@@ -86,7 +94,11 @@ class ImageNet(Module):
 
     def save(self, folder: Path) -> None:
         """Writes weights and description into an existing folder; each file is complete or absent."""
-        weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        weights = {
+            name: value.detach().cpu().contiguous()
+            for name, value in self.state_dict().items()
+            if not name.startswith("extra.")
+        }
         save_file(weights, folder / f".{WEIGHTS_FILE}.part")
         os.replace(folder / f".{WEIGHTS_FILE}.part", folder / WEIGHTS_FILE)
         text = json.dumps({"format": 1, **asdict(self.spec)}, indent=2, ensure_ascii=False)
@@ -157,7 +169,7 @@ def build_image_net(
 
 def _edited(h: Tensor, layer: int, edit: "Edit | None") -> Tensor:
     """Images have no padding: the mask is None and stays so."""
-    return h if edit is None or edit.layer != layer else edit(h, None)[0]
+    return h if edit is None or edit.layer != layer else edit(h, None, None)[0]
 
 
 def _line(error: Exception) -> str:

@@ -49,6 +49,8 @@ class TextNet(Module):
         self._path, classifier = _final_linear(model)
         self.classifier: nn.Linear = classifier
         model.set_submodule(self._path, nn.Identity())
+        named = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
+        self._special = sorted({tokenizer.pad_token_id, *named} - {None})
         # Pairwise losses work on features without this dropout: it would drown the few labels in noise.
         self._dropout_last = self.mean_pooling and model.config.model_type == "bert"
         if self._dropout_last:
@@ -74,39 +76,77 @@ class TextNet(Module):
 
     def _encode(self, inputs: dict[str, Tensor], edit: Edit | None) -> Tensor:
         inputs = dict(inputs)
+        content = None if edit is None else self._content(inputs)
         if edit is not None and edit.layer == 0:
             words = self.model.get_input_embeddings()(inputs.pop("input_ids"))  # [R, L, H]
-            inputs["inputs_embeds"], mask = edit(words, inputs["attention_mask"])
+            inputs["inputs_embeds"], mask = edit(words, inputs["attention_mask"], content)
             inputs["attention_mask"] = inputs["attention_mask"] if mask is None else mask
-        with self._edited_layer(edit, inputs["attention_mask"]):
+        with self._edited_layer(edit, inputs["attention_mask"], content) as masks:
             if not self.mean_pooling:
                 return cast(Tensor, self.model(**inputs).logits)
             hidden = self.model.base_model(**inputs).last_hidden_state  # [R, L, H]
-        pooled = _mean_pool(hidden, inputs["attention_mask"], self.model.config.layer_norm_eps)[:, None]  # [R, 1, H]
+        pooled = _mean_pool(hidden, masks[-1], self.model.config.layer_norm_eps)[:, None]  # [R, 1, H]
         if self._dropout_last:
             return cast(Tensor, self.model.bert.pooler(pooled))
         return cast(Tensor, self.model.classifier(pooled))
 
     @contextmanager
-    def _edited_layer(self, edit: Edit | None, mask: Tensor) -> Iterator[None]:
-        """Applies an edit with `layer` k > 0 to the output of the k-th transformer layer."""
+    def _edited_layer(self, edit: Edit | None, mask: Tensor, content: Tensor | None) -> Iterator[list[Tensor]]:
+        """Applies an edit with `layer` k > 0 to the output of the k-th transformer layer.
+
+        Yields the masks [R, L] in use; after the pass the last one is what pooling goes by. A mask that the edit hands
+        back replaces the attention mask of the layers above.
+        """
+        masks = [mask]
         if edit is None or edit.layer == 0:
-            yield
+            yield masks
             return
 
         def replace(module: nn.Module, inputs: object, output: Any) -> Any:
             hidden = output[0] if isinstance(output, tuple) else output
-            changed, _ = edit(hidden, mask)
+            changed, wider = edit(hidden, mask, content)
+            if wider is not None:
+                masks.append(wider)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        def attend(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if len(masks) == 1:
+                return None
+            seen = self._attention_mask(masks[-1], args[0].dtype)
+            if "attention_mask" in kwargs:
+                return args, {**kwargs, "attention_mask": seen}
+            return (args[0], seen, *args[2:]), kwargs
 
         layers = self._layers()
         if not 1 <= edit.layer <= len(layers):
             raise ConfigError(222, f"edit layer {edit.layer} does not exist: the encoder has layers 1..{len(layers)}")
-        handle = layers[edit.layer - 1].register_forward_hook(replace)
+        handles = [layers[edit.layer - 1].register_forward_hook(replace)]
+        handles += [layer.register_forward_pre_hook(attend, with_kwargs=True) for layer in layers[edit.layer :]]
         try:
-            yield
+            yield masks
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
+
+    def _attention_mask(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """A mask [R, L] as the encoder's layers take it: added to the attention scores [R, 1, 1, L]."""
+        if "flash" in str(self.model.config._attn_implementation):
+            return mask
+        return (1 - mask.to(dtype))[:, None, None, :] * torch.finfo(dtype).min
+
+    def _content(self, inputs: dict[str, Tensor]) -> Tensor:
+        """1 for the text's own tokens, 0 for special ones and padding [R, L]."""
+        special = torch.tensor(self._special, device=inputs["input_ids"].device)
+        return inputs["attention_mask"] * ~torch.isin(inputs["input_ids"], special)
+
+    def room(self, inputs: dict[str, Tensor]) -> Tensor:
+        """1 at the word embeddings of the text's own tokens [R, L, H]: noise may act there."""
+        width = self.model.get_input_embeddings().weight.shape[1]
+        return self._content(inputs).float()[:, :, None].expand(-1, -1, width)
+
+    def depth(self) -> int:
+        """Number of transformer layers."""
+        return len(self._layers())
 
     def _layers(self) -> nn.ModuleList:
         depth = self.model.config.num_hidden_layers

@@ -79,7 +79,7 @@ def main(argv):
         began = time.perf_counter()
         torch.manual_seed(seed)
         module = task.build(0)
-        start(module)
+        start(module, 0)
         seconds = time.perf_counter() - began
         logits = predict(module, task.data.store, task.data.test, config.max_length)
         runs[:] = [r for r in runs if not (r["seed"] == seed and r["name"] == "start")]

@@ -31,7 +31,7 @@ class Scale:
     def __init__(self, layer):
         self.layer = layer
 
-    def __call__(self, h, mask):
+    def __call__(self, h, mask, content):
         assert mask is None
         return h * 2, None
 
