@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import save_file
-from tiny import tiny_task, trained
+from tiny import neutral_draws, tiny_task, trained
 
 from nlp_ssl import get_method, list_methods, reduce
 from nlp_ssl.augment.tfidf import TfidfReplace
@@ -67,6 +68,7 @@ def still_task(folder: Path) -> Task:
 def fit_all(rank: int, folder: Path) -> None:
     """Every method after three steps, one after the other in the same process group."""
     task = still_task(folder)
+    neutral_draws(pytest.MonkeyPatch())
     for name, method in methods().items():
         weights = trained(method, task, folder=folder / "apart" / name)
         assert reduce.world_size() == WORLD

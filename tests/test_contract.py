@@ -6,7 +6,7 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
-from tiny import FAST, difference, tiny_images, tiny_task, trained
+from tiny import FAST, difference, neutral_draws, tiny_images, tiny_task, trained
 
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.errors import ConfigError
@@ -19,12 +19,16 @@ METHODS = list_methods()
 WITH_POOL = [name for name in METHODS if any(view.startswith("u") for view in get_method(name)().wanted_views())]
 # Every other method makes its targets from u_w and lets no gradient into them.
 GRADIENT_THROUGH_U_W = ("pi_model", "pseudo_label")
+# No fixed confidence that all rows could miss: thresholds that move, or start low.
+MOVING_THRESHOLD: tuple[str, ...] = ()
+# Their labeled rows are used in another way than supervised training's, whatever the weights.
+OWN_USE_OF_LABELS: tuple[str, ...] = ()
 
 
 def logits(method, *, classes=3, labeled=2, unlabeled=5, scale=2.5, seed=0, grad=False):
     """Random logits for the views of a method; row 0 of every unlabeled view is confident in the same class."""
     made = {}
-    for number, view in enumerate(method.views):
+    for number, view in enumerate(method.wanted_views()):
         rows = labeled if view.startswith("x") else unlabeled
         generator = torch.Generator().manual_seed(100 * seed + number)
         z = scale * torch.randn(rows, classes, generator=generator, dtype=torch.float64)
@@ -40,6 +44,7 @@ def of(name, **options):
 
 
 def run(name, z, labels=(0, 1), *, progress=0.7, **more):
+    torch.manual_seed(0)
     return step_losses(of(name), z, torch.tensor(labels), progress=progress, **more)
 
 
@@ -87,8 +92,9 @@ def test_declarations(name):
     """Views are "x..." or "u..." and hold "x"; one net at least is trained; the docstring is there."""
     method = get_method(name)
     assert method.name == name and method.__doc__ and "Loss:" in method.__doc__
-    assert "x" in method.views and all(view[0] in "xu" for view in method.views)
-    assert set(method.views.values()) <= {"weak", "strong"}
+    views = of(name).wanted_views()
+    assert "x" in views and all(view[0] in "xu" for view in views)
+    assert set(views.values()) <= {"weak", "strong", "controlled", "probe"}
     assert method.nets[method.default_net()] == "trained"
     assert set(method.nets.values()) <= {"trained", "ema", "frozen"}
 
@@ -106,7 +112,7 @@ def test_losses_are_finite_scalars_from_the_declared_views_alone(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_declared_view_is_used(name):
-    for view in get_method(name).views:
+    for view in of(name).wanted_views():
         z = logits(of(name))
         other = {**z, view: 0.9 * z[view].roll(1, dims=1)}
         assert total(run(name, other)) != total(run(name, z)), view
@@ -139,7 +145,7 @@ def test_targets_carry_no_gradient_and_the_strong_view_does(name):
 @pytest.mark.parametrize("name", WITH_POOL)
 def test_unlabeled_loss_of_different_views_is_not_zero(name):
     losses = run(name, logits(of(name)))
-    assert sum(float(v.detach()) for k, v in losses.items() if k != "sup") > 0
+    assert any(float(v.detach()) != 0 for k, v in losses.items() if k != "sup")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -159,7 +165,9 @@ def test_huge_logits_are_finite_and_so_are_their_gradients(name, dtype):
     assert all(bool(torch.isfinite(v.grad).all()) for v in z.values() if v.grad is not None)
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if "threshold" in {f.name for f in fields(get_method(n))}])
+@pytest.mark.parametrize(
+    "name", [n for n in METHODS if "threshold" in {f.name for f in fields(get_method(n))} and n not in MOVING_THRESHOLD]
+)
 def test_no_confident_row_gives_zero_with_a_graph(name):
     z = {view: torch.zeros_like(v).requires_grad_() for view, v in logits(of(name)).items()}
     unsup = step_losses(of(name, threshold=0.99), z, torch.tensor([0, 1]))["unsup"]
@@ -178,7 +186,8 @@ def test_batch_of_one_and_any_number_of_classes(name, classes):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_order_of_rows_does_not_matter(name):
+def test_order_of_rows_does_not_matter(name, monkeypatch):
+    neutral_draws(monkeypatch)
     z = logits(of(name))
     order = torch.tensor([3, 0, 4, 2, 1])
     mixed = {view: v.flip(0) if view.startswith("x") else v[order] for view, v in z.items()}
@@ -215,8 +224,15 @@ def changes_a_loss(name, other):
         for seed in (0, 1):
             z = logits(of(name), seed=seed)
             labels = torch.tensor([0, 1])
-            a, b = (step_losses(m, z, labels, progress=progress) for m in (of(name), other))
-            if any(a[k] != b[k] for k in a):
+            try:
+                torch.manual_seed(0)
+                a = step_losses(of(name), z, labels, progress=progress)
+                torch.manual_seed(0)
+                b = step_losses(other, {v: z.get(v, z["x" if v[0] == "x" else "u_w"]) for v in other.wanted_views()},
+                                labels, progress=progress)  # fmt: skip
+            except ConfigError:  # an option that logits do not have: tried on the text task
+                return False
+            if a.keys() != b.keys() or any(a[k] != b[k] for k in a):
                 return True
     return False
 
@@ -266,10 +282,10 @@ def test_one_step_changes_every_trained_tensor(name, kind, request):
     assert [k for k in still_there if "running_" not in k and not k.endswith("key.bias")] == []
 
 
-@pytest.mark.parametrize("name", WITH_POOL)
+@pytest.mark.parametrize("name", [n for n in WITH_POOL if n not in OWN_USE_OF_LABELS])
 def test_weight_zero_is_supervised_training(name, still):
     """In the loss and in the update: the rows in `x` are the same ones, whatever comes with them."""
-    method = of(name, weight=0.0)
+    method = of(name, **{f.name: 0.0 for f in fields(get_method(name)) if f.name.endswith("weight")})
     z = logits(method)
     losses = step_losses(method, z, torch.tensor([0, 1]))
     assert losses["sup"] == step_losses(Supervised(), {"x": z["x"]}, torch.tensor([0, 1]))["sup"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import ranks
 from safetensors.torch import load_file
-from tiny import FAST, difference, trained
+from tiny import FAST, difference, neutral_draws, trained
 
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.methods import Supervised
@@ -23,7 +23,9 @@ def folder(tmp_path_factory):
 def together(folder):
     """Weights of one process with the whole batch."""
     task = ranks.still_task(folder)
-    return {name: trained(method, task, folder=folder / "together" / name) for name, method in ranks.methods().items()}
+    with pytest.MonkeyPatch.context() as patch:
+        neutral_draws(patch)
+        return {name: trained(m, task, folder=folder / "together" / name) for name, m in ranks.methods().items()}
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +52,14 @@ def test_two_ranks_are_one_process(name, folder, apart, together):
     assert metrics(folder / "apart" / name) == pytest.approx(metrics(folder / "together" / name), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ranks.methods())
-def test_micro_batches_are_one_batch(name, folder, together):
+# What these remember or average over changes with every micro-batch, or depends on which rows come together.
+SEES_MICRO_BATCHES: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize("name", [name for name in ranks.methods() if name not in SEES_MICRO_BATCHES])
+def test_micro_batches_are_one_batch(name, folder, together, monkeypatch):
     """Except where a mean divides by the rows that annealing keeps: each micro-batch divides by its own number."""
+    neutral_draws(monkeypatch)
     config, place = replace(FAST, accumulate=2), folder / "accumulated" / name
     weights = trained(ranks.methods()[name], ranks.still_task(folder), config, place)
     if name == "uda with annealing":

@@ -373,7 +373,9 @@ def image_batch():
     empty = torch.zeros(0)
     pixels = {"pixel_values": torch.randn(12, 1, 8, 8)}
     lengths = np.ones(12, dtype=np.int32)
-    return task.build(0), Batch(inputs=pixels, lengths=lengths, rows=rows, y=empty, w=empty, id={}, keys={}, hidden=empty)
+    return task.build(0), Batch(
+        inputs=pixels, lengths=lengths, rows=rows, y=empty, w=empty, id={}, keys={}, hidden=empty
+    )
 
 
 def statistics(model):
