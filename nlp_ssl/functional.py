@@ -23,6 +23,13 @@ def ce(logits: Tensor, target: Tensor) -> Tensor:
     return -(target.to(log_p.dtype) * log_p).sum(-1)
 
 
+def probabilities(y: Tensor, like: Tensor) -> Tensor:
+    """Labels as probabilities [N, C] for logits like [N, C]: classes [N] become one-hot rows."""
+    if y.dim() == 2:
+        return y.to(like.dtype)
+    return F.one_hot(y, like.shape[-1]).to(like.dtype)
+
+
 def kl(target: Tensor, logits: Tensor) -> Tensor:
     """KL(target || softmax(logits)) per row [N]; target [N, C] are probabilities and may hold zeros."""
     target = _wide(target)
@@ -33,6 +40,12 @@ def entropy(p: Tensor) -> Tensor:
     """Entropy in nats per row [N] of probabilities [N, C]."""
     p = _wide(p)
     return -torch.xlogy(p, p).sum(-1)
+
+
+def prediction_entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats per row [N] of softmax(logits [N, C]), with a finite gradient however large the logits are."""
+    log_p = F.log_softmax(_wide(logits), dim=-1)
+    return -(log_p.exp() * log_p).sum(-1)
 
 
 def softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:

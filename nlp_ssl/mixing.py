@@ -107,7 +107,7 @@ def mix(
 
 def _ssmix(net: Forward, batch: Batch, views: Sequence[str], targets: Tensor, partner: Tensor) -> Mix:
     room = net.room(batch, *views)
-    if room.dim() == 4:
+    if room.dim() != 3:
         raise ConfigError(270, "ssmix swaps tokens: use the mixer embedding or hidden for images")
     content = room[..., 0] > 0  # [R, L]
     saliency = net.gradient(batch, *views, loss=lambda z: ce(torch.cat(list(z)), targets).sum()).square().sum(-1).sqrt()

@@ -50,6 +50,20 @@ def stat(v: Tensor) -> Tensor:
     return total(v.float().sum(0)) / count.clamp(min=1.0)
 
 
+def shared_mean(v: Tensor) -> Tensor:
+    """Mean over the rows of all ranks of v [N, ...], with a gradient that is right once ranks average theirs."""
+    own = v.mean(0)
+    return own + (stat(v).to(v.dtype) - own).detach()
+
+
+def from_first_values(v: Tensor) -> Tensor:
+    """The values of rank 0, on every rank."""
+    if world_size() > 1:
+        v = v.contiguous()
+        dist.broadcast(v, src=0)
+    return v
+
+
 def gather(ids: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """(ids [N], values [N, ...]) of every rank, in rank order. Ranks may hold different numbers of rows."""
     if world_size() == 1:

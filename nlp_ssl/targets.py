@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from nlp_ssl.reduce import from_first_values
+
 
 def confident(p: Tensor, threshold: float | Tensor) -> Tensor:
     """1 where the largest probability reaches `threshold`, else 0: weights [N], no gradient."""
@@ -43,3 +45,20 @@ def top_k_per_class(p: Tensor, k: int) -> Tensor:
         rows = (label == c).nonzero().squeeze(1)
         keep[rows[conf[rows].argsort(descending=True, stable=True)[:k]]] = 1.0
     return keep
+
+
+def clean_probability(loss: Tensor, least_gap: float = 0.0) -> Tensor:
+    """Probability [L] that each label is right, from a trained net's losses [L] (Li et al. 2020, arXiv:2002.07394).
+
+    The losses are scaled to 0..1 and fitted by two Gaussians; it is the share of the one with the lower mean. All ones
+    where there is nothing to divide: fewer than four rows, or losses within `least_gap` nats of one another.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    gap = float(loss.max() - loss.min()) if len(loss) else 0.0
+    if len(loss) < 4 or not gap > max(least_gap, 1e-12):
+        return torch.ones_like(loss)
+    scaled = ((loss - loss.min()) / gap).double().cpu().numpy()[:, None]
+    fitted = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0).fit(scaled)
+    clean = fitted.predict_proba(scaled)[:, fitted.means_.argmin()]
+    return from_first_values(torch.from_numpy(clean).to(loss))

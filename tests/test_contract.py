@@ -1,7 +1,7 @@
 """What every registered method must keep to. A new method gets these tests by being registered."""
 
 import json
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, get_args, get_origin
 
 import pytest
@@ -11,18 +11,38 @@ from tiny import FAST, difference, neutral_draws, tiny_images, tiny_task, traine
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import make
-from nlp_ssl.methods import Supervised
+from nlp_ssl.methods import FixMatch, Supervised
 from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.testing import step_losses
 
 METHODS = list_methods()
 WITH_POOL = [name for name in METHODS if any(view.startswith("u") for view in get_method(name)().wanted_views())]
 # Every other method makes its targets from u_w and lets no gradient into them.
-GRADIENT_THROUGH_U_W = ("pi_model", "pseudo_label")
+GRADIENT_THROUGH_U_W = (
+    "pi_model",
+    "pseudo_label",
+    "ict",
+    "mixmatch",
+    "mixtext",
+    "mixup_pseudo_label",
+    "dividemix",
+    "remixmatch",
+)
 # No fixed confidence that all rows could miss: thresholds that move, or start low.
-MOVING_THRESHOLD: tuple[str, ...] = ()
+MOVING_THRESHOLD: tuple[str, ...] = ("dividemix",)
+# Options that count only together with others.
+TOGETHER: dict[tuple[str, str], dict[str, object]] = {
+    ("mixtext", "margin"): {"hinge_weight": 1.0},
+}
 # Their labeled rows are used in another way than supervised training's, whatever the weights.
-OWN_USE_OF_LABELS: tuple[str, ...] = ()
+OWN_USE_OF_LABELS: tuple[str, ...] = (
+    "ict",
+    "mixmatch",
+    "mixtext",
+    "mixup_pseudo_label",
+    "dividemix",
+    "remixmatch",
+)
 
 
 def logits(method, *, classes=3, labeled=2, unlabeled=5, scale=2.5, seed=0, grad=False):
@@ -204,7 +224,9 @@ def others(field):
         return [not default]
     if get_origin(field.type) is Literal:
         return [v for v in get_args(field.type) if v != default]
-    return [type(default)(v) for v in (0.5 * default, 0.1 * default, 2 * default, 0.5, 0.1, 2) if v != default]
+    return [
+        type(default)(v) for v in (0.5 * default, 0.1 * default, 2 * default, 20 * default, 0.5, 0.1, 2) if v != default
+    ]
 
 
 def variants(name):
@@ -219,19 +241,20 @@ def variants(name):
     return found
 
 
-def changes_a_loss(name, other):
+def changes_a_loss(method, other):
+    """Whether some loss differs, on one of several batches at several stages of training."""
     for progress in (0.05, 0.3, 0.7):
-        for seed in (0, 1):
-            z = logits(of(name), seed=seed)
-            labels = torch.tensor([0, 1])
-            try:
+        for seed, labels in ((0, [0, 1]), (1, [0, 1]), (2, [0, 1, 2, 0, 1, 2])):
+            z = {**logits(other, seed=seed, labeled=len(labels)), **logits(method, seed=seed, labeled=len(labels))}
+            found = []
+            for m in (method, other):
                 torch.manual_seed(0)
-                a = step_losses(of(name), z, labels, progress=progress)
-                torch.manual_seed(0)
-                b = step_losses(other, {v: z.get(v, z["x" if v[0] == "x" else "u_w"]) for v in other.wanted_views()},
-                                labels, progress=progress)  # fmt: skip
-            except ConfigError:  # an option that logits do not have: tried on the text task
-                return False
+                mine = {view: z[view] for view in m.wanted_views()}
+                try:
+                    found.append(step_losses(m, mine, torch.tensor(labels), progress=progress))
+                except ConfigError:  # an option that logits cannot have: tried on the text task
+                    return False
+            a, b = found
             if a.keys() != b.keys() or any(a[k] != b[k] for k in a):
                 return True
     return False
@@ -256,17 +279,44 @@ def images():
 @pytest.mark.parametrize(("name", "option"), [(n, f.name) for n in METHODS for f in fields(get_method(n))])
 def test_every_option_changes_a_loss_or_the_training(name, option, noisy):
     """What acts through the net or the loop (dropout of targets, decay of a teacher) changes the trained weights."""
-    candidates = [method for field, method in variants(name) if field == option]
+    together = TOGETHER.get((name, option), {})
+    candidates = [replace(method, **together) for field, method in variants(name) if field == option]
     assert candidates, "no other value is accepted"
-    if any(changes_a_loss(name, other) for other in candidates):
+    if any(changes_a_loss(of(name, **together), other) for other in candidates):
+        return
+    if option == "refresh":  # the rounds themselves: `test_rounds_begin_when_the_method_says`
+        assert all(other.refresh_steps(1000) == (other.refresh or 1000) for other in candidates)
         return
     # No threshold, so that the few steps of a random net have something to learn from the pool.
-    open_ = {k: 0.0 for k in ("threshold", "ramp_up") if k in asdict(of(name)) and k != option}
+    open_ = {k: 0.0 for k in ("threshold", "ramp_up") if k in asdict(of(name)) and k != option} | together
     before = trained(of(name, **open_), noisy)
     assert any(difference(before, trained(replace(other, **open_), noisy)) > 1e-6 for other in candidates)
 
 
 # --- training ---
+
+
+def test_rounds_begin_when_the_method_says(noisy):
+    """12 steps are a pass over the pool (96 rows, 8 a step): a refresh of 0 leaves rounds to passes."""
+    begun = []
+
+    @dataclass(frozen=True)
+    class Rounds(FixMatch):
+        refresh: int = 5
+
+        def refresh_steps(self, pass_steps):
+            return self.refresh or pass_steps
+
+        def begin_epoch(self, run):
+            begun.append(
+                (run.step, tuple(run.predict("student", "u").shape), tuple(run.features("student", "x").shape))
+            )
+
+    trained(Rounds(), noisy, replace(FAST, max_steps=14))
+    assert begun == [(step, (96, 2), (16, 32)) for step in (0, 5, 10)]
+    begun.clear()
+    trained(Rounds(refresh=0), noisy, replace(FAST, max_steps=14))
+    assert [step for step, *_ in begun] == [0, 12]
 
 
 @pytest.mark.parametrize("name", METHODS)

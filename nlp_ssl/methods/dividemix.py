@@ -1,0 +1,128 @@
+"""DivideMix."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlp_ssl import draws
+from nlp_ssl.functional import ce, linear_ramp, prediction_entropy, probabilities, sharpen, softmax, squared_error
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.mixing import Mixer, mix
+from nlp_ssl.reduce import mean, shared_mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+from nlp_ssl.targets import clean_probability
+
+_VIEWS = ("x", "x2", "u_w", "u_w2")
+_OTHER = {"student": "second", "second": "student"}
+
+
+@register("dividemix")
+@dataclass(frozen=True)
+class DivideMix(Method):
+    """DivideMix (Li et al. 2020, arXiv:2002.07394): two nets tell each other which labels to believe.
+
+    Loss: per net, mean over believed rows of CE(t', x') + weight * ramp * mean_{other rows,C} (softmax(z') - t')^2 +
+    penalty_weight * KL(prior || mean_batch softmax(z')). Every `refresh` steps (0: once a pass) each net's losses on
+    the labeled rows are scaled to 0..1 and split by a mixture of two Gaussians; what lies in the lower one has
+    probability c of a right label, and the *other* net believes rows with c > threshold. Their target is sharpen(c y
+    + (1 - c) mean of its own predictions for two views); that of all other rows, those of the pool among them, is
+    sharpen(mean over two views and both nets). All rows are mixed with a random order of all by one lam = max(l, 1 -
+    l), l ~ Beta(alpha, alpha). During `warmup` both nets train on all labels, with `confidence_penalty` times the
+    negative entropy of their predictions. The nets are updated one after the other; `student` is evaluated and saved.
+    Works without a pool. Labels whose losses differ by less than `least_gap` nats are all believed: there is nothing
+    to divide.
+
+    Differs from the paper: rows come in their natural proportion instead of two streams of one size, the rounds are
+    counted in steps, the saved model is one net instead of the sum of two, and the prior is the estimated share of the
+    classes where there is one.
+    """
+
+    views = {"x": "weak", "x2": "weak", "u_w": "weak", "u_w2": "weak"}
+    nets = {"student": "trained", "second": "trained"}
+    pool_optional = True
+    images = {"mixer": "embedding", "warmup": 0.2, "weight": 25.0}
+    weight: float = 5.0
+    penalty_weight: float = 1.0
+    threshold: float = 0.5
+    temperature: float = 0.5
+    alpha: float = 4.0
+    warmup: float = 0.1
+    ramp_up: float = 0.4
+    refresh: int = 25
+    confidence_penalty: float = 0.0
+    least_gap: float = 1.0
+    mixer: Mixer = "hidden"
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "penalty_weight", "confidence_penalty", "least_gap"):
+            check(self.__dict__[name], name, 0.0, 1e6)
+        check(self.threshold, "threshold", 0.0, 1.0)
+        check(self.temperature, "temperature", 1e-3, 1e3)
+        check(self.alpha, "alpha", 0.0, 1e3)
+        check(self.warmup, "warmup", 0.0, 1.0)
+        check(self.ramp_up, "ramp_up", 0.0, 1.0)
+        check(self.refresh, "refresh", 0, 1e9)
+
+    def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
+        return {f"clean.{role}": torch.ones(spec.labeled_size) for role in self.nets}
+
+    def refresh_steps(self, pass_steps: int) -> int:
+        return self.refresh or pass_steps
+
+    def begin_epoch(self, run: Run) -> None:
+        """Splits the labels by each net's losses, for the use of the other net."""
+        for role, other in _OTHER.items():
+            p = run.predict(role, "x")  # [L, C]
+            loss = ce(p.clamp(min=1e-12).log(), probabilities(run.labels, p))  # [L]
+            clean = clean_probability(loss, self.least_gap)
+            run.state[f"clean.{other}"] = clean.to(run.state[f"clean.{other}"])
+            run.log(f"believed.{other}", (clean > self.threshold).float().mean())
+
+    def step(self, run: Run, batch: Batch) -> Iterator[Losses]:
+        for role in self.nets:
+            yield self._warm(run, batch, role) if run.progress < self.warmup else self._divided(run, batch, role)
+
+    def _warm(self, run: Run, batch: Batch, role: str) -> Losses:
+        (x,) = run.nets[role](batch, "x")  # [B, C]
+        losses = {f"sup.{role}": mean(batch["w"] * ce(x, batch["y"]))}
+        if self.confidence_penalty:
+            losses[f"confidence.{role}"] = -self.confidence_penalty * mean(prediction_entropy(x))
+        return losses
+
+    def _divided(self, run: Run, batch: Batch, role: str) -> Losses:
+        net, twin = run.nets[role], run.nets[_OTHER[role]]
+        with torch.no_grad():
+            own = [softmax(z.detach()) for z in net(batch, *_VIEWS)]
+            other = [softmax(z.detach()) for z in twin(batch, *_VIEWS, dropout=False)]
+        mine, theirs = _two_views(own), _two_views(other)  # [B + N, C]
+        b, n = len(batch["y"]), len(mine) - len(batch["y"])
+        clean = run.state[f"clean.{role}"][batch["id"]["x"]].to(mine)[:, None]  # [B, 1]
+        believed = (clean > self.threshold).squeeze(1)  # [B]
+        refined = clean * probabilities(batch["y"], mine) + (1 - clean) * mine[:b]
+        guess = (mine + theirs) / 2
+        t = sharpen(torch.where(believed[:, None], refined, guess[:b]), self.temperature)
+        u = sharpen(guess[b:], self.temperature)
+        run.watch(guess[b:], torch.ones_like(guess[b:, 0]), batch["hidden"])
+        targets = torch.cat([t, t, u, u])  # [2B + 2N, C], in the order of the views
+        partner = draws.permutation(len(targets), targets)
+        mixed = mix(self.mixer, net, batch, _VIEWS, targets, self.alpha, partner=partner)
+        z = torch.cat(list(net(batch, *_VIEWS, edit=mixed.edit)))  # [2B + 2N, C]: one forward
+        targets = mixed.of(targets)
+        p = softmax(z)
+        kept = torch.cat([believed, believed, believed.new_zeros(2 * n)])
+        w = torch.cat([batch["w"], batch["w"], batch["w"].new_ones(2 * n)])
+        prior = p.new_tensor(run.spec.prior or [1.0 / p.shape[1]] * p.shape[1])
+        weight = self.weight * linear_ramp(run.progress - self.warmup, self.ramp_up)
+        return {
+            f"sup.{role}": mean(w * ce(z, targets), where=kept),
+            f"unsup.{role}": weight * mean(w * squared_error(p, targets), where=~kept),
+            f"penalty.{role}": self.penalty_weight * (prior * (prior / shared_mean(p).clamp(min=1e-12)).log()).sum(),
+        }
+
+
+def _two_views(p: list[Tensor]) -> Tensor:
+    """Mean of the predictions for the two views of every row [B + N, C], labeled rows first."""
+    return torch.cat([(p[0] + p[1]) / 2, (p[2] + p[3]) / 2])

@@ -1,0 +1,63 @@
+"""MixMatch."""
+
+from dataclasses import dataclass
+
+import torch
+
+from nlp_ssl import draws
+from nlp_ssl.functional import ce, linear_ramp, probabilities, sharpen, softmax, squared_error
+from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.mixing import Mixer, mix
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+_VIEWS = ("x", "u_w", "u_w2")
+
+
+@register("mixmatch")
+@dataclass(frozen=True)
+class MixMatch(Method):
+    """MixMatch (Berthelot et al. 2019, arXiv:1905.02249): guess, sharpen, and mix all rows with each other.
+
+    Loss: mean_B w CE(y', x') + weight * ramp(t) * mean_{2N,C} (softmax(u') - q')^2, where q = sg sharpen(mean of the
+    predictions for two weak views, temperature) is the guess for both, and x', u', y', q' are all rows mixed with a
+    random order of all rows, each with its own lam = max(l, 1 - l), l ~ Beta(alpha, alpha).
+    `target_dropout` leaves dropout on in the guess: for text it is what tells the two views apart.
+
+    Differs from the paper: a text's rows are mixed at a hidden layer by default, and the weight is smaller and its
+    ramp a share of training.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_w2": "weak"}
+    images = {"mixer": "embedding", "weight": 75.0}
+    weight: float = 10.0
+    temperature: float = 0.5
+    alpha: float = 0.75
+    ramp_up: float = 0.4
+    mixer: Mixer = "hidden"
+    target_dropout: bool = True
+
+    def __post_init__(self) -> None:
+        check(self.weight, "weight", 0.0, 1e6)
+        check(self.temperature, "temperature", 1e-3, 1e3)
+        check(self.alpha, "alpha", 0.0, 1e3)
+        check(self.ramp_up, "ramp_up", 0.0, 1.0)
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net = run.nets["student"]
+        with torch.no_grad():
+            w1, w2 = net(batch, "u_w", "u_w2", dropout=self.target_dropout)  # [N, C] each
+        p = run.aligned((softmax(w1.detach()) + softmax(w2.detach())) / 2)
+        q, y = sharpen(p, self.temperature), probabilities(batch["y"], p)
+        targets = torch.cat([y, q, q])  # [B + 2N, C], in the order of the views
+        partner = draws.permutation(len(targets), p)
+        mixed = mix(self.mixer, net, batch, _VIEWS, targets, self.alpha, partner=partner, per_row=True)
+        x, *u = net(batch, *_VIEWS, edit=mixed.edit)  # [B, C], 2 x [N, C]: one forward
+        targets = mixed.of(targets)
+        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+        weight = self.weight * linear_ramp(run.progress, self.ramp_up)
+        return {
+            "sup": mean(batch["w"] * ce(x, targets[: len(x)])),
+            "unsup": weight * mean(squared_error(softmax(torch.cat(u)), targets[len(x) :])),
+        }

@@ -1,0 +1,75 @@
+"""MixText."""
+
+from dataclasses import dataclass
+
+import torch
+
+from nlp_ssl import draws
+from nlp_ssl.functional import ce, kl, linear_ramp, prediction_entropy, probabilities, sharpen, softmax
+from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.mixing import Mixer, mix
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+_VIEWS = ("x", "u_w", "u_s")
+
+
+@register("mixtext")
+@dataclass(frozen=True)
+class MixText(Method):
+    """MixText (Chen et al. 2020, arXiv:2004.12239): texts and their rewritings, mixed at hidden layers (TMix).
+
+    Loss: mean_B w CE(y', x') + weight * ramp(t) * mean_{2N} KL(q' || softmax(u'))
+    + hinge_weight * mean_N max(0, H(softmax(u_w)) - margin), where the guess q = sg sharpen((1 - strong_share) p(u_w) +
+    strong_share p(u_s), temperature) serves both views, and all rows are mixed with a random order of all rows by one
+    lam = max(l, 1 - l), l ~ Beta(alpha, alpha), at a layer drawn from the upper half. The hinge looks at unmixed rows.
+    `target_dropout` leaves dropout on in the guess.
+
+    Differs from the paper: padding is masked throughout (the official code attends to it), guesses are made without
+    dropout, the ramp is over a share of training, and the hinge is off (as in its published runs).
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    images = {"mixer": "embedding"}
+    weight: float = 1.0
+    temperature: float = 0.5
+    alpha: float = 16.0
+    strong_share: float = 0.0
+    hinge_weight: float = 0.0
+    margin: float = 0.7
+    ramp_up: float = 0.4
+    mixer: Mixer = "hidden"
+    target_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "hinge_weight"):
+            check(self.__dict__[name], name, 0.0, 1e6)
+        check(self.temperature, "temperature", 1e-3, 1e3)
+        check(self.alpha, "alpha", 0.0, 1e3)
+        check(self.strong_share, "strong_share", 0.0, 1.0)
+        check(self.margin, "margin", 0.0, 100.0)
+        check(self.ramp_up, "ramp_up", 0.0, 1.0)
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net = run.nets["student"]
+        with torch.no_grad():
+            w, s = net(batch, "u_w", "u_s", dropout=self.target_dropout)  # [N, C] each
+        p = softmax(w.detach()).lerp(softmax(s.detach()), self.strong_share)
+        p = run.aligned(p)
+        q, y = sharpen(p, self.temperature), probabilities(batch["y"], p)
+        targets = torch.cat([y, q, q])  # [B + 2N, C], in the order of the views
+        partner = draws.permutation(len(targets), p)
+        mixed = mix(self.mixer, net, batch, _VIEWS, targets, self.alpha, partner=partner)
+        x, *u = net(batch, *_VIEWS, edit=mixed.edit)  # [B, C], 2 x [N, C]: one forward
+        targets = mixed.of(targets)
+        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+        weight = self.weight * linear_ramp(run.progress, self.ramp_up)
+        losses = {
+            "sup": mean(batch["w"] * ce(x, targets[: len(x)])),
+            "unsup": weight * mean(kl(targets[len(x) :], torch.cat(u))),
+        }
+        if self.hinge_weight:
+            (plain,) = net(batch, "u_w")  # [N, C]
+            losses["hinge"] = self.hinge_weight * mean((prediction_entropy(plain) - self.margin).clamp(min=0.0))
+        return losses

@@ -1,0 +1,78 @@
+"""Pseudo-labels with MixUp."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlp_ssl import draws
+from nlp_ssl.functional import ce, prediction_entropy, probabilities, softmax
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.mixing import Mixer, mix
+from nlp_ssl.reduce import mean, shared_mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+
+@register("mixup_pseudo_label")
+@dataclass(frozen=True)
+class MixUpPseudoLabel(Method):
+    """Pseudo-labels with MixUp (Arazo et al. 2020, arXiv:1908.02983): soft labels made once a round, all rows mixed.
+
+    Loss: mean over all B + N rows of CE(y', z) (unlabeled rows times weight) + prior_weight * sum_c prior_c
+    log(prior_c / pbar_c) + entropy_weight * mean_{B+N} H(p), p = softmax(z), pbar its mean over the batch, z the
+    logits of rows mixed with a random order of all rows: lam ~ Beta(alpha, alpha), one per batch. Labels y' are y for
+    labeled rows and, for unlabeled ones, the predictions without dropout on the whole pool, renewed every `refresh`
+    steps (0: once a pass). Every batch holds its full number of labeled rows, which the paper found to be what keeps
+    wrong labels from feeding on themselves. Unlabeled rows take part after the share `warmup` of training.
+
+    Differs from the paper: rounds are counted in steps (few hundred steps are less than a pass over most pools),
+    prior is the estimated share of the classes where there is one, and text is mixed at a hidden layer by default.
+    """
+
+    views = {"x": "weak", "u_w": "weak"}
+    images = {"mixer": "embedding", "warmup": 0.2}
+    weight: float = 1.0
+    alpha: float = 1.0
+    prior_weight: float = 0.8
+    entropy_weight: float = 0.4
+    refresh: int = 25
+    warmup: float = 0.0
+    mixer: Mixer = "hidden"
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "prior_weight", "entropy_weight"):
+            check(self.__dict__[name], name, 0.0, 1e6)
+        check(self.alpha, "alpha", 0.0, 1e3)
+        check(self.refresh, "refresh", 0, 1e9)
+        check(self.warmup, "warmup", 0.0, 1.0)
+
+    def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
+        return {"soft": torch.full((spec.pool_size, spec.num_classes), 1.0 / spec.num_classes)}
+
+    def refresh_steps(self, pass_steps: int) -> int:
+        return self.refresh or pass_steps
+
+    def begin_epoch(self, run: Run) -> None:
+        run.state["soft"] = run.aligned(run.predict("student", "u"))
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net, views = run.nets["student"], ("x", "u_w")
+        if run.progress < self.warmup:
+            (x,) = net(batch, "x")
+            return {"sup": mean(batch["w"] * ce(x, batch["y"]))}
+        soft = run.state["soft"][batch["id"]["u"]]  # [N, C]
+        run.watch(soft, torch.ones_like(soft[:, 0]), batch["hidden"])
+        targets = torch.cat([probabilities(batch["y"], soft), soft])  # [B + N, C]
+        partner = draws.permutation(len(targets), soft)
+        mixed = mix(self.mixer, net, batch, views, targets, self.alpha, partner=partner, larger=False)
+        x, u = net(batch, *views, edit=mixed.edit)  # [B, C], [N, C]: one forward
+        targets, z = mixed.of(targets), torch.cat([x, u])
+        p, share = softmax(z), len(x) / len(z)
+        prior = p.new_tensor(run.spec.prior or [1.0 / p.shape[1]] * p.shape[1])
+        return {
+            "sup": share * mean(batch["w"] * ce(x, targets[: len(x)])),
+            "unsup": (1 - share) * self.weight * mean(ce(u, targets[len(x) :])),
+            "prior": self.prior_weight * (prior * (prior / shared_mean(p).clamp(min=1e-12)).log()).sum(),
+            "entropy": self.entropy_weight * mean(prediction_entropy(z)),
+        }

@@ -1,0 +1,121 @@
+"""ReMixMatch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nlp_ssl import draws
+from nlp_ssl.functional import align, ce, linear_ramp, probabilities, sharpen, softmax
+from nlp_ssl.method import Batch, DataSpec, Head, Losses, Method, check
+from nlp_ssl.mixing import Mixer, mix
+from nlp_ssl.nets.base import Forward
+from nlp_ssl.pretext import Pretext, Task
+from nlp_ssl.reduce import mean, stat
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+
+@register("remixmatch")
+@dataclass(frozen=True)
+class ReMixMatch(Method):
+    """ReMixMatch (Berthelot et al. 2020, arXiv:1911.09785): MixMatch with aligned guesses that anchor strong views.
+
+    Loss: mean_B w CE(y', x') + weight * ramp * mean_{(K+1)N} CE(q', u') + strong_weight * ramp * mean_N CE(q, u_s) +
+    pretext_weight * mean_N CE(task). q = sg sharpen(aligned softmax(u_w), temperature) is the guess for the weak and
+    all K strong views; x', u' are these rows mixed with a random order of all, each by lam = max(l, 1 - l), l ~
+    Beta(alpha, alpha). Aligned: times the classes' shares over the mean of the last `queue` batches, which starts
+    uniform and takes this batch in afterwards. `pretext` is a task whose answer is known: which way an image was
+    rotated, or whether the halves of a text were swapped ("order"). With `ctaugment` the strong views learn how
+    strong they may be from labeled probes. `target_dropout` leaves dropout on in the guess.
+
+    Differs from the paper: labeled rows of text stay as they are, K = 2 instead of 8, a queue of 32 instead of 128
+    batches (it would stay uniform for most of a short run), weights ramp over a share of training, text is mixed at a
+    hidden layer, and its pretext task is off by default.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong", "u_s2": "strong"}
+    heads = {"pretext": Head("linear", 4)}
+    images = {"mixer": "embedding", "pretext": "rotation"}
+    weight: float = 1.5
+    strong_weight: float = 0.5
+    pretext_weight: float = 0.5
+    temperature: float = 0.5
+    alpha: float = 0.75
+    strong_views: int = 2
+    queue: int = 32
+    ramp_up: float = 0.4
+    mixer: Mixer = "hidden"
+    pretext: Literal["none", "order", "rotation"] = "none"
+    ctaugment: bool = True
+    target_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "strong_weight", "pretext_weight"):
+            check(self.__dict__[name], name, 0.0, 1e6)
+        check(self.temperature, "temperature", 1e-3, 1e3)
+        check(self.alpha, "alpha", 0.0, 1e3)
+        check(self.strong_views, "strong_views", 1, 64)
+        check(self.queue, "queue", 1, 1e6)
+        check(self.ramp_up, "ramp_up", 0.0, 1.0)
+
+    def wanted_views(self) -> Mapping[str, str]:
+        kind = "controlled" if self.ctaugment else "strong"
+        strong = {name: kind for name in self._strong()}
+        return {"x": "weak", "u_w": "weak", **strong, **({"x_p": "probe"} if self.ctaugment else {})}
+
+    def _strong(self) -> list[str]:
+        return ["u_s", *(f"u_s{k}" for k in range(2, self.strong_views + 1))]
+
+    def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
+        return {"queue": torch.full((self.queue, spec.num_classes), 1.0 / spec.num_classes), "place": torch.tensor(0)}
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net, views = run.nets["student"], ("x", "u_w", *self._strong())
+        with torch.no_grad():
+            (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
+        p = self._aligned(run, softmax(w.detach()))
+        q, y = sharpen(p, self.temperature), probabilities(batch["y"], p)
+        targets = torch.cat([y, *[q] * (len(views) - 1)])  # [B + (K+1)N, C], in the order of the views
+        partner = draws.permutation(len(targets), p)
+        mixed = mix(self.mixer, net, batch, views, targets, self.alpha, partner=partner, per_row=True)
+        x, *u = net(batch, *views, edit=mixed.edit)  # [B, C], K + 1 times [N, C]: one forward
+        (s,) = net(batch, "u_s")  # [N, C], unmixed
+        targets = mixed.of(targets)
+        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+        ramp = linear_ramp(run.progress, self.ramp_up)
+        losses = {
+            "sup": mean(batch["w"] * ce(x, targets[: len(x)])),
+            "unsup": self.weight * ramp * mean(ce(torch.cat(u), targets[len(x) :])),
+            "strong": self.strong_weight * ramp * mean(ce(s, q)),
+        }
+        if self.pretext != "none":
+            losses["pretext"] = self.pretext_weight * self._pretext(run, net, batch, self.pretext)
+        if self.ctaugment:
+            self._probe(run, net, batch)
+        return losses
+
+    def _aligned(self, run: Run, p: Tensor) -> Tensor:
+        """Aligned predictions [N, C]; afterwards this batch's mean joins the queue."""
+        state = run.state
+        if run.step == 0 and "pool_mean" in state:  # the started model has been seen on the pool already
+            state["queue"] = state["pool_mean"].to(state["queue"].dtype).expand_as(state["queue"]).clone()
+        shares = run.spec.prior or probabilities(run.labels, p).mean(0).tolist()
+        aligned = align(p, p.new_tensor(shares), state["queue"].mean(0).to(p.dtype))
+        at = (state["place"] % self.queue).view(1)
+        state["queue"] = state["queue"].index_copy(0, at, stat(p).to(state["queue"].dtype)[None])
+        state["place"] = state["place"] + 1
+        return aligned
+
+    def _pretext(self, run: Run, net: Forward, batch: Batch, task: Task) -> Tensor:
+        answers = (batch["id"]["u"] + run.epoch) % (4 if task == "rotation" else 2)  # [N]
+        (out,) = net.outputs(batch, "u_s", edit=Pretext(task, answers))
+        return mean(ce(out["pretext"], answers))
+
+    def _probe(self, run: Run, net: Forward, batch: Batch) -> None:
+        with torch.no_grad():
+            (probe,) = net(batch, "x_p", dropout=False)  # [B, C]
+            p = softmax(probe)
+            run.steer(batch["keys"]["x_p"], 1 - 0.5 * (p - probabilities(batch["y"], p)).abs().sum(-1))
