@@ -23,7 +23,8 @@ _WINDOW = 0.1  # share of a text's tokens that SSMix swaps
 class Blend:
     """Edit: lam * h + (1 - lam) * h[partner], row by row.
 
-    lam [R], partner [R]. The mask is the union of both texts, so that neither loses tokens.
+    lam [R], partner [R]. The mask is the union of both texts, so that neither loses tokens; a text with no share in the
+    mix does not count.
     """
 
     lam: Tensor
@@ -32,7 +33,11 @@ class Blend:
 
     def __call__(self, h: Tensor, mask: Tensor | None, content: Tensor | None) -> tuple[Tensor, Tensor | None]:
         lam = self.lam.to(h.dtype).view(-1, *[1] * (h.dim() - 1))
-        return lam * h + (1 - lam) * h[self.partner], None if mask is None else torch.maximum(mask, mask[self.partner])
+        mixed = lam * h + (1 - lam) * h[self.partner]
+        if mask is None:
+            return mixed, None
+        own, theirs = mask * (self.lam > 0)[:, None], mask[self.partner] * (self.lam < 1)[:, None]
+        return mixed, torch.maximum(own, theirs)
 
 
 @dataclass(frozen=True)
