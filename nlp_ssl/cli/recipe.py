@@ -1,0 +1,104 @@
+"""What recipes share: flags of reviews and of images, and the way from flags to the closing table."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from nlp_ssl.cli import console, options
+from nlp_ssl.cli.train import model_name
+from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.embedded import load_embedded, load_named
+from nlp_ssl.data.images import load_images
+from nlp_ssl.data.schema import build
+from nlp_ssl.data.splits import draw_rows
+from nlp_ssl.experiment import compare
+from nlp_ssl.method import Method
+from nlp_ssl.process import check_output
+from nlp_ssl.task import Task, image_task, text_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Flags of every recipe, beside those of the loop and of the method."""
+
+    labels_per_class: int = 10
+    baseline: Annotated[bool, "also train on the labels alone, from the same start"] = True
+    seeds: Annotated[tuple[int, ...], "one run each"] = (0, 1, 2)
+    output_dir: Path
+    resume: Annotated[bool, "go on where an earlier run stopped"] = False
+    overwrite: Annotated[bool, "replace an earlier run"] = False
+
+    def tasks(self, config: TrainConfig) -> Callable[[int], Task]:
+        """Reads the data; what comes back makes the task of a seed."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reviews(Recipe):
+    """Movie reviews: the embedded ones, IMDb from the hub, or a folder of your own."""
+
+    data: Annotated[str, "embedded, hub, or a folder with train and test rows"] = "embedded"
+    model: Annotated[str, "folder or hub name of the encoder"] = "embedded"
+    test_rows: Annotated[int, "test rows to score, drawn once; 0 takes all"] = 1000
+
+    def tasks(self, config: TrainConfig) -> Callable[[int], Task]:
+        """Reads the data; what comes back draws the labels of a seed."""
+        dev, test = None, None
+        if self.data == "embedded":
+            train, test = load_embedded("reviews")
+        else:
+            train, dev, test = load_named("stanfordnlp/imdb" if self.data == "hub" else self.data)
+        if test is not None and 0 < self.test_rows < len(test):
+            test = test.take(draw_rows(len(test), self.test_rows, seed=0))
+
+        def task_of(seed: int) -> Task:
+            data = build(train, None, dev, test, labels_per_class=self.labels_per_class, seed=seed, drop_leaks=True)
+            return text_task(data, model_name(self.model), max_length=config.max_length)
+
+        return task_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Recipe):
+    """Fashion-MNIST where the Debian package `dataset-fashion-mnist` is installed, scikit-learn's digits otherwise."""
+
+    data: Literal["auto", "fashion_mnist", "digits"] = "auto"
+    backbone: Annotated[str, "wrn-D-K or a torchvision classifier"] = "wrn-10-1"
+    pool_size: Annotated[int | None, "unlabeled images, drawn by the seed; all by default"] = None
+
+    def tasks(self, config: TrainConfig) -> Callable[[int], Task]:
+        """What comes back draws the labels and the pool of a seed."""
+
+        def task_of(seed: int) -> Task:
+            images = load_images(self.data, self.labels_per_class, seed, pool_size=self.pool_size)
+            return image_task(images, self.backbone)
+
+        return task_of
+
+
+def run(argv: Sequence[str], file: str, doc: str | None, recipe: Recipe, config: TrainConfig, method: Method) -> None:
+    """Parses the flags, trains, and prints the method beside the label-only baseline.
+
+    Args:
+        argv: the command line.
+        file: the recipe's `__file__`, whose name the help shows.
+        doc: the recipe's docstring, the head of the help.
+        recipe: defaults of the data.
+        config: defaults of the loop.
+        method: the method with its defaults.
+    """
+    recipe, config, method = options.parse(argv, recipe, config, method, name=Path(file).name, doc=doc or "")
+    console.check_processes()
+    check_output(recipe.output_dir, recipe.resume, recipe.overwrite)
+    comparison = compare(
+        method,
+        recipe.tasks(config),
+        config,
+        recipe.seeds,
+        baseline=recipe.baseline,
+        output_dir=recipe.output_dir,
+        resume=recipe.resume,
+        overwrite=recipe.overwrite,
+    )
+    console.show(comparison)
