@@ -96,3 +96,18 @@ def tsa_threshold(schedule: Tsa, progress: float, num_classes: int) -> float:
     if schedule == "none":
         return math.inf
     return _TSA[schedule](progress) * (1.0 - 1.0 / num_classes) + 1.0 / num_classes
+
+
+def cosine_ramp(progress: float, end: float) -> float:
+    """(1 - cos(pi t)) / 2 with t = progress / end clipped to [0, 1]; 1 when `end` is 0."""
+    return 0.5 - 0.5 * math.cos(math.pi * linear_ramp(progress, end))
+
+
+def newest(mass: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    """One step of a running average that has no starting value: (new mass, share of the newest value).
+
+    The mass starts at 0 and tends to 1; `average.lerp(value, share)` is then the mean of all values so far, each
+    weighted `decay` times the one after it.
+    """
+    mass = decay * mass + (1.0 - decay)
+    return mass, (1.0 - decay) / mass

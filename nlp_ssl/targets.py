@@ -1,9 +1,13 @@
 """Pseudo-label policies: probabilities [N, C] in, weights [N] out. Online methods and rounds share them."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from nlp_ssl.reduce import from_first_values
+
+Unused = Literal["seen", "pool", "none"]
 
 
 def confident(p: Tensor, threshold: float | Tensor) -> Tensor:
@@ -62,3 +66,33 @@ def clean_probability(loss: Tensor, least_gap: float = 0.0) -> Tensor:
     fitted = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0).fit(scaled)
     clean = fitted.predict_proba(scaled)[:, fitted.means_.argmin()]
     return from_first_values(torch.from_numpy(clean).to(loss))
+
+
+def truncated_gaussian(conf: Tensor, mean: Tensor, variance: Tensor, width: float) -> Tensor:
+    """Weights [N] of confidences [N]: 1 from the mean on, below it exp(-(conf - mean)^2 / (2 variance / width^2))."""
+    below = (conf.detach() - mean).clamp(max=0.0)
+    return torch.exp(-0.5 * (width * below).square() / variance.clamp(min=1e-12))
+
+
+def class_status(selected: Tensor, num_classes: int, unused: Unused) -> Tensor:
+    """How well each class is learned [C]: rows selected for it, relative to those of the best class (FlexMatch).
+
+    Args:
+        selected: of each row of the pool [N] its class, -1 if it was never confident, -2 if it was not seen yet.
+        num_classes: C.
+        unused: rows that count like one more class while they are many: those "seen" without being confident, all
+            those of the "pool" that are not selected, or "none".
+
+    Ones as long as nothing was counted.
+    """
+    rows = torch.ones_like(selected, dtype=torch.float32)
+    counts = rows.new_zeros(num_classes + 2).index_add_(0, selected + 2, rows)  # not seen, not confident, classes
+    best = counts[2:].amax()
+    if unused != "none":
+        best = torch.maximum(best, counts[:2].sum() if unused == "pool" else counts[1])
+    return torch.where(best > 0, counts[2:] / best.clamp(min=1.0), 1.0)
+
+
+def flexible(threshold: float, status: Tensor) -> Tensor:
+    """Thresholds [C] that grow with the learning status [C]: threshold * status / (2 - status) (FlexMatch)."""
+    return threshold * (status / (2.0 - status))

@@ -41,6 +41,10 @@ def _rank(rank: int, work: Callable[[int, Path], None], folder: Path) -> None:
 # --- the loop
 
 
+# With no threshold these would be FixMatch, or its thresholds would not move.
+MOVING = {"adamatch": 0.9, "flexmatch": 0.8, "marginmatch": 0.8}
+
+
 def methods() -> dict[str, Method]:
     """Every registered method with all rows of the pool taking part, and UDA whose annealing keeps other numbers of
     labeled rows on each rank.
@@ -48,7 +52,7 @@ def methods() -> dict[str, Method]:
     found = {}
     for name in list_methods():
         cls = get_method(name)
-        found[name] = make(cls, {"threshold": 0.0} if "threshold" in cls.__dataclass_fields__ else {})
+        found[name] = make(cls, {"threshold": MOVING.get(name, 0.0)} if "threshold" in cls.__dataclass_fields__ else {})
     return found | {"uda with annealing": UDA(threshold=0.0, tsa="exp")}
 
 

@@ -29,7 +29,10 @@ GRADIENT_THROUGH_U_W = (
     "remixmatch",
 )
 # No fixed confidence that all rows could miss: thresholds that move, or start low.
-MOVING_THRESHOLD: tuple[str, ...] = ("dividemix",)
+MOVING_THRESHOLD: tuple[str, ...] = (
+    "dividemix",
+    "adamatch",
+)
 # Options that count only together with others.
 TOGETHER: dict[tuple[str, str], dict[str, object]] = {
     ("mixtext", "margin"): {"hinge_weight": 1.0},
@@ -42,6 +45,8 @@ OWN_USE_OF_LABELS: tuple[str, ...] = (
     "mixup_pseudo_label",
     "dividemix",
     "remixmatch",
+    "adamatch",
+    "defixmatch",
 )
 
 

@@ -53,7 +53,14 @@ def test_two_ranks_are_one_process(name, folder, apart, together):
 
 
 # What these remember or average over changes with every micro-batch, or depends on which rows come together.
-SEES_MICRO_BATCHES: tuple[str, ...] = ("dividemix", "mixup_pseudo_label", )
+SEES_MICRO_BATCHES: tuple[str, ...] = (
+    "adamatch",
+    "dividemix",
+    "freematch",
+    "marginmatch",
+    "mixup_pseudo_label",
+    "softmatch",
+)
 
 
 @pytest.mark.parametrize("name", [name for name in ranks.methods() if name not in SEES_MICRO_BATCHES])

@@ -1,27 +1,43 @@
 """One method per file; importing it registers it. README.md beside this file says how to add one."""
 
+from nlp_ssl.methods.adamatch import AdaMatch
+from nlp_ssl.methods.dash import Dash
+from nlp_ssl.methods.defixmatch import DeFixMatch
 from nlp_ssl.methods.dividemix import DivideMix
 from nlp_ssl.methods.fixmatch import FixMatch
+from nlp_ssl.methods.flexmatch import FlexMatch
+from nlp_ssl.methods.freematch import FreeMatch
 from nlp_ssl.methods.ict import ICT
+from nlp_ssl.methods.marginmatch import MarginMatch
 from nlp_ssl.methods.mean_teacher import MeanTeacher
 from nlp_ssl.methods.mixmatch import MixMatch
 from nlp_ssl.methods.mixtext import MixText
 from nlp_ssl.methods.mixup_pseudo_label import MixUpPseudoLabel
 from nlp_ssl.methods.pi_model import PiModel
 from nlp_ssl.methods.pseudo_label import PseudoLabel
+from nlp_ssl.methods.remixmatch import ReMixMatch
+from nlp_ssl.methods.softmatch import SoftMatch
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.methods.uda import UDA
 
 __all__ = [
+    "AdaMatch",
+    "Dash",
+    "DeFixMatch",
     "DivideMix",
     "FixMatch",
+    "FlexMatch",
+    "FreeMatch",
     "ICT",
+    "MarginMatch",
     "MeanTeacher",
     "MixMatch",
     "MixText",
     "MixUpPseudoLabel",
     "PiModel",
     "PseudoLabel",
+    "ReMixMatch",
+    "SoftMatch",
     "Supervised",
     "UDA",
 ]

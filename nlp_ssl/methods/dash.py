@@ -1,0 +1,71 @@
+"""Dash."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlp_ssl.functional import ce, probabilities, sharpen, softmax
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+
+@register("dash")
+@dataclass(frozen=True)
+class Dash(Method):
+    """Dash (Xu et al. 2021, arXiv:2109.00650): rows whose pseudo-label has a small loss, by a limit that falls.
+
+    Loss: mean_B w CE(y, x) + weight * mean_N 1[CE(q, u_w) <= rho] CE(q, u_s), p = sg softmax(u_w).
+    rho = max(rho_0 * gamma^(-updates * t), min_loss), t the share of training done and rho_0 the mean loss of all
+    labeled rows at the start, without dropout. q = softmax(u_w / temperature) while rho > min_loss, then argmax p:
+    from there on the rule is max p >= exp(-min_loss), 0.951 by default.
+
+    Differs from the paper: rho falls evenly with the share of training, as often as `updates` says, instead of every
+    nine epochs, and without the constant 1.0001. There is no stage of labels alone before it: that is what a warm
+    start is for, after which rho_0 is below `min_loss` already. Labels are made without dropout by default.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    weight: float = 1.0
+    gamma: float = 1.27
+    updates: int = 25
+    min_loss: float = 0.05
+    temperature: float = 0.5
+    target_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.weight, "weight", 0.0, 1e6)
+        check(self.gamma, "gamma", 1.0, 1e3)
+        check(self.updates, "updates", 0, 10**6)
+        check(self.min_loss, "min_loss", 0.0, 1e3)
+        check(self.temperature, "temperature", 1e-3, 1e3)
+
+    def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
+        return {"start": torch.tensor(-1.0)}  # the labeled loss at the start, -1 before it is known
+
+    def begin_epoch(self, run: Run) -> None:
+        if float(run.state["start"]) < 0:
+            run.state["start"] = ce(_log(run.predict("student", "x")), run.labels).mean().float()
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net = run.nets["student"]
+        with torch.no_grad():
+            (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
+        x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
+        p = run.aligned(softmax(w.detach()))
+        rho = run.state["start"] * self.gamma ** (-self.updates * run.progress)
+        hard = probabilities(p.argmax(-1), p)
+        q = torch.where(rho > self.min_loss, sharpen(p, self.temperature).to(p.dtype), hard)
+        keep = (ce(_log(p), q) <= rho.clamp(min=self.min_loss)).to(p.dtype)  # [N]
+        run.watch(p, keep, batch["hidden"])
+        return {
+            "sup": mean(batch["w"] * ce(x, batch["y"])),
+            "unsup": self.weight * mean(keep * ce(s, q)),
+        }
+
+
+def _log(p: Tensor) -> Tensor:
+    """Logits of probabilities, finite for zeros."""
+    return p.clamp(min=torch.finfo(torch.float32).tiny).log()

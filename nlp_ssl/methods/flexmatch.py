@@ -1,0 +1,60 @@
+"""FlexMatch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlp_ssl.functional import ce, softmax
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+from nlp_ssl.targets import Unused, class_status, classwise, flexible
+
+
+@register("flexmatch")
+@dataclass(frozen=True)
+class FlexMatch(Method):
+    """FlexMatch (Zhang et al. 2021, arXiv:2110.08263): FixMatch with lower thresholds for classes learned less well.
+
+    Loss: mean_B w CE(y, x) + weight * mean_N 1[max p >= thr[argmax p]] CE(argmax p, u_s), p = sg softmax(u_w).
+    thr [C] = threshold * M(beta), M(b) = b / (2 - b), beta = rows of the pool selected for the class / the most that
+    any class has, or the `unused` rows if they are more. A row is selected for the last class in which it reached the
+    fixed `threshold`; a step uses the thresholds of the steps before it.
+
+    Differs from the paper: there all rows of the pool that are not selected yet are unused (`unused="pool"`); a short
+    run never sees most of a large pool, and its thresholds would stay near zero. Here rows are unused when they were
+    seen and not confident. Before anything was counted all thresholds are `threshold`, not zero. Labels are made
+    without dropout by default.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    threshold: float = 0.95
+    weight: float = 1.0
+    unused: Unused = "seen"
+    target_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.threshold, "threshold", 0.0, 1.0)
+        check(self.weight, "weight", 0.0, 1e6)
+
+    def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
+        return {"selected": torch.full((spec.pool_size,), -2)}  # the class of each row; -2 not seen, -1 not confident
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net, ids = run.nets["student"], batch["id"]["u"]
+        with torch.no_grad():
+            (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
+        x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
+        p = run.aligned(softmax(w.detach()))
+        selected = run.state["selected"]
+        keep = classwise(p, flexible(self.threshold, class_status(selected, p.shape[-1], self.unused).to(p.dtype)))
+        conf, label = p.max(-1)
+        # The fixed threshold decides what is selected: the moving one would feed on itself.
+        run.remember("selected", ids, torch.where(conf >= self.threshold, label, selected[ids].clamp(min=-1)))
+        run.watch(p, keep, batch["hidden"])
+        return {
+            "sup": mean(batch["w"] * ce(x, batch["y"])),
+            "unsup": self.weight * mean(keep * ce(s, label)),
+        }

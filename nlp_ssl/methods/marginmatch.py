@@ -1,0 +1,80 @@
+"""MarginMatch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlp_ssl.functional import ce, softmax
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+from nlp_ssl.targets import Unused, class_status, classwise, flexible
+
+
+@register("marginmatch")
+@dataclass(frozen=True)
+class MarginMatch(Method):
+    """MarginMatch (Sosea & Caragea 2023, arXiv:2308.09037): FlexMatch, without rows the model changed its mind on.
+
+    Loss: mean_B w CE(y, x) + weight * mean_N 1[max p >= thr[argmax p]] 1[a >= g] CE(argmax p, u_s),
+    p = sg softmax(u_w). thr [C] are FlexMatch's thresholds. a [N] is the row's average pseudo-margin for the class
+    argmax p: the mean, over the times the row was seen (this one included), of ln p_c - max_{j != c} ln p_j, which is
+    the margin of the logits. g is the `quantile` of a over all rows seen so far, each with its last pseudo-label; 0
+    leaves FlexMatch.
+
+    Differs from the paper: there g is the 95th percentile of rows that carry a class of their own, made for the
+    purpose, and comes in late in training. The mean is a plain one: rows are seen a few times only in short runs.
+    Thresholds count rows as in this package's FlexMatch. Labels are made without dropout by default.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    threshold: float = 0.95
+    weight: float = 1.0
+    quantile: float = 0.2
+    unused: Unused = "seen"
+    target_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.threshold, "threshold", 0.0, 1.0)
+        check(self.weight, "weight", 0.0, 1e6)
+        check(self.quantile, "quantile", 0.0, 1.0)
+
+    def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
+        return {
+            "selected": torch.full((spec.pool_size,), -2),  # the class of each row; -2 not seen, -1 not confident
+            "times": torch.zeros(spec.pool_size),  # seen
+            "margins": torch.zeros(spec.pool_size, spec.num_classes),  # averages so far
+            "own": torch.zeros(spec.pool_size),  # the average for the last pseudo-label
+        }
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net, state, ids = run.nets["student"], run.state, batch["id"]["u"]
+        with torch.no_grad():
+            (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
+        x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
+        p = run.aligned(softmax(w.detach()))
+        conf, label = p.max(-1)
+        selected, times = state["selected"], state["times"][ids]
+        keep = classwise(p, flexible(self.threshold, class_status(selected, p.shape[-1], self.unused).to(p.dtype)))
+        run.remember("selected", ids, torch.where(conf >= self.threshold, label, selected[ids].clamp(min=-1)))
+        margins = state["margins"][ids] + (_margins(p) - state["margins"][ids]) / (times + 1)[:, None]  # [N, C]
+        run.remember("margins", ids, margins)
+        run.remember("own", ids, margins.gather(1, label[:, None]).squeeze(1))
+        run.remember("times", ids, times + 1)
+        known = torch.where(state["times"] > 0, state["own"], torch.nan)
+        limit = known.nanquantile(self.quantile, interpolation="lower")
+        keep = keep * (state["own"][ids] >= limit).to(p.dtype)
+        run.watch(p, keep, batch["hidden"])
+        return {
+            "sup": mean(batch["w"] * ce(x, batch["y"])),
+            "unsup": self.weight * mean(keep * ce(s, label)),
+        }
+
+
+def _margins(p: Tensor) -> Tensor:
+    """By how much each class leads or trails, ln p_c - max_{j != c} ln p_j: [N, C]."""
+    log_p = p.clamp(min=torch.finfo(torch.float32).tiny).log()
+    top = log_p.topk(2, dim=-1).values  # [N, 2]
+    return log_p - torch.where(log_p < top[:, :1], top[:, :1], top[:, 1:])

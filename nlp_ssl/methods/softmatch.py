@@ -1,0 +1,71 @@
+"""SoftMatch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlp_ssl.functional import align, ce, newest, softmax
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.reduce import mean, stat, total
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+from nlp_ssl.targets import truncated_gaussian
+
+
+@register("softmatch")
+@dataclass(frozen=True)
+class SoftMatch(Method):
+    """SoftMatch (Chen et al. 2023, arXiv:2301.10921): all rows count, unsure ones for less.
+
+    Loss: mean_B w CE(y, x) + weight * mean_N g(c) CE(argmax p, u_s), p = sg softmax(u_w).
+    c [N] is the largest probability of p after alignment to even class shares, or to the estimated ones where there
+    is an estimate; the label is that of p. g is 1 from mu on and exp(-(c - mu)^2 / (2 var / n_sigma^2)) below; mu and
+    var are running values of the mean and the unbiased variance of c, this batch included.
+
+    Differs from the paper: mu, var and the mean of p start with the first batch instead of at 1 / C, 1 and 1 / C, and
+    have a `decay` of 0.9 instead of 0.999: with a variance that starts at 1 nearly every row would count in full for
+    the length of a short run. Labels are made without dropout by default.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    weight: float = 1.0
+    n_sigma: float = 2.0
+    decay: float = 0.9
+    target_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.weight, "weight", 0.0, 1e6)
+        check(self.n_sigma, "n_sigma", 0.0, 1e6)
+        check(self.decay, "decay", 0.0, 0.9999)
+
+    def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
+        return {
+            "mass": torch.zeros(()),
+            "mu": torch.zeros(()),
+            "var": torch.zeros(()),
+            "p": torch.zeros(spec.num_classes),
+        }
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net, state = run.nets["student"], run.state
+        with torch.no_grad():
+            (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
+        x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
+        p = run.aligned(softmax(w.detach()))
+        state["mass"], share = newest(state["mass"], self.decay)
+        state["p"] = state["p"].lerp(stat(p), share)
+        even = [1.0 / p.shape[-1]] * p.shape[-1]
+        conf = align(p, p.new_tensor(run.spec.prior or even), state["p"].to(p.dtype)).amax(-1)  # [N]
+        rows = total(torch.ones_like(conf).sum())
+        centre = stat(conf)
+        var = stat((conf - centre).square()) * (rows / (rows - 1).clamp(min=1)).to(centre.dtype)  # rows of all ranks
+        state["mu"] = state["mu"].lerp(centre, share)
+        # One row has no variance.
+        state["var"] = torch.where(rows > 1, state["var"].lerp(var, share), state["var"])
+        weights = truncated_gaussian(conf, state["mu"], state["var"], self.n_sigma)
+        run.watch(p, weights, batch["hidden"])
+        return {
+            "sup": mean(batch["w"] * ce(x, batch["y"])),
+            "unsup": self.weight * mean(weights * ce(s, p.argmax(-1))),
+        }
