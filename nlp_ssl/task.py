@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from nlp_ssl.augment.base import Augment, Identity
-from nlp_ssl.augment.image import FlipShift, Strong
+from nlp_ssl.augment.ctaugment import ImagePolicy, TextPolicy
+from nlp_ssl.augment.image import OPS, FlipShift, Strong
 from nlp_ssl.augment.strength import Strongest
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.config import cache_folder
@@ -29,7 +30,10 @@ _MAX_WORDS = 4096  # words kept of one text: far beyond any max_length in use
 
 @dataclass(frozen=True)
 class Task:
-    """Data, the net to train on it and the augmentation of each kind of view: all that `fit` needs of a modality."""
+    """Data, the net to train on it and the augmentation of each kind of view: all that `fit` needs of a modality.
+
+    "controlled" is a policy that becomes an augmentation once the loop lets it read its rates, "probe" its probes.
+    """
 
     data: Data
     build: Callable[[int], Module]
@@ -83,7 +87,9 @@ def text_task(
         content_hash=text.content_hash,
         origin=(("model", model), ("pooling", pooling), ("strong", repr(strong))),
     )
-    return Task(data, build, {"weak": Identity(), "strong": strong})
+    policy = TextPolicy()
+    views = {"weak": Identity(), "strong": strong, "controlled": policy, "probe": policy.probe()}
+    return Task(data, build, views)
 
 
 def image_task(images: ImageData, backbone: str) -> Task:
@@ -113,4 +119,6 @@ def image_task(images: ImageData, backbone: str) -> Task:
         content_hash=images.content_hash,
         origin=(("model", backbone),),
     )
-    return Task(data, build, {"weak": weak, "strong": Strong(flip_shift=weak)})
+    policy = ImagePolicy(tuple(op for op in OPS if op != "color" or channels == 3), flip_shift=weak)
+    views = {"weak": weak, "strong": Strong(flip_shift=weak), "controlled": policy, "probe": policy.probe()}
+    return Task(data, build, views)

@@ -5,7 +5,7 @@ Normalisation comes afterwards. All rows are handled together: no loop over imag
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -230,7 +230,8 @@ def _translate_y(images: Tensor, m: Tensor) -> Tensor:
     return _warp(images, (one, zero, zero, one), (zero, 0.6 * m))
 
 
-_OPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+ImageOp = Callable[[Tensor, Tensor], Tensor]
+_OPS: dict[str, ImageOp] = {
     "autocontrast": _autocontrast,
     "brightness": _brightness,
     "color": _color,
@@ -247,6 +248,15 @@ _OPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "translate_y": _translate_y,
 }
 OPS = tuple(_OPS)
+
+
+def _faded(op: ImageOp) -> ImageOp:
+    """An operation without a strength, blended with the image by the strength."""
+    return lambda images, m: images + (op(images, m) - images) * m.abs()
+
+
+# The operations where a policy learns how strong they may be: each of them has a strength.
+GRADED = {**_OPS, "autocontrast": _faded(_autocontrast), "equalize": _faded(_equalize)}
 
 
 @dataclass(frozen=True)
@@ -281,17 +291,17 @@ class RandAugment:
             choice = (draws[:, 0] * len(pool)).long()
             sign = torch.where(draws[:, 2] < 0.5, -1.0, 1.0)
             strength = (sign * draws[:, 1] * self.magnitude).float().view(-1, 1, 1, 1)
-            images = _apply(images, pool, choice, strength)
+            images = apply_ops(images, [_OPS[op] for op in pool], choice, strength)
         return images
 
 
-def _apply(images: Tensor, pool: list[str], choice: Tensor, strength: Tensor) -> Tensor:
-    """Every row through the operation pool[choice[row]]."""
+def apply_ops(images: Tensor, pool: Sequence[ImageOp], choice: Tensor, strength: Tensor) -> Tensor:
+    """Every row through the operation pool[choice[row]], at its own signed strength [n, 1, 1, 1]."""
     changed = images.clone()
     for position, op in enumerate(pool):
         rows = (choice == position).nonzero()[:, 0]
         if len(rows):
-            changed[rows] = _OPS[op](images[rows], strength[rows])
+            changed[rows] = op(images[rows], strength[rows])
     return changed.clamp_(0, 1)
 
 
