@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.method import Batch, DataSpec, Losses, Method
-from nlp_ssl.methods import UDA, FixMatch, MeanTeacher, PiModel, PseudoLabel, Supervised
+from nlp_ssl.methods import *  # noqa: F403 - every method, as its __all__ names them
+from nlp_ssl.methods import __all__ as _methods
 from nlp_ssl.registry import get_method, list_methods, register
 from nlp_ssl.run import Run
 
@@ -36,19 +37,14 @@ _LAZY = {
 
 __version__ = "0.1.0"
 __all__ = [
-    "UDA",
+    *_methods,
     "Batch",
     "Comparison",
     "DataSpec",
-    "FixMatch",
     "Losses",
-    "MeanTeacher",
     "Method",
-    "PiModel",
-    "PseudoLabel",
     "Result",
     "Run",
-    "Supervised",
     "Task",
     "TfidfReplace",
     "TrainConfig",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import FAST, difference, neutral_draws, tiny_images, tiny_task, trained
 
+from nlp_ssl import TrainConfig
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import make
@@ -27,6 +28,7 @@ GRADIENT_THROUGH_U_W = (
     "mixup_pseudo_label",
     "dividemix",
     "remixmatch",
+    "vat",
 )
 # No fixed confidence that all rows could miss: thresholds that move, or start low.
 MOVING_THRESHOLD: tuple[str, ...] = (
@@ -122,6 +124,12 @@ def test_declarations(name):
     assert set(views.values()) <= {"weak", "strong", "controlled", "probe"}
     assert method.nets[method.default_net()] == "trained"
     assert set(method.nets.values()) <= {"trained", "ema", "frozen"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_options_are_no_flags_of_the_loop(name):
+    """Both are flags of one command."""
+    assert not {f.name for f in fields(get_method(name))} & {f.name for f in fields(TrainConfig)}
 
 
 # --- what a step returns ---

@@ -63,11 +63,20 @@ def test_misspelt_flag_names_the_nearest():
     assert done.returncode == 2 and "--labels-per-class" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_fixmatch_on_digits(tmp_path):
-    done = run("recipes/fixmatch_fashion_mnist.py", "--data", "digits", "--max-steps", "3", "--seeds", "0",
+@pytest.mark.parametrize(
+    ("recipe", "method"),
+    [
+        ("fixmatch_fashion_mnist", "fixmatch"),
+        ("mixmatch_fashion_mnist", "mixmatch"),
+        ("dividemix_fashion_mnist", "dividemix"),
+    ],
+)
+def test_image_recipes_on_digits(recipe, method, tmp_path):
+    more = ["--labels-per-class", "40", "--pool-size", "0"] if method == "dividemix" else []
+    done = run(f"recipes/{recipe}.py", "--data", "digits", "--max-steps", "3", "--seeds", "0", *more,
                "--output-dir", tmp_path / "out")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "fixmatch" in done.stdout and (tmp_path / "out/model.safetensors").exists()
+    assert method in done.stdout and (tmp_path / "out/model.safetensors").exists()
 
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.py")), ids=lambda p: p.stem)

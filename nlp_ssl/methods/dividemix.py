@@ -30,10 +30,10 @@ class DivideMix(Method):
     probability c of a right label, and the *other* net believes rows with c > threshold. Their target is sharpen(c y
     + (1 - c) mean of its own predictions for two views); that of all other rows, those of the pool among them, is
     sharpen(mean over two views and both nets). All rows are mixed with a random order of all by one lam = max(l, 1 -
-    l), l ~ Beta(alpha, alpha). During `warmup` both nets train on all labels, with `confidence_penalty` times the
-    negative entropy of their predictions. The nets are updated one after the other; `student` is evaluated and saved.
-    Works without a pool. Labels whose losses differ by less than `least_gap` nats are all believed: there is nothing
-    to divide.
+    l), l ~ Beta(alpha, alpha). Up to the share `supervised_until` of training both nets learn all labels, with
+    `confidence_penalty` times the negative entropy of their predictions. The nets are updated one after the other;
+    `student` is evaluated and saved. Works without a pool. Labels whose losses differ by less than `least_gap` nats
+    are all believed: there is nothing to divide.
 
     Differs from the paper: rows come in their natural proportion instead of two streams of one size, the rounds are
     counted in steps, the saved model is one net instead of the sum of two, and the prior is the estimated share of the
@@ -43,13 +43,13 @@ class DivideMix(Method):
     views = {"x": "weak", "x2": "weak", "u_w": "weak", "u_w2": "weak"}
     nets = {"student": "trained", "second": "trained"}
     pool_optional = True
-    images = {"mixer": "embedding", "warmup": 0.2, "weight": 25.0}
+    images = {"mixer": "embedding", "supervised_until": 0.2, "weight": 25.0}
     weight: float = 5.0
     penalty_weight: float = 1.0
     threshold: float = 0.5
     temperature: float = 0.5
     alpha: float = 4.0
-    warmup: float = 0.1
+    supervised_until: float = 0.1
     ramp_up: float = 0.4
     refresh: int = 25
     confidence_penalty: float = 0.0
@@ -62,7 +62,7 @@ class DivideMix(Method):
         check(self.threshold, "threshold", 0.0, 1.0)
         check(self.temperature, "temperature", 1e-3, 1e3)
         check(self.alpha, "alpha", 0.0, 1e3)
-        check(self.warmup, "warmup", 0.0, 1.0)
+        check(self.supervised_until, "supervised_until", 0.0, 1.0)
         check(self.ramp_up, "ramp_up", 0.0, 1.0)
         check(self.refresh, "refresh", 0, 1e9)
 
@@ -83,7 +83,11 @@ class DivideMix(Method):
 
     def step(self, run: Run, batch: Batch) -> Iterator[Losses]:
         for role in self.nets:
-            yield self._warm(run, batch, role) if run.progress < self.warmup else self._divided(run, batch, role)
+            yield (
+                self._warm(run, batch, role)
+                if run.progress < self.supervised_until
+                else self._divided(run, batch, role)
+            )
 
     def _warm(self, run: Run, batch: Batch, role: str) -> Losses:
         (x,) = run.nets[role](batch, "x")  # [B, C]
@@ -115,7 +119,7 @@ class DivideMix(Method):
         kept = torch.cat([believed, believed, believed.new_zeros(2 * n)])
         w = torch.cat([batch["w"], batch["w"], batch["w"].new_ones(2 * n)])
         prior = p.new_tensor(run.spec.prior or [1.0 / p.shape[1]] * p.shape[1])
-        weight = self.weight * linear_ramp(run.progress - self.warmup, self.ramp_up)
+        weight = self.weight * linear_ramp(run.progress - self.supervised_until, self.ramp_up)
         return {
             f"sup.{role}": mean(w * ce(z, targets), where=kept),
             f"unsup.{role}": weight * mean(w * squared_error(p, targets), where=~kept),

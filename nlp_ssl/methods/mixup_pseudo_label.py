@@ -24,20 +24,20 @@ class MixUpPseudoLabel(Method):
     logits of rows mixed with a random order of all rows: lam ~ Beta(alpha, alpha), one per batch. Labels y' are y for
     labeled rows and, for unlabeled ones, the predictions without dropout on the whole pool, renewed every `refresh`
     steps (0: once a pass). Every batch holds its full number of labeled rows, which the paper found to be what keeps
-    wrong labels from feeding on themselves. Unlabeled rows take part after the share `warmup` of training.
+    wrong labels from feeding on themselves. Unlabeled rows take part from the share `supervised_until` of training on.
 
     Differs from the paper: rounds are counted in steps (few hundred steps are less than a pass over most pools),
     prior is the estimated share of the classes where there is one, and text is mixed at a hidden layer by default.
     """
 
     views = {"x": "weak", "u_w": "weak"}
-    images = {"mixer": "embedding", "warmup": 0.2}
+    images = {"mixer": "embedding", "supervised_until": 0.2}
     weight: float = 1.0
     alpha: float = 1.0
     prior_weight: float = 0.8
     entropy_weight: float = 0.4
     refresh: int = 25
-    warmup: float = 0.0
+    supervised_until: float = 0.0
     mixer: Mixer = "hidden"
 
     def __post_init__(self) -> None:
@@ -45,7 +45,7 @@ class MixUpPseudoLabel(Method):
             check(self.__dict__[name], name, 0.0, 1e6)
         check(self.alpha, "alpha", 0.0, 1e3)
         check(self.refresh, "refresh", 0, 1e9)
-        check(self.warmup, "warmup", 0.0, 1.0)
+        check(self.supervised_until, "supervised_until", 0.0, 1.0)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"soft": torch.full((spec.pool_size, spec.num_classes), 1.0 / spec.num_classes)}
@@ -58,7 +58,7 @@ class MixUpPseudoLabel(Method):
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net, views = run.nets["student"], ("x", "u_w")
-        if run.progress < self.warmup:
+        if run.progress < self.supervised_until:
             (x,) = net(batch, "x")
             return {"sup": mean(batch["w"] * ce(x, batch["y"]))}
         soft = run.state["soft"][batch["id"]["u"]]  # [N, C]

@@ -3,9 +3,10 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from tiny import tiny_images
 
-from nlp_ssl.data.splits import draw_groups, draw_per_class, text_keys
-from nlp_ssl.errors import DataError
+from nlp_ssl.data.splits import draw_groups, draw_per_class, text_keys, with_label_noise
+from nlp_ssl.errors import ConfigError, DataError
 
 
 def test_draw_per_class_is_balanced_seeded_and_skips_missing_labels():
@@ -35,3 +36,18 @@ def test_text_keys_ignore_case_and_space_only():
     assert keys.dtype == np.uint64
     assert len(set(keys[:3].tolist())) == len(set(keys[3:5].tolist())) == 1
     assert len(set(keys.tolist())) == 4
+
+
+def test_label_noise_changes_a_share_of_the_labeled_rows_and_nothing_else():
+    data = tiny_images().data
+    noisy = with_label_noise(data, 0.4, seed=3)
+    changed = np.flatnonzero(noisy.labels != data.labels)
+    assert len(changed) == round(0.4 * len(data.labeled)) and set(changed) <= set(data.labeled)
+    assert noisy.labels.min() >= 0 and noisy.labels.max() < len(data.classes)
+    assert (
+        noisy.content_hash != data.content_hash
+        and with_label_noise(data, 0.4, seed=3).content_hash == noisy.content_hash
+    )
+    assert (with_label_noise(data, 0.4, seed=4).labels != noisy.labels).any()
+    with pytest.raises(ConfigError, match="label_noise must lie in"):
+        with_label_noise(data, 1.5, seed=0)

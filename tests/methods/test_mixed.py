@@ -230,8 +230,8 @@ def test_soft_labels_last_until_the_next_round():
 
 
 def test_warm_up_leaves_the_pool_out():
-    assert set(losses(MixUpPseudoLabel(warmup=0.5), progress=0.4)) == {"sup"}
-    assert losses(MixUpPseudoLabel(warmup=0.5), progress=0.4)["sup"] == near((0.241311 + 0.939831) / 2)
+    assert set(losses(MixUpPseudoLabel(supervised_until=0.5), progress=0.4)) == {"sup"}
+    assert losses(MixUpPseudoLabel(supervised_until=0.5), progress=0.4)["sup"] == near((0.241311 + 0.939831) / 2)
 
 
 # --- ReMixMatch
@@ -293,7 +293,7 @@ def test_remixmatch_pretext():
 
 # --- DivideMix
 
-WARM = DivideMix(warmup=0.0, ramp_up=0.0, weight=2.0)
+WARM = DivideMix(supervised_until=0.0, ramp_up=0.0, weight=2.0)
 
 
 def split(student, second):
@@ -338,7 +338,7 @@ def test_dividemix_all_or_nothing_believed():
     """An empty side is a zero, not a crash; a label believed in full is its own target."""
     nothing = losses(WARM, state=split((0.0, 0.0), (0.0, 0.0)))
     assert nothing["sup.student"] == 0.0 and nothing["unsup.student"] > 0
-    everything = losses(DivideMix(warmup=0.0, alpha=0.0), state=split((1.0, 1.0), (1.0, 1.0)))
+    everything = losses(DivideMix(supervised_until=0.0, alpha=0.0), state=split((1.0, 1.0), (1.0, 1.0)))
     assert everything["sup.student"] == near((0.241311 + 0.939831) / 2)
 
 
@@ -358,7 +358,7 @@ def test_each_net_is_told_by_the_other_what_to_believe():
     told = 4.0 * torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 0, 1, 2, 2, 2]), 3).double()
     blind = torch.zeros(8, 3, dtype=torch.float64)
     z = {"x": blind, "x2": blind, "u_w": blind, "u_w2": blind}
-    method = DivideMix(warmup=0.0, weight=0.0, penalty_weight=0.0, alpha=0.0)
+    method = DivideMix(supervised_until=0.0, weight=0.0, penalty_weight=0.0, alpha=0.0)
     found = step_losses(method, z, labels, logits_by_net={"second": {"x": told, "x2": told}})
     # The student believes six rows; `second` has heard nothing and believes all, the wrong ones at a price of about 4.
     assert found["sup.student"] == near(math.log(3))
@@ -368,7 +368,7 @@ def test_each_net_is_told_by_the_other_what_to_believe():
 
 def test_dividemix_warm_up_and_confidence_penalty():
     """Negative entropies of ZX: -(0.621) and -(1.089); mean -0.855, times 0.1."""
-    method = DivideMix(warmup=0.5, confidence_penalty=0.1)
+    method = DivideMix(supervised_until=0.5, confidence_penalty=0.1)
     found = losses(method, progress=0.2)
     assert found["sup.student"] == found["sup.second"] == near((0.241311 + 0.939831) / 2)
     assert found["confidence.student"] == near(-0.1 * mean(entropy(softmax(z)) for z in ZX))
