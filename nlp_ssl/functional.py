@@ -111,3 +111,9 @@ def newest(mass: Tensor, decay: float) -> tuple[Tensor, Tensor]:
     """
     mass = decay * mass + (1.0 - decay)
     return mass, (1.0 - decay) / mass
+
+
+def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
+    """(KL(p || q) + KL(q || p)) / 2 per row [N], p = softmax(a), q = softmax(b): gradient into both logits [N, C]."""
+    log_p, log_q = F.log_softmax(_wide(a), dim=-1), F.log_softmax(_wide(b), dim=-1)
+    return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)

@@ -29,6 +29,9 @@ GRADIENT_THROUGH_U_W = (
     "dividemix",
     "remixmatch",
     "vat",
+    "entropy_min",
+    "label_propagation",  # its labels come from the graph, not from u_w
+    "r_drop",
 )
 # No fixed confidence that all rows could miss: thresholds that move, or start low.
 MOVING_THRESHOLD: tuple[str, ...] = (
@@ -38,6 +41,9 @@ MOVING_THRESHOLD: tuple[str, ...] = (
 # Options that count only together with others.
 TOGETHER: dict[tuple[str, str], dict[str, object]] = {
     ("mixtext", "margin"): {"hinge_weight": 1.0},
+    # What is remembered in a visit counts in the next one: no row is visited twice in a test of a few steps.
+    ("temporal_ensembling", "decay"): {"current": True},
+    ("temporal_ensembling", "target_dropout"): {"current": True},
 }
 # Their labeled rows are used in another way than supervised training's, whatever the weights.
 OWN_USE_OF_LABELS: tuple[str, ...] = (
@@ -49,6 +55,7 @@ OWN_USE_OF_LABELS: tuple[str, ...] = (
     "remixmatch",
     "adamatch",
     "defixmatch",
+    "r_drop",  # two passes over them
 )
 
 

@@ -4,10 +4,12 @@ from nlp_ssl.methods.adamatch import AdaMatch
 from nlp_ssl.methods.dash import Dash
 from nlp_ssl.methods.defixmatch import DeFixMatch
 from nlp_ssl.methods.dividemix import DivideMix
+from nlp_ssl.methods.entropy_min import EntropyMin
 from nlp_ssl.methods.fixmatch import FixMatch
 from nlp_ssl.methods.flexmatch import FlexMatch
 from nlp_ssl.methods.freematch import FreeMatch
 from nlp_ssl.methods.ict import ICT
+from nlp_ssl.methods.label_propagation import LabelPropagation
 from nlp_ssl.methods.marginmatch import MarginMatch
 from nlp_ssl.methods.mean_teacher import MeanTeacher
 from nlp_ssl.methods.mixmatch import MixMatch
@@ -15,9 +17,11 @@ from nlp_ssl.methods.mixtext import MixText
 from nlp_ssl.methods.mixup_pseudo_label import MixUpPseudoLabel
 from nlp_ssl.methods.pi_model import PiModel
 from nlp_ssl.methods.pseudo_label import PseudoLabel
+from nlp_ssl.methods.r_drop import RDrop
 from nlp_ssl.methods.remixmatch import ReMixMatch
 from nlp_ssl.methods.softmatch import SoftMatch
 from nlp_ssl.methods.supervised import Supervised
+from nlp_ssl.methods.temporal_ensembling import TemporalEnsembling
 from nlp_ssl.methods.uda import UDA
 
 __all__ = [
@@ -25,10 +29,12 @@ __all__ = [
     "Dash",
     "DeFixMatch",
     "DivideMix",
+    "EntropyMin",
     "FixMatch",
     "FlexMatch",
     "FreeMatch",
     "ICT",
+    "LabelPropagation",
     "MarginMatch",
     "MeanTeacher",
     "MixMatch",
@@ -36,8 +42,10 @@ __all__ = [
     "MixUpPseudoLabel",
     "PiModel",
     "PseudoLabel",
+    "RDrop",
     "ReMixMatch",
     "SoftMatch",
     "Supervised",
+    "TemporalEnsembling",
     "UDA",
 ]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nlp_ssl.functional import ce, linear_ramp, softmax
+from nlp_ssl.functional import ce, linear_ramp, prediction_entropy, softmax
 from nlp_ssl.method import Batch, Losses, Method, check
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
@@ -15,9 +15,10 @@ from nlp_ssl.targets import confident
 class PseudoLabel(Method):
     """Pseudo-Label (Lee 2013): the model's own argmax on unlabeled rows, where confident, as the label.
 
-    Loss: mean_B w CE(y, x) + weight * ramp(t) * mean_N 1[max p >= threshold] CE(argmax p, u), p = softmax(u).
+    Loss: mean_B w CE(y, x) + weight * ramp(t) * mean_N 1[max p >= threshold] CE(argmax p, u) +
+    entropy_weight * ramp(t) * mean_N H(p), p = softmax(u).
     The gradient runs through u in the same pass; the mean divides by all N rows. `ramp_up` is the share of
-    training over which the weight rises linearly.
+    training over which the weights rise linearly. The entropy acts on all rows, confident or not.
 
     Differs from the paper: Lee has no threshold (`threshold=0`) and ramps by epochs.
     """
@@ -25,11 +26,13 @@ class PseudoLabel(Method):
     views = {"x": "weak", "u_w": "weak"}
     threshold: float = 0.95
     weight: float = 1.0
+    entropy_weight: float = 0.0
     ramp_up: float = 0.4
 
     def __post_init__(self) -> None:
         check(self.threshold, "threshold", 0.0, 1.0)
         check(self.weight, "weight", 0.0, 1e6)
+        check(self.entropy_weight, "entropy_weight", 0.0, 1e6)
         check(self.ramp_up, "ramp_up", 0.0, 1.0)
 
     def step(self, run: Run, batch: Batch) -> Losses:
@@ -37,8 +40,11 @@ class PseudoLabel(Method):
         p = run.aligned(softmax(u.detach()))
         keep = confident(p, self.threshold)  # [N]
         run.watch(p, keep, batch["hidden"])
-        weight = self.weight * linear_ramp(run.progress, self.ramp_up)
-        return {
+        ramp = linear_ramp(run.progress, self.ramp_up)
+        losses = {
             "sup": mean(batch["w"] * ce(x, batch["y"])),
-            "unsup": weight * mean(keep * ce(u, p.argmax(-1))),
+            "unsup": self.weight * ramp * mean(keep * ce(u, p.argmax(-1))),
         }
+        if self.entropy_weight:
+            losses["entropy"] = self.entropy_weight * ramp * mean(prediction_entropy(u))
+        return losses

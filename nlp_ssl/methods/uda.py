@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from nlp_ssl.functional import Tsa, ce, kl, sharpen, softmax, tsa_threshold
+from nlp_ssl.functional import Tsa, ce, kl, prediction_entropy, sharpen, softmax, tsa_threshold
 from nlp_ssl.method import Batch, Losses, Method, check
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
@@ -16,11 +16,13 @@ from nlp_ssl.run import Run
 class UDA(Method):
     """UDA (Xie et al. 2020, arXiv:1904.12848): the strong view should predict what the plain text predicts.
 
-    Loss: sup + weight * mean_N 1[max softmax(u_w) > threshold] KL(sg softmax(u_w / temperature) || softmax(u_s)).
+    Loss: sup + weight * mean_N 1[max softmax(u_w) > threshold] KL(sg softmax(u_w / temperature) || softmax(u_s)) +
+    entropy_weight * mean_N H(softmax(u_w)).
     The mask looks at the untempered probability; the mean divides by all N rows.
     sup is the mean of w CE(y, x) over the labeled rows that training signal annealing keeps: those whose correct
     class has probability at most the threshold `tsa` reaches at this point of training.
-    `target_dropout` leaves dropout on in the pass that makes the targets.
+    `target_dropout` leaves dropout on in the pass that makes the targets. The last term, which the authors' code has
+    and leaves off as well, carries gradient and costs a pass over the plain texts.
 
     Differs from the paper: its text runs use neither temperature nor threshold, but tsa="linear", and its targets have
     dropout on. After a warm start the labeled rows are fitted already: annealing would leave them all out at first.
@@ -30,6 +32,7 @@ class UDA(Method):
     threshold: float = 0.8
     temperature: float = 0.4
     weight: float = 1.0
+    entropy_weight: float = 0.0
     tsa: Tsa = "none"
     target_dropout: bool = False
 
@@ -37,19 +40,24 @@ class UDA(Method):
         check(self.threshold, "threshold", 0.0, 1.0)
         check(self.temperature, "temperature", 1e-3, 1e3)
         check(self.weight, "weight", 0.0, 1e6)
+        check(self.entropy_weight, "entropy_weight", 0.0, 1e6)
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net = run.nets["student"]
         with torch.no_grad():
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
-        x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
+        more = ["u_w"] if self.entropy_weight else []
+        x, s, *plain = net(batch, "x", "u_s", *more)  # [B, C], [N, C], [N, C]: one forward
         p = run.aligned(softmax(w.detach()))
         keep = (p.amax(-1) > self.threshold).to(p.dtype)  # [N]
         run.watch(p, keep, batch["hidden"])
         limit = tsa_threshold(self.tsa, run.progress, x.shape[-1])
         y = batch["y"]
         right = (softmax(x.detach()) * (y if y.dim() == 2 else torch.eye(x.shape[-1]).to(x)[y])).sum(-1)  # [B]
-        return {
+        losses = {
             "sup": mean(batch["w"] * ce(x, y), where=right <= limit),
             "unsup": self.weight * mean(keep * kl(sharpen(p, self.temperature), s)),
         }
+        if plain:
+            losses["entropy"] = self.entropy_weight * mean(prediction_entropy(plain[0]))
+        return losses

@@ -1,0 +1,51 @@
+"""R-Drop."""
+
+from dataclasses import dataclass
+
+import torch
+
+from nlp_ssl.functional import ce, linear_ramp, softmax, symmetric_kl
+from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+
+@register("r_drop")
+@dataclass(frozen=True)
+class RDrop(Method):
+    """R-Drop (Liang et al. 2021, arXiv:2106.14448): two passes with different dropout give one prediction.
+
+    Loss: mean_B w (CE(y, x) + CE(y, x2)) / 2 + labeled_weight * mean_B w D(x, x2) + weight * ramp(t) * mean_N D(u_w,
+    u_w2), D(a, b) = (KL(p || q) + KL(q || p)) / 2 with p = softmax(a), q = softmax(b). Gradient through both passes.
+    The two views of a text are the same tokens twice in one forward, so that only dropout tells them apart; those of
+    an image are augmented each on its own. `ramp_up` is the share of training over which `weight` rises linearly.
+    Works without a pool: the paper's method.
+
+    Differs from the paper: unlabeled rows have the second term too, and means are over rows, where the authors' code
+    adds up.
+    """
+
+    views = {"x": "weak", "x2": "weak", "u_w": "weak", "u_w2": "weak"}
+    pool_optional = True
+    weight: float = 1.0
+    labeled_weight: float = 1.0
+    ramp_up: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(self.weight, "weight", 0.0, 1e6)
+        check(self.labeled_weight, "labeled_weight", 0.0, 1e6)
+        check(self.ramp_up, "ramp_up", 0.0, 1.0)
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        x, x2, u, u2 = run.nets["student"](batch, "x", "x2", "u_w", "u_w2")  # twice [B, C] and [N, C]: one forward
+        y, w = batch["y"], batch["w"]
+        losses = {
+            "sup": mean(w * 0.5 * (ce(x, y) + ce(x2, y))),
+            "labeled": self.labeled_weight * mean(w * symmetric_kl(x, x2)),
+        }
+        if len(u):  # there is a pool
+            p = softmax(u.detach())
+            run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+            losses["unsup"] = self.weight * linear_ramp(run.progress, self.ramp_up) * mean(symmetric_kl(u, u2))
+        return losses

@@ -1,0 +1,77 @@
+"""Temporal ensembling."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nlp_ssl.functional import ce, sigmoid_ramp, softmax, squared_error
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.reduce import from_first_values, mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+
+@register("temporal_ensembling")
+@dataclass(frozen=True)
+class TemporalEnsembling(Method):
+    """Temporal ensembling (Laine & Aila 2017, arXiv:1610.02242): agree with one's earlier predictions for a row.
+
+    Loss: mean_B w CE(y, x) + weight * ramp(t) * mean_{N,C} 1[t_i > 0] (softmax(u_s) - Z_i / (1 - decay^t_i))^2.
+    Z [pool, C] starts at zero and takes in each prediction p = sg softmax(u_w) when its row is visited: Z_i = decay *
+    Z_i + (1 - decay) p_i, t_i = t_i + 1. It is stored as it is and corrected where it is read only: divided within
+    the recursion, the targets would sum to more than 1. Visits are counted row by row, because a short run sees some
+    rows of the pool several times and others never. A row without a prediction has no loss; `first="predict"` lets
+    the started model predict the whole pool before the first step, which counts as a visit. With `current` the
+    target takes in the prediction of this visit as well. `target_dropout` leaves dropout on in that prediction.
+
+    Differs from the paper: there one pass gives both the prediction that is compared and the one that is remembered.
+    Here the strong view is compared with what was predicted for the weak one. Consistency is on unlabeled rows only,
+    and the supervised mean over the labeled rows, not the whole batch, so `weight` is smaller.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    weight: float = 10.0
+    decay: float = 0.6
+    ramp_up: float = 0.4
+    first: Literal["predict", "wait"] = "predict"
+    current: bool = False
+    target_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.weight, "weight", 0.0, 1e6)
+        check(self.decay, "decay", 0.0, 0.9999)
+        check(self.ramp_up, "ramp_up", 0.0, 1.0)
+
+    def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
+        return {"z": torch.zeros(spec.pool_size, spec.num_classes), "visits": torch.zeros(spec.pool_size)}
+
+    def begin_epoch(self, run: Run) -> None:
+        z, visits = run.state["z"], run.state["visits"]
+        if self.first == "predict" and not bool(visits.any()):
+            run.state["z"] = (1.0 - self.decay) * from_first_values(run.predict("student", "u").to(z))
+            run.state["visits"] = torch.ones_like(visits)
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net, ids = run.nets["student"], batch["id"]["u"]
+        with torch.no_grad():
+            (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
+        x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
+        p = softmax(w.detach())
+        z, visits = run.state["z"][ids], run.state["visits"][ids]  # [N, C], [N]
+        newer = self.decay * z + (1.0 - self.decay) * p.to(z.dtype)
+        known = (visits > 0).to(p.dtype)  # [N]
+        target = self._corrected(newer, visits + 1) if self.current else self._corrected(z, visits)
+        run.remember("z", ids, newer)
+        run.remember("visits", ids, visits + 1)
+        run.watch(target, known, batch["hidden"])
+        weight = self.weight * sigmoid_ramp(run.progress, self.ramp_up)
+        return {
+            "sup": mean(batch["w"] * ce(x, batch["y"])),
+            "unsup": weight * mean(known * squared_error(softmax(s), target.to(p.dtype))),
+        }
+
+    def _corrected(self, z: Tensor, visits: Tensor) -> Tensor:
+        """Z / (1 - decay^visits): the weighted mean of the predictions [N, C], zeros where there are none."""
+        return z / (1.0 - self.decay ** visits.clamp(min=1.0))[:, None]
