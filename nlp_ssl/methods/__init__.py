@@ -1,6 +1,7 @@
 """One method per file; importing it registers it. README.md beside this file says how to add one."""
 
 from nlp_ssl.methods.adamatch import AdaMatch
+from nlp_ssl.methods.adversarial import Adversarial
 from nlp_ssl.methods.dash import Dash
 from nlp_ssl.methods.defixmatch import DeFixMatch
 from nlp_ssl.methods.dividemix import DivideMix
@@ -23,9 +24,11 @@ from nlp_ssl.methods.softmatch import SoftMatch
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.methods.temporal_ensembling import TemporalEnsembling
 from nlp_ssl.methods.uda import UDA
+from nlp_ssl.methods.vat import VAT
 
 __all__ = [
     "AdaMatch",
+    "Adversarial",
     "Dash",
     "DeFixMatch",
     "DivideMix",
@@ -48,4 +51,5 @@ __all__ = [
     "Supervised",
     "TemporalEnsembling",
     "UDA",
+    "VAT",
 ]

@@ -1,0 +1,50 @@
+"""Adversarial training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nlp_ssl.adversary import AddNoise, Measure, Norm, sized
+from nlp_ssl.functional import ce
+from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+
+@register("adversarial")
+@dataclass(frozen=True)
+class Adversarial(Method):
+    """Adversarial training (Miyato et al. 2017, arXiv:1605.07725): also classify labeled rows under the worst noise.
+
+    Loss: mean_B w CE(y, z(e)) + weight * mean_B w CE(y, z(e + r)) with r along g, the gradient of CE(y, z(e)) in the
+    inputs e: word embeddings [L, H], zero at special tokens and padding, or pixels. `norm` "l2" gives r = size * |e| *
+    g / |g|, "linf" gives r = size * deviation * sign(g) (FGSM, Goodfellow et al. 2015, arXiv:1412.6572); |e| and the
+    deviation are those of the row's inputs around their mean. The passes for g and for r leave dropout off and the
+    running statistics of batch norm alone. Uses labeled rows only.
+
+    Differs from the paper: noise is relative to the inputs instead of a fixed length on normalised embeddings.
+    """
+
+    weight: float = 1.0
+    size: float = 0.1
+    norm: Norm = "l2"
+
+    def __post_init__(self) -> None:
+        check(self.weight, "weight", 0.0, 1e6)
+        check(self.size, "size", 0.0, 1e3)
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net, y, inputs = run.nets["student"], batch["y"], Measure()
+        (x,) = net(batch, "x", edit=inputs)  # [B, C]
+
+        def loss(logits: Sequence[Tensor]) -> Tensor:
+            return ce(logits[0], y).sum()
+
+        noise = sized(net.gradient(batch, "x", loss=loss), inputs, self.size, self.norm)
+        (noisy,) = net(batch, "x", edit=AddNoise(noise), dropout=False)  # [B, C]
+        return {
+            "sup": mean(batch["w"] * ce(x, y)),
+            "adversarial": self.weight * mean(batch["w"] * ce(noisy, y)),
+        }

@@ -1,0 +1,82 @@
+"""VAT: virtual adversarial training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlp_ssl import draws
+from nlp_ssl.adversary import AddNoise, Measure, exact_logits, power_direction, sized
+from nlp_ssl.functional import ce, kl, prediction_entropy, softmax
+from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+_VIEWS = ("x", "u_w")
+
+
+@register("vat")
+@dataclass(frozen=True)
+class VAT(Method):
+    """VAT (Miyato et al. 2018, arXiv:1704.03976): predictions should withstand the noise that hurts them most.
+
+    Loss: mean_B w CE(y, x) + weight * mean_{B+N} KL(sg p || softmax(z(e + r))) + entropy_weight * mean_N H(p(u_w)) with
+    p = softmax(z(e)) and r = size * |e| * d / |d| on the inputs e: word embeddings [L, H], zero at special tokens and
+    padding, or pixels. d is found by `steps` power iterations from a random direction, with gradients taken at the
+    distance `reach` * |e|; |e| is the length of the row's inputs around their mean. All passes for p, d and r leave
+    dropout off, the search runs in float32, and the running statistics of batch norm stand still.
+
+    Differs from the paper: noise is relative to the inputs instead of a fixed length on normalised embeddings, and the
+    search reaches further than 1e-6, which float32 cannot resolve.
+    """
+
+    views = {"x": "weak", "u_w": "weak"}
+    weight: float = 1.0
+    size: float = 0.1
+    reach: float = 0.01
+    steps: int = 1
+    entropy_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(self.weight, "weight", 0.0, 1e6)
+        check(self.size, "size", 0.0, 1e3)
+        check(self.reach, "reach", 1e-6, 1e3)
+        check(self.steps, "steps", 1, 100)
+        check(self.entropy_weight, "entropy_weight", 0.0, 1e6)
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net, entropy_weight = run.nets["student"], self.entropy_weight
+        x, *u = net(batch, *(_VIEWS if entropy_weight else _VIEWS[:1]))  # [B, C], [N, C]
+        inputs = Measure()
+        with torch.no_grad():
+            clean = torch.cat(list(net(batch, *_VIEWS, edit=inputs, dropout=False))).detach()  # [B + N, C]
+        noise = self._noise(run, batch, clean, inputs)
+        noisy = torch.cat(list(net(batch, *_VIEWS, edit=AddNoise(noise), dropout=False)))  # [B + N, C]
+        p = softmax(clean)
+        own = p[len(x) :]
+        run.watch(own, torch.ones_like(own[:, 0]), batch["hidden"])
+        losses = {
+            "sup": mean(batch["w"] * ce(x, batch["y"])),
+            "unsup": self.weight * mean(kl(p, noisy)),
+        }
+        if entropy_weight:
+            losses["entropy"] = entropy_weight * mean(prediction_entropy(u[0]))
+        return losses
+
+    def _noise(self, run: Run, batch: Batch, clean: Tensor, inputs: Measure) -> Tensor:
+        """The noise r in the shape of the inputs."""
+        net = run.nets["student"]
+        # Close to the minimum the gradient is a small difference of predictions, less than half precision rounds off.
+        p = softmax(exact_logits(net, batch, *_VIEWS) if inputs.rounded else clean)
+
+        def divergence(logits: Sequence[Tensor]) -> Tensor:
+            return kl(p, torch.cat(list(logits))).sum()
+
+        def gradient(noise: Tensor) -> Tensor:
+            return net.gradient(batch, *_VIEWS, loss=divergence, noise=noise)
+
+        start = draws.normal(inputs.values) * inputs.values  # in proportion to the inputs, as all noise here
+        d = power_direction(gradient, start, self.reach * inputs.length, self.steps)
+        return sized(d, inputs, self.size, "l2")
