@@ -117,3 +117,10 @@ def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
     """(KL(p || q) + KL(q || p)) / 2 per row [N], p = softmax(a), q = softmax(b): gradient into both logits [N, C]."""
     log_p, log_q = F.log_softmax(_wide(a), dim=-1), F.log_softmax(_wide(b), dim=-1)
     return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
+
+
+def unit(v: Tensor) -> Tensor:
+    """Rows [N, D] scaled to length 1; zeros stay zeros."""
+    v = _wide(v)
+    length: Tensor = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
+    return v / length.clamp(min=1e-12)

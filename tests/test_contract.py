@@ -40,6 +40,9 @@ MOVING_THRESHOLD: tuple[str, ...] = (
 )
 # Options that count only together with others.
 TOGETHER: dict[tuple[str, str], dict[str, object]] = {
+    ("crmatch", "pretext_weight"): {"pretext": "rotation"},
+    ("multimatch", "quantile"): {"refresh": 1},
+    ("multimatch", "useful_weight"): {"refresh": 1, "quantile": 1.0},
     ("mixtext", "margin"): {"hinge_weight": 1.0},
     # What is remembered in a visit counts in the next one: no row is visited twice in a test of a few steps.
     ("temporal_ensembling", "decay"): {"current": True},
@@ -56,6 +59,7 @@ OWN_USE_OF_LABELS: tuple[str, ...] = (
     "adamatch",
     "defixmatch",
     "r_drop",  # two passes over them
+    "jointmatch",  # the labeled loss of the second net stays
 )
 
 

@@ -60,6 +60,9 @@ SEES_MICRO_BATCHES: tuple[str, ...] = (
     "marginmatch",
     "mixup_pseudo_label",
     "softmatch",
+    "comatch",
+    "multimatch",
+    "simmatch",
 )
 
 

@@ -2,6 +2,8 @@
 
 from nlp_ssl.methods.adamatch import AdaMatch
 from nlp_ssl.methods.adversarial import Adversarial
+from nlp_ssl.methods.comatch import CoMatch
+from nlp_ssl.methods.crmatch import CRMatch
 from nlp_ssl.methods.dash import Dash
 from nlp_ssl.methods.defixmatch import DeFixMatch
 from nlp_ssl.methods.dividemix import DivideMix
@@ -10,16 +12,19 @@ from nlp_ssl.methods.fixmatch import FixMatch
 from nlp_ssl.methods.flexmatch import FlexMatch
 from nlp_ssl.methods.freematch import FreeMatch
 from nlp_ssl.methods.ict import ICT
+from nlp_ssl.methods.jointmatch import JointMatch
 from nlp_ssl.methods.label_propagation import LabelPropagation
 from nlp_ssl.methods.marginmatch import MarginMatch
 from nlp_ssl.methods.mean_teacher import MeanTeacher
 from nlp_ssl.methods.mixmatch import MixMatch
 from nlp_ssl.methods.mixtext import MixText
 from nlp_ssl.methods.mixup_pseudo_label import MixUpPseudoLabel
+from nlp_ssl.methods.multimatch import MultiMatch
 from nlp_ssl.methods.pi_model import PiModel
 from nlp_ssl.methods.pseudo_label import PseudoLabel
 from nlp_ssl.methods.r_drop import RDrop
 from nlp_ssl.methods.remixmatch import ReMixMatch
+from nlp_ssl.methods.simmatch import SimMatch
 from nlp_ssl.methods.softmatch import SoftMatch
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.methods.temporal_ensembling import TemporalEnsembling
@@ -29,6 +34,8 @@ from nlp_ssl.methods.vat import VAT
 __all__ = [
     "AdaMatch",
     "Adversarial",
+    "CRMatch",
+    "CoMatch",
     "Dash",
     "DeFixMatch",
     "DivideMix",
@@ -37,16 +44,19 @@ __all__ = [
     "FlexMatch",
     "FreeMatch",
     "ICT",
+    "JointMatch",
     "LabelPropagation",
     "MarginMatch",
     "MeanTeacher",
     "MixMatch",
     "MixText",
     "MixUpPseudoLabel",
+    "MultiMatch",
     "PiModel",
     "PseudoLabel",
     "RDrop",
     "ReMixMatch",
+    "SimMatch",
     "SoftMatch",
     "Supervised",
     "TemporalEnsembling",

@@ -1,0 +1,117 @@
+"""CoMatch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlp_ssl.functional import ce, probabilities, softmax, unit
+from nlp_ssl.method import Batch, DataSpec, Head, Losses, Method, check
+from nlp_ssl.reduce import gather, mean, world_size
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+from nlp_ssl.targets import confident
+
+_WIDTH = 64  # of the projection
+
+
+@register("comatch")
+@dataclass(frozen=True)
+class CoMatch(Method):
+    """CoMatch (Li et al. 2021, arXiv:2011.11183): rows with like pseudo-labels should lie close to one another.
+
+    Loss: mean_B w CE(y, x) + weight * mean_N 1[max q >= threshold] CE(q, u_s) + contrast_weight * mean_N CE(G_i, S_i).
+    q = alpha p + (1 - alpha) * the mean of the remembered rows' probabilities, weighted by softmax(v_w . v_k /
+    temperature) over them, p = sg softmax(u_w). v is the projection [., 64] scaled to length 1. S [N, N] = softmax of
+    v_s . v_s2 / temperature over the second strong views; G [N, N] = q_i . q_j, 1 on the diagonal, 0 where below
+    `graph_threshold`, rows scaled to the sum 1. The memory holds the last `queue` rows, those of the pool with p and
+    labeled ones with their labels; the batch joins it after its use. All ranks are one batch, in G and S as well.
+
+    Differs from the paper: p is aligned to the estimated shares of the classes, where there are such, instead of to
+    equal ones. Rows are smoothed as soon as something is remembered, and the memory counts rows, not batches.
+    `threshold` is 0.8 for text: with a projection that has not learned yet the smoothing takes a tenth of the
+    confidence, and nothing would reach 0.95. Labels are made without dropout by default.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong", "u_s2": "strong"}
+    heads = {"projection": Head("mlp", _WIDTH)}
+    images = {"threshold": 0.95, "queue": 4096}
+    threshold: float = 0.8
+    weight: float = 1.0
+    contrast_weight: float = 1.0
+    alpha: float = 0.9
+    temperature: float = 0.2
+    graph_threshold: float = 0.8
+    queue: int = 512
+    target_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.threshold, "threshold", 0.0, 1.0)
+        check(self.weight, "weight", 0.0, 1e6)
+        check(self.contrast_weight, "contrast_weight", 0.0, 1e6)
+        check(self.alpha, "alpha", 0.0, 1.0)
+        check(self.temperature, "temperature", 1e-3, 1e3)
+        check(self.graph_threshold, "graph_threshold", 0.0, 2.0)  # above 1 a row is like itself alone
+        check(self.queue, "queue", 1, 10**7)
+
+    def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
+        """Remembered rows, feature and probabilities side by side, and how many were ever written."""
+        return {"memory": torch.zeros(self.queue, _WIDTH + spec.num_classes), "count": torch.tensor(0)}
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net, ids = run.nets["student"], batch["id"]
+        with torch.no_grad():
+            (w,) = net.outputs(batch, "u_w", dropout=self.target_dropout)  # [N, C], [N, 64]
+        x, s, s2 = net.outputs(batch, "x", "u_s", "u_s2")  # one forward
+        p, v = run.aligned(softmax(w["logits"].detach())), unit(w["projection"].detach())
+        q = self._smoothed(run.state, v, p)
+        known = torch.cat([unit(x["projection"].detach()), probabilities(batch["y"], p)], 1)
+        remembered = [_in_order(ids["u"], torch.cat([v, p], 1)), _in_order(ids["x"], known)]
+        self._remember(run.state, torch.cat(remembered))
+        keep = confident(q, self.threshold)  # [N]
+        run.watch(q, keep, batch["hidden"])
+        return {
+            "sup": mean(batch["w"] * ce(x["logits"], batch["y"])),
+            "unsup": self.weight * mean(keep * ce(s["logits"], q)),
+            "contrast": self.contrast_weight * self._contrast(q, unit(s["projection"]), unit(s2["projection"])),
+        }
+
+    def _smoothed(self, state: dict[str, Tensor], v: Tensor, p: Tensor) -> Tensor:
+        """Probabilities [N, C] with a part from the remembered rows near v [N, 64]."""
+        features, shares = torch.split(state["memory"].to(p.dtype), [_WIDTH, p.shape[1]], 1)
+        there = torch.arange(self.queue, device=p.device) < state["count"]
+        near = softmax((v @ features.T).masked_fill(~there, -torch.inf), self.temperature)  # [N, queue]
+        return torch.where(state["count"] > 0, self.alpha * p + (1 - self.alpha) * near @ shares, p)
+
+    def _remember(self, state: dict[str, Tensor], rows: Tensor) -> None:
+        """Writes rows [n, 64 + C] over the oldest ones."""
+        new = torch.arange(len(rows), device=rows.device)[-self.queue :]
+        at = (state["count"] + new) % self.queue
+        state["memory"] = state["memory"].index_copy(0, at, rows[new].to(state["memory"].dtype))
+        state["count"] = state["count"] + len(rows)
+
+    def _contrast(self, q: Tensor, s: Tensor, s2: Tensor) -> Tensor:
+        """Cross-entropy of the graph of labels q [N, C] and the likeness of features s, s2 [N, 64], over all ranks."""
+        widths = [q.shape[1], _WIDTH, _WIDTH]
+        q, s, s2 = torch.split(_of_all_ranks(torch.cat([q, s, s2], 1)), widths, 1)  # [M, .]
+        graph = q @ q.T
+        graph = torch.where(graph >= self.graph_threshold, graph, 0.0).fill_diagonal_(1.0)
+        graph = graph / graph.sum(1, keepdim=True)
+        loss = ce(s @ s2.T / self.temperature, graph).mean()
+        # Every rank computes all of it, but has the gradient of its own rows alone, and ranks average theirs.
+        return loss + (world_size() - 1) * (loss - loss.detach())
+
+
+def _in_order(ids: Tensor, rows: Tensor) -> Tensor:
+    """Rows [n, .] of all ranks by number, so that the memory does not depend on how they were divided."""
+    ids, rows = gather(ids, rows)
+    return rows[ids.argsort(stable=True)]
+
+
+def _of_all_ranks(rows: Tensor) -> Tensor:
+    """Rows [M, .] of all ranks, of which this rank's own [N, .] carry their gradient."""
+    if world_size() == 1:
+        return rows
+    _, every = gather(torch.arange(len(rows), device=rows.device), rows)
+    own = (rows.detach()[:, None] == every).all(-1)  # [N, M]; rows that are equal have equal gradients
+    return every.index_copy(0, own.int().argmax(1), rows)

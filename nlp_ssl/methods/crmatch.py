@@ -1,0 +1,65 @@
+"""CRMatch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from nlp_ssl.functional import ce, softmax, unit
+from nlp_ssl.method import Batch, Head, Losses, Method, check
+from nlp_ssl.pretext import Pretext
+from nlp_ssl.reduce import mean
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+from nlp_ssl.targets import confident
+
+
+@register("crmatch")
+@dataclass(frozen=True)
+class CRMatch(Method):
+    """CRMatch (Fan et al. 2021, arXiv:2112.05825): views agree on the class while their features tell them apart.
+
+    Loss: mean_B w CE(y, x) + mean_N k (weight * CE(argmax p, u_s) + distance_weight * max(0, cos(g_s, sg g_w))) +
+    pretext_weight * mean_N CE(task, u_w), k = 1[max p >= threshold], p = sg softmax(u_w).
+    g [N, D] is a trained linear map of the features. The second term pushes g of the two views of a row apart until
+    they are orthogonal: the features then still know what the augmentation did. `pretext` is a task whose answer is
+    known: which way an image was rotated, or whether the halves of a text were swapped ("order").
+
+    Differs from the paper: the pretext task is off for text. Labels are made without dropout by default.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    heads = {"projection": Head("linear"), "pretext": Head("mlp", 4)}
+    images = {"pretext": "rotation"}
+    threshold: float = 0.95
+    weight: float = 1.0
+    distance_weight: float = 1.0
+    pretext_weight: float = 1.0
+    pretext: Literal["none", "order", "rotation"] = "none"
+    target_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.threshold, "threshold", 0.0, 1.0)
+        check(self.weight, "weight", 0.0, 1e6)
+        check(self.distance_weight, "distance_weight", 0.0, 1e6)
+        check(self.pretext_weight, "pretext_weight", 0.0, 1e6)
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net = run.nets["student"]
+        with torch.no_grad():
+            (w,) = net.outputs(batch, "u_w", dropout=self.target_dropout)  # [N, C], [N, D]
+        x, s = net.outputs(batch, "x", "u_s")  # one forward
+        p = run.aligned(softmax(w["logits"].detach()))
+        keep = confident(p, self.threshold)  # [N]
+        run.watch(p, keep, batch["hidden"])
+        cosine = (unit(s["projection"]) * unit(w["projection"].detach())).sum(-1)  # [N]
+        losses = {
+            "sup": mean(batch["w"] * ce(x["logits"], batch["y"])),
+            "unsup": self.weight * mean(keep * ce(s["logits"], p.argmax(-1))),
+            "distance": self.distance_weight * mean(keep * cosine.relu()),
+        }
+        if self.pretext != "none":
+            answers = (batch["id"]["u"] + run.epoch) % (4 if self.pretext == "rotation" else 2)  # [N]
+            (turned,) = net.outputs(batch, "u_w", edit=Pretext(self.pretext, answers))
+            losses["pretext"] = self.pretext_weight * mean(ce(turned["pretext"], answers))
+        return losses

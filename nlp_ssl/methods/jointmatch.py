@@ -1,0 +1,72 @@
+"""JointMatch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlp_ssl.functional import ce, softmax
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.reduce import mean, stat
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+from nlp_ssl.targets import classwise
+
+
+@register("jointmatch")
+@dataclass(frozen=True)
+class JointMatch(Method):
+    """JointMatch (Zou & Caragea 2023, arXiv:2310.14583): two nets label for each other, most where one alone is sure.
+
+    Loss: sum over both nets of mean_B w CE(y, x) + weight * mean_N k' d CE(argmax p', u_s), p' = sg softmax(u_w) and k'
+    of the *other* net, k = 1[max p >= thr[argmax p]].
+    d [N] = `disagreement` where exactly one net has k = 1, 1 - disagreement where both have. thr [C] = threshold * m /
+    max m; m [C] is a running mean of both nets' p, this batch included. `student` is evaluated and saved.
+
+    Differs from the paper: one update per batch, of both nets, instead of one for the labeled and one for the unlabeled
+    rows; m, which starts at 1 / C, takes in both nets at once. The threshold is FixMatch's instead of 0.98. Labels are
+    made without dropout by default.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    nets = {"student": "trained", "second": "trained"}
+    threshold: float = 0.95
+    weight: float = 1.0
+    disagreement: float = 0.9
+    decay: float = 0.9
+    target_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.threshold, "threshold", 0.0, 1.0)
+        check(self.weight, "weight", 0.0, 1e6)
+        check(self.disagreement, "disagreement", 0.0, 1.0)
+        check(self.decay, "decay", 0.0, 0.9999)
+
+    def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
+        return {"p": torch.full((spec.num_classes,), 1.0 / spec.num_classes)}
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        one, two, state = run.nets["student"], run.nets["second"], run.state
+        with torch.no_grad():
+            w = torch.cat([net(batch, "u_w", dropout=self.target_dropout)[0] for net in (one, two)])  # [2N, C]
+        x, s = one(batch, "x", "u_s")  # [B, C], [N, C]: one forward
+        x2, s2 = two(batch, "x", "u_s")
+        p = run.aligned(softmax(w.detach()))
+        state["p"] = state["p"].lerp(stat(p), 1 - self.decay)
+        sure = classwise(p, self.threshold * state["p"] / state["p"].amax())  # [2N]
+        both, other = sure * _swapped(sure), _swapped(p)
+        alone = sure + _swapped(sure) - 2 * both
+        keep = _swapped(sure) * (self.disagreement * alone + (1 - self.disagreement) * both)  # [2N]
+        run.watch(other, keep > 0, batch["hidden"].repeat(2))
+        first, second = (keep * ce(torch.cat([s, s2]), other.argmax(-1))).chunk(2)
+        return {
+            "sup": mean(batch["w"] * ce(x, batch["y"])),
+            "unsup": self.weight * mean(first),
+            "sup.second": mean(batch["w"] * ce(x2, batch["y"])),
+            "unsup.second": self.weight * mean(second),
+        }
+
+
+def _swapped(v: Tensor) -> Tensor:
+    """Rows [2N, ...] of the two nets in the other order."""
+    return v.roll(len(v) // 2, 0)
