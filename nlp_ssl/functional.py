@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.functional import jvp
 from torch.nn import functional as F
 
 Tsa = Literal["none", "linear", "log", "exp"]
@@ -113,10 +114,29 @@ def newest(mass: Tensor, decay: float) -> tuple[Tensor, Tensor]:
     return mass, (1.0 - decay) / mass
 
 
-def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
-    """(KL(p || q) + KL(q || p)) / 2 per row [N], p = softmax(a), q = softmax(b): gradient into both logits [N, C]."""
-    log_p, log_q = F.log_softmax(_wide(a), dim=-1), F.log_softmax(_wide(b), dim=-1)
-    return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
+def label_gradient(
+    student: Callable[[Tensor, Tensor], Tensor],
+    theta: Tensor,
+    u: Tensor,
+    target: Tensor,
+    x: Tensor,
+    y: Tensor,
+    rate: float,
+) -> Tensor:
+    """Gradient [N, C] of the labeled loss after an update on soft labels, with respect to these: how to better them.
+
+    One step of gradient descent, theta' = theta - rate * grad mean CE(target, student(theta, u)), gives the loss mean
+    CE(y, student(theta', x)); `student(theta, rows)` are logits. The update is linear in target [N, C], so that the
+    derivative is rate / N times that of log softmax(student(theta, u)) along the loss's gradient at theta'.
+    """
+    theta = theta.detach().requires_grad_()
+    with torch.enable_grad():
+        (step,) = torch.autograd.grad(ce(student(theta, u), target.detach()).mean(), [theta])
+        after = (theta - rate * step).detach().requires_grad_()
+        (wanted,) = torch.autograd.grad(ce(student(after, x), y).mean(), [after])
+    along: Tensor
+    _, along = jvp(lambda t: F.log_softmax(_wide(student(t, u)), -1), theta.detach(), wanted)  # type: ignore[no-untyped-call]
+    return rate / len(u) * along
 
 
 def unit(v: Tensor) -> Tensor:
@@ -124,3 +144,9 @@ def unit(v: Tensor) -> Tensor:
     v = _wide(v)
     length: Tensor = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
     return v / length.clamp(min=1e-12)
+
+
+def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
+    """(KL(p || q) + KL(q || p)) / 2 per row [N], p = softmax(a), q = softmax(b): gradient into both logits [N, C]."""
+    log_p, log_q = F.log_softmax(_wide(a), dim=-1), F.log_softmax(_wide(b), dim=-1)
+    return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)

@@ -1,6 +1,7 @@
 """The only training loop: fits any method on any data through Accelerate."""
 
 import copy
+import hashlib
 import json
 import logging
 import sys
@@ -68,7 +69,9 @@ def applicable(method: Method, data: Data) -> Method:
     return Supervised() if wants_pool and not len(data.unlabeled) else method
 
 
-def identity(method: Method, data: Data, config: TrainConfig) -> dict[str, Any]:
+def identity(
+    method: Method, data: Data, config: TrainConfig, given: Mapping[str, Module] | None = None
+) -> dict[str, Any]:
     """What must be the same for a run to be resumed, or to count as already done."""
     method = applicable(method, data)
     free = ("save_every", "keep", "log_every", "workers")  # settings that change no result
@@ -78,6 +81,7 @@ def identity(method: Method, data: Data, config: TrainConfig) -> dict[str, Any]:
         "config": {k: v for k, v in asdict(config).items() if k not in free},
         "data": data.content_hash,
         "task": dict(data.origin),
+        **({"given": {role: _fingerprint(module) for role, module in given.items()}} if given else {}),
     }
 
 
@@ -116,6 +120,7 @@ def fit(
     output_dir: Path | None = None,
     resume: bool = False,
     trackers: tuple[str, ...] = (),
+    given: Mapping[str, Module] | None = None,
 ) -> Result:
     """Trains a method and returns the trained module with its scores.
 
@@ -130,6 +135,8 @@ def fit(
         output_dir: where metrics, checkpoints and the trained model are written; nothing is written without it.
         resume: go on from the newest complete checkpoint in `output_dir`, if there is one.
         trackers: names of Accelerate trackers.
+        given: modules for frozen nets of the method, by role, e.g. a larger teacher; they are copied. A frozen net that
+            is not given is a copy of the started student.
 
     Raises:
         ConfigError: settings do not fit together, or the folder holds another run.
@@ -138,13 +145,14 @@ def fit(
     """
     if config.eval_every and not len(data.dev):
         raise ConfigError(227, "eval_every and patience need dev rows: give --dev, or leave them out")
+    _check_given(method, given or {}, len(data.classes))
     used = applicable(method, data)
     if used is not method:
         log.warning("no unlabeled rows: %s becomes supervised training", method.name)
     with ExitStack() as stack:
         if output_dir is not None:
             stack.enter_context(exclusive(output_dir))
-        return _Loop(used, data, build, config, augment, start, output_dir, resume, trackers).run()
+        return _Loop(used, data, build, config, augment, start, output_dir, resume, trackers, given or {}).run()
 
 
 class _Loop:
@@ -161,6 +169,7 @@ class _Loop:
         output_dir: Path | None,
         resume: bool,
         trackers: tuple[str, ...],
+        given: Mapping[str, Module],
     ) -> None:
         self.method, self.data, self.config, self.output_dir = method, data, config, output_dir
         AcceleratorState._reset_state()  # the precision of an earlier run in this process must not bind this one
@@ -183,8 +192,8 @@ class _Loop:
             config.batch_size * config.unlabeled_ratio,
             self.accelerator.num_processes * config.accumulate,
         )
-        self.identity = identity(method, data, config)
-        self.modules = self._modules(build, start)
+        self.identity = identity(method, data, config, given)
+        self.modules = self._modules(build, start, given)
         self.strengths: dict[str, int] = self.found.meta["strengths"] if self.found else {}
         self.loader = Loader(
             data,
@@ -228,7 +237,10 @@ class _Loop:
     # --- set-up ---
 
     def _modules(
-        self, build: Callable[[int], Module], start: Callable[[Module, int], None] | None
+        self,
+        build: Callable[[int], Module],
+        start: Callable[[Module, int], None] | None,
+        given: Mapping[str, Module],
     ) -> dict[str, Module]:
         """Trained nets first, then copies for the others; "average" is the engine's own weight average."""
         modules: dict[str, Module] = {}
@@ -242,11 +254,11 @@ class _Loop:
             modules[role].attach(self.method.heads)
         first = modules[self.method.default_net()]
         for role in (r for r, kind in roles.items() if kind != "trained"):
-            modules[role] = _still(first)
+            modules[role] = _still(given.get(role, first)).to(self.device)
         if self.config.eval_ema_decay:
             modules["average"] = _still(first)
-        for module in modules.values():
-            module.train()
+        for role, module in modules.items():
+            module.train(roles.get(role) != "frozen")  # statistics of a frozen net's norms are those it was made with
         return modules
 
     def _settled(self, augment: Mapping[str, Any]) -> dict[str, Any]:
@@ -577,6 +589,25 @@ def _still(module: Module) -> Module:
 
 
 def _mix(*parts: int) -> int:
+def _check_given(method: Method, given: Mapping[str, Module], classes: int) -> None:
+    for role, module in given.items():
+        if method.nets.get(role) != "frozen":
+            frozen = [r for r, kind in method.nets.items() if kind == "frozen"]
+            raise ConfigError(233, f"{method.name} takes no net {role!r}; it takes: {', '.join(frozen) or 'none'}")
+        if module.classifier.out_features != classes:
+            raise ConfigError(
+                234, f"the {role} knows {module.classifier.out_features} classes, the data have {classes}"
+            )
+
+
+def _fingerprint(module: Module) -> str:
+    """Tells modules of other weights apart."""
+    found = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        found.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
     """A seed that is a pure function of its parts."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 

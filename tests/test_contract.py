@@ -29,6 +29,7 @@ GRADIENT_THROUGH_U_W = (
     "dividemix",
     "remixmatch",
     "vat",
+    "distillation",  # the student sees u_w itself; where it equals the teacher, as here, what is left is rounding
     "entropy_min",
     "label_propagation",  # its labels come from the graph, not from u_w
     "r_drop",
@@ -44,6 +45,11 @@ TOGETHER: dict[tuple[str, str], dict[str, object]] = {
     ("multimatch", "quantile"): {"refresh": 1},
     ("multimatch", "useful_weight"): {"refresh": 1, "quantile": 1.0},
     ("mixtext", "margin"): {"hinge_weight": 1.0},
+    # They move the teacher by little: in three steps no label that is drawn becomes another, soft ones do.
+    ("meta_pseudo_labels", "meta_weight"): {"labels": "soft"},
+    ("meta_pseudo_labels", "sign"): {"labels": "soft"},
+    ("meta_pseudo_labels", "baseline_decay"): {"labels": "soft", "meta_weight": 100.0},
+    ("meta_pseudo_labels", "clip_h"): {"labels": "soft", "meta_weight": 100.0},
     # What is remembered in a visit counts in the next one: no row is visited twice in a test of a few steps.
     ("temporal_ensembling", "decay"): {"current": True},
     ("temporal_ensembling", "target_dropout"): {"current": True},
@@ -58,6 +64,8 @@ OWN_USE_OF_LABELS: tuple[str, ...] = (
     "remixmatch",
     "adamatch",
     "defixmatch",
+    "distillation",  # alpha divides between labels and teacher
+    "meta_pseudo_labels",  # the evaluated student learns from the teacher's labels first
     "r_drop",  # two passes over them
     "jointmatch",  # the labeled loss of the second net stays
 )

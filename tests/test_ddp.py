@@ -63,6 +63,7 @@ SEES_MICRO_BATCHES: tuple[str, ...] = (
     "comatch",
     "multimatch",
     "simmatch",
+    "meta_pseudo_labels",  # each micro-batch is judged by its own labeled rows
 )
 
 

@@ -6,6 +6,7 @@ from nlp_ssl.methods.comatch import CoMatch
 from nlp_ssl.methods.crmatch import CRMatch
 from nlp_ssl.methods.dash import Dash
 from nlp_ssl.methods.defixmatch import DeFixMatch
+from nlp_ssl.methods.distillation import Distillation
 from nlp_ssl.methods.dividemix import DivideMix
 from nlp_ssl.methods.entropy_min import EntropyMin
 from nlp_ssl.methods.fixmatch import FixMatch
@@ -16,6 +17,7 @@ from nlp_ssl.methods.jointmatch import JointMatch
 from nlp_ssl.methods.label_propagation import LabelPropagation
 from nlp_ssl.methods.marginmatch import MarginMatch
 from nlp_ssl.methods.mean_teacher import MeanTeacher
+from nlp_ssl.methods.meta_pseudo_labels import MetaPseudoLabels
 from nlp_ssl.methods.mixmatch import MixMatch
 from nlp_ssl.methods.mixtext import MixText
 from nlp_ssl.methods.mixup_pseudo_label import MixUpPseudoLabel
@@ -38,6 +40,7 @@ __all__ = [
     "CoMatch",
     "Dash",
     "DeFixMatch",
+    "Distillation",
     "DivideMix",
     "EntropyMin",
     "FixMatch",
@@ -48,6 +51,7 @@ __all__ = [
     "LabelPropagation",
     "MarginMatch",
     "MeanTeacher",
+    "MetaPseudoLabels",
     "MixMatch",
     "MixText",
     "MixUpPseudoLabel",

@@ -247,6 +247,36 @@ def load_text_net(
     return TextNet(model, tokenizer, pooling)
 
 
+def load_teacher(name: str, like: TextNet) -> TextNet:
+    """A saved classifier as the teacher of a net like `like`: same tokens, same classes, any size.
+
+    Raises:
+        ConfigError: it cannot be opened, reads texts as other tokens or shorter, or knows other classes.
+    """
+    teacher = load_text_net(name)
+    probe = "A probe: Capitals, 42 numbers & n\u00e4ive accents."
+    if teacher.tokenizer.get_vocab() != like.tokenizer.get_vocab() or (
+        teacher.tokenizer(probe)["input_ids"] != like.tokenizer(probe)["input_ids"]
+    ):
+        raise ConfigError(235, f"the teacher {name!r} has another tokenizer than the student: take one of its family")
+    known, wanted = (list(net.model.config.id2label.values()) for net in (teacher, like))
+    if known != wanted:
+        raise ConfigError(
+            238, f"the teacher {name!r} knows the classes {_shown(known)}, the student {_shown(wanted)}, in this order"
+        )
+    longest, needed = teacher.longest(), min(like.tokenizer.model_max_length, like.longest() or 10**9)
+    if longest is not None and longest < needed:
+        raise ConfigError(
+            239,
+            f"the teacher {name!r} has positions for {longest} tokens, not {needed}: lower max_length",
+        )
+    return teacher
+
+
+def _shown(classes: list[str]) -> str:
+    return ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+
+
 def length_groups(lengths: np.ndarray, overhead: int = _GROUP_OVERHEAD) -> list[np.ndarray]:
     """Row numbers in groups of like length, so that padding saved outweighs `overhead` tokens per extra group."""
     order = np.argsort(lengths, kind="stable")

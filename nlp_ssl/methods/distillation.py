@@ -1,0 +1,67 @@
+"""Distillation: a student of a frozen teacher."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlp_ssl.functional import ce, newest, sharpen, softmax
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.reduce import mean, stat
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+_DECAY = 0.95  # of the running means of the two losses: about the last 20 batches
+
+
+@register("distillation")
+@dataclass(frozen=True)
+class Distillation(Method):
+    """Distillation on unlabeled rows (Chen et al. 2020, SimCLRv2, arXiv:2006.10029): a student copies a fixed teacher.
+
+    Loss: (1 - alpha) * mean_B w CE(y, x) + alpha * T^2 * mean_N CE(sg softmax(teacher(u) / T), student(u) / T), T the
+    `temperature`; without `scale_t2` the factor T^2 is left out. Teacher and student see the same view, the teacher
+    without dropout. `normalise` weighs the two losses by their running means E instead (Zoph et al. 2020,
+    arXiv:2006.06882): (L_x + alpha * sg(E_x / E_u) * L_u) / (1 + alpha); then T^2 cancels.
+    The teacher is a copy of the student as it starts, or the module given to `fit` for this role.
+
+    Differs from the paper: it trains on the teacher alone (alpha 1) at temperature 1 or below; with few labels these
+    stay half of the loss, and soft targets at temperature 2 with the factor T^2 (Hinton et al. 2015, arXiv:1503.02531)
+    are the default. The running means of `normalise` start from the first batch and look 20 batches back.
+    """
+
+    views = {"x": "weak", "u_w": "weak"}
+    nets = {"student": "trained", "teacher": "frozen"}
+    temperature: float = 2.0
+    alpha: float = 0.5
+    scale_t2: bool = True
+    normalise: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.temperature, "temperature", 1e-3, 1e3)
+        check(self.alpha, "alpha", 0.0, 1.0)
+
+    def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
+        return {"mean_losses": torch.zeros(2), "mass": torch.zeros(())} if self.normalise else {}
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        with torch.no_grad():
+            (t,) = run.nets["teacher"](batch, "u_w", dropout=False)  # [N, C]
+        x, u = run.nets["student"](batch, "x", "u_w")  # [B, C], [N, C]: one forward
+        p = run.aligned(softmax(t.detach()))
+        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+        sup = batch["w"] * ce(x, batch["y"])  # [B]
+        unsup = ce(u / self.temperature, sharpen(p, self.temperature))  # [N]
+        if self.scale_t2:
+            unsup = self.temperature**2 * unsup
+        if not self.normalise:
+            return {"sup": (1.0 - self.alpha) * mean(sup), "unsup": self.alpha * mean(unsup)}
+        share = 1.0 / (1.0 + self.alpha)
+        return {"sup": share * mean(sup), "unsup": share * self.alpha * self._ratio(run, sup, unsup) * mean(unsup)}
+
+    def _ratio(self, run: Run, sup: Tensor, unsup: Tensor) -> Tensor:
+        """Running mean of the labeled loss over that of the unlabeled one, this batch included."""
+        run.state["mass"], newer = newest(run.state["mass"], _DECAY)
+        means = run.state["mean_losses"].lerp(torch.stack([stat(sup), stat(unsup)]), newer)
+        run.state["mean_losses"] = means
+        return means[0] / means[1].clamp(min=1e-8)

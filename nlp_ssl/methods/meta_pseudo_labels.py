@@ -1,0 +1,121 @@
+"""Meta Pseudo Labels."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nlp_ssl import draws
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.functional import ce, kl, linear_ramp, sharpen, softmax
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.nets.base import Forward
+from nlp_ssl.reduce import mean, stat
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+
+
+@register("meta_pseudo_labels")
+@dataclass(frozen=True)
+class MetaPseudoLabels(Method):
+    """Meta Pseudo Labels (Pham et al. 2021, arXiv:2003.10580): a teacher whose labels are judged by what they teach.
+
+    Loss: first the student's, mean_N CE(l, student(u_s)) + label_weight * mean_B w CE(y, student(x)), and an update;
+    then the teacher's, mean_B w CE(y, teacher(x)) + weight * ramp(t) * mean_N 1[max p > threshold]
+    KL(sg sharpen(p, temperature) || teacher(u_s)) + meta_weight * h * mean_N CE(l, teacher(u_w)), p = sg
+    softmax(teacher(u_w)). The labels l are "sampled" from p, its "argmax", or "soft": sharpen(p, temperature).
+    h says how much the student's update helped: its loss on the labeled rows before minus after, without dropout, less
+    its running mean (`baseline_decay`), cut to +-clip_h; 0 where the update was skipped. h > 0 makes the labels more
+    likely. In the last `finetune` of the steps the student alone goes on, on the labels alone. `ramp_up` is linear.
+
+    Differs from the paper: labels come from the plain text, h is the measured difference instead of a product of
+    gradients (with AdamW that is not the same: the update also follows earlier gradients), no label smoothing, and
+    the student sees the labels all along instead of in a last stage (the paper's: label_weight 0, finetune 0.2); that
+    adds nearly the same to every h, which the running mean takes off. `sign` "official" is the released code's after
+    minus before. Differentiating through the update, for soft labels, takes the student's weights, which a method does
+    not see: `functional.label_gradient` does it for a student given as a function; "soft" here goes by h like the rest.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    nets = {"student": "trained", "teacher": "trained"}
+    images = {"clip_h": 0.1}
+    labels: Literal["sampled", "argmax", "soft"] = "sampled"
+    threshold: float = 0.8
+    temperature: float = 0.4
+    weight: float = 1.0
+    ramp_up: float = 0.1
+    meta_weight: float = 1.0
+    label_weight: float = 1.0
+    clip_h: float = 0.01
+    baseline_decay: float = 0.9
+    finetune: float = 0.0
+    sign: Literal["theory", "official"] = "theory"
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "ramp_up", "baseline_decay", "finetune"):
+            check(self.__dict__[name], name, 0.0, 1.0)
+        check(self.temperature, "temperature", 1e-3, 1e3)
+        for name in ("weight", "meta_weight", "label_weight", "clip_h"):
+            check(self.__dict__[name], name, 0.0, 1e6)
+        if self.labels == "soft" and self.temperature == 1.0:
+            raise ConfigError(232, "soft labels at temperature 1 tell the teacher nothing: give another temperature")
+
+    def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
+        return {"usual_gain": torch.zeros(())}
+
+    def step(self, run: Run, batch: Batch) -> Iterator[Losses]:
+        student, teacher, y = run.nets["student"], run.nets["teacher"], batch["y"]
+        if self.finetune and run.progress >= 1.0 - self.finetune:
+            (x,) = student(batch, "x")  # [B, C]
+            yield {"student_sup": mean(batch["w"] * ce(x, y))}
+            return
+
+        with torch.no_grad():
+            (t,) = teacher(batch, "u_w", dropout=False)  # [N, C]
+        own = softmax(t.detach())
+        p = run.aligned(own)
+        label = self._label(p)  # [N] or [N, C]
+        keep = (p.amax(-1) > self.threshold).to(p.dtype)  # [N]
+        run.watch(p, keep, batch["hidden"])
+        before = _labeled_loss(student, batch)
+        x, s = student(batch, "x", "u_s")  # [B, C], [N, C]: one forward
+        yield {"student": mean(ce(s, label)), "student_sup": self.label_weight * mean(batch["w"] * ce(x, y))}
+
+        h = self._judged(run, before, _labeled_loss(student, batch))
+        x, w, s = teacher(batch, "x", "u_w", "u_s")  # [B, C], [N, C], [N, C]: one forward
+        # Labels were drawn after alignment: it is their probability there that h moves.
+        w = w + _log(p) - _log(own)
+        weight = self.weight * linear_ramp(run.progress, self.ramp_up)
+        yield {
+            "sup": mean(batch["w"] * ce(x, y)),
+            "unsup": weight * mean(keep * kl(sharpen(p, self.temperature), s)),
+            "meta": self.meta_weight * h * mean(ce(w, label)),
+        }
+
+    def _label(self, p: Tensor) -> Tensor:
+        if self.labels == "soft":
+            return sharpen(p, self.temperature)
+        return draws.classes(p) if self.labels == "sampled" else p.argmax(-1)
+
+    def _judged(self, run: Run, before: Tensor, after: Tensor) -> Tensor:
+        """The h of the student's labeled losses around its update, the same on every rank."""
+        gain = before - after if self.sign == "theory" else after - before
+        usual = run.state["usual_gain"]
+        moved = gain != 0  # without dropout an update that was skipped leaves the very same loss
+        h = torch.where(moved, (gain - usual).clamp(-self.clip_h, self.clip_h), 0.0)
+        run.state["usual_gain"] = torch.where(moved, usual.lerp(gain, 1.0 - self.baseline_decay), usual)
+        run.log("h", h)
+        return h
+
+
+@torch.no_grad()
+def _labeled_loss(net: Forward, batch: Batch) -> Tensor:
+    """Mean loss on the labeled rows of all ranks, without dropout."""
+    (x,) = net(batch, "x", dropout=False)  # [B, C]
+    return stat(batch["w"] * ce(x, batch["y"]))
+
+
+def _log(p: Tensor) -> Tensor:
+    return p.clamp(min=torch.finfo(torch.float32).tiny).log()
