@@ -588,7 +588,6 @@ def _still(module: Module) -> Module:
     return twin
 
 
-def _mix(*parts: int) -> int:
 def _check_given(method: Method, given: Mapping[str, Module], classes: int) -> None:
     for role, module in given.items():
         if method.nets.get(role) != "frozen":
@@ -608,6 +607,7 @@ def _fingerprint(module: Module) -> str:
     return found.hexdigest()
 
 
+def _mix(*parts: int) -> int:
     """A seed that is a pure function of its parts."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
