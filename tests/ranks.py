@@ -15,10 +15,11 @@ from tiny import neutral_draws, tiny_task, trained
 
 from nlp_ssl import get_method, list_methods, reduce
 from nlp_ssl.augment.tfidf import TfidfReplace
-from nlp_ssl.method import Method, make
+from nlp_ssl.method import DataSpec, Method, make
 from nlp_ssl.methods import UDA
 from nlp_ssl.nets.base import Module
 from nlp_ssl.task import Task
+from nlp_ssl.testing import step_losses
 
 WORLD = 2
 
@@ -103,3 +104,36 @@ def reduce_all(rank: int, folder: Path) -> None:
         found[f"gather {name}"] = [ids.tolist(), values.tolist()]
         assert not values.requires_grad
     (folder / f"{rank}.json").write_text(json.dumps(found))
+
+
+# --- what methods remember
+
+REMEMBERING = ("adamatch", "flexmatch", "freematch", "marginmatch", "softmatch")
+
+
+def remembered(part: int, parts: int) -> dict[str, list[list[float]]]:
+    """By method, losses and state after each of three steps on this part of the rows; the first half is less sure."""
+    found = {}
+    for name in REMEMBERING:
+        method = make(get_method(name), {"threshold": 0.7} if name in MOVING else {})
+        state = method.init_state(DataSpec(3, pool_size=24))
+        found[name] = []
+        for step in range(3):
+            generator = torch.Generator().manual_seed(step)
+            mine = {}
+            for view, rows in {"x": 4, "x_s": 4, "u_w": 8, "u_s": 8}.items():
+                z = torch.randn(rows, 3, generator=generator, dtype=torch.float64)
+                z[rows // 2 :] *= 8
+                mine[view] = z.chunk(parts)[part]
+            ids = (torch.randperm(12, generator=generator)[:8] * 2).chunk(parts)[part]
+            views = {view: mine[view] for view in method.views}
+            labels = torch.tensor([0, 1, 2, 0]).chunk(parts)[part]
+            losses = step_losses(method, views, labels, ids=ids, state=state)
+            found[name].append([v.item() for v in losses.values()])
+            found[name].append(torch.cat([v.double().flatten() for v in state.values()]).tolist())
+    return found
+
+
+def remember_all(rank: int, folder: Path) -> None:
+    """What each of these methods came to on this rank, as JSON."""
+    (folder / f"{rank}.json").write_text(json.dumps(remembered(rank, WORLD)))

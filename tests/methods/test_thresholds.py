@@ -23,10 +23,12 @@ The mean of p over the rows of ZW is 0.338890 0.318791 0.342319, the mean of its
 Nothing of the library takes part in the expected side.
 """
 
+import json
 import math
 from dataclasses import asdict, replace
 
 import pytest
+import ranks
 import torch
 
 from nlp_ssl.functional import cosine_ramp, newest
@@ -221,6 +223,35 @@ def test_gradients_of_the_fixmatch_case(name):
         for row, y in enumerate(CLASSES):
             assert found[view][row] == [near(share * (p - (c == y)) / 2) for c, p in enumerate(P[view][row])]
     assert found["x"][0][0] == near(-0.107202 * share)
+
+
+@pytest.mark.parametrize("method", EVERY, ids=lambda m: m.name)
+def test_state_is_kept_without_a_graph_and_in_its_type(method):
+    """Twice, with gradient wanted everywhere: nothing in the state remembers where it came from."""
+    state = method.init_state(SPEC)
+    before = {k: v.clone() for k, v in state.items()}
+    for _ in range(2):
+        gradients(method, state=state)
+    assert all(not v.requires_grad for v in state.values())
+    assert {k: (v.dtype, v.shape) for k, v in state.items()} == {k: (v.dtype, v.shape) for k, v in before.items()}
+    if not isinstance(method, (Dash, DeFixMatch)):  # Dash measures in `begin_epoch`, DeFixMatch remembers nothing
+        assert all(not torch.equal(v, before[k]) for k, v in state.items())
+
+
+@pytest.mark.ddp
+def test_two_ranks_remember_what_one_process_does(tmp_path):
+    """Three steps on halves of the rows, one half far less sure: losses average to those of all rows, states are equal.
+
+    Shares, thresholds and means taken over a rank's own rows would show.
+    """
+    ranks.spawn(ranks.remember_all, tmp_path)
+    apart = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(ranks.WORLD)]
+    for name, together in ranks.remembered(0, 1).items():
+        for i, wanted in enumerate(together):
+            values = [part[name][i] for part in apart]
+            found = averages(values) if i % 2 == 0 else values[0]
+            assert found == pytest.approx(wanted, rel=1e-4, abs=1e-6), (name, i)
+            assert i % 2 == 0 or values[0] == values[1], (name, i)
 
 
 PRIOR, POOL = [0.2, 0.2, 0.6], [0.35, 0.35, 0.3]
@@ -643,6 +674,16 @@ def test_dash_soft_targets_by_the_formula():
         if sum(a * b for a, b in zip(q, own, strict=True)) <= rho:
             wanted += sum(a * b for a, b in zip(q, strong, strict=True)) / 4
     assert losses(Dash(weight=3.0), progress=0.2)["unsup"] == near(3 * wanted)
+
+
+def test_dash_gradient_of_soft_targets():
+    """(p - q) / 4 at u_s where kept, none at u_w: row 0 (0.665241 - 0.999619) / 4 = -0.083595."""
+    found = gradients(Dash(), progress=0.2)
+    for row, keep in enumerate([1, 0, 1, 1]):
+        q = softmax(LOGITS["u_w"][row], 0.5)
+        assert found["u_s"][row] == [near(keep * (a - b) / 4) for a, b in zip(P["u_s"][row], q, strict=True)]
+    assert found["u_s"][0][0] == near(-0.083595)
+    assert found["u_w"] is None or not any(any(row) for row in found["u_w"])
 
 
 def test_dash_hard_limit():
