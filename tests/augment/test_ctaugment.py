@@ -63,17 +63,20 @@ def test_bins_by_hand():
     assert loose == pytest.approx([1.01 / 1.52, 0.51 / 1.52])  # .51 / 1.01 = .504950 stays
 
 
-def test_an_update_by_hand():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_update_by_hand(dtype):
     """The paper's decay: .99 * .7 + .01 * .2 = .695. Here one probe uses one bin; every other rate stays."""
     policy = TextPolicy(depth=1, decay=0.99)
     key = keys(1)
     (((op,),), ((used,),)) = policy.choices(key)
-    rates = torch.full_like(policy.initial_rates(), 0.7)
+    assert policy.initial_rates().dtype == torch.float32 and (policy.initial_rates() == 1).all()
+    rates = torch.full_like(policy.initial_rates(), 0.7, dtype=dtype)
     new = policy.updated(rates, key, torch.tensor([0.2]))
-    assert new.shape == (4, 8) and new.dtype == torch.float32
+    assert new.shape == (4, 8) and new.dtype == dtype
     assert new[op, used].item() == pytest.approx(0.695, abs=1e-6)
+    assert (rates == rates[0, 0]).all()  # the old rates stay
     new[op, used] = 0.7
-    assert torch.equal(new, rates) and torch.equal(rates, torch.full_like(rates, 0.7))
+    assert torch.equal(new, rates)
 
 
 def test_all_operations_of_a_probe_share_its_match():
@@ -131,8 +134,8 @@ def test_draws_follow_the_rates(policy):
     within = strength * policy.bins - bins
     assert within.min() >= 0 and within.max() < 1
     assert chisquare(np.histogram(within, bins=20, range=(0, 1))[0]).pvalue > 1e-3
-    both = np.corrcoef(ops[:, 0], ops[:, 1])[0, 1], np.corrcoef(within[:, 0], within[:, 1])[0, 1]
-    assert max(map(abs, both)) < 5 / np.sqrt(count)
+    pairs = [ops.T, within.T, (bins[:, 0], within[:, 0]), (ops[:, 0], within[:, 0]), (ops[:, 1], bins[:, 0])]
+    assert max(abs(np.corrcoef(*pair)[0, 1]) for pair in pairs) < 5 / np.sqrt(count)
 
 
 @pytest.mark.parametrize("policy", [TextPolicy(), ImagePolicy()], ids=["text", "image"])
@@ -223,8 +226,8 @@ def test_a_probe_has_the_strength_of_its_bin():
 
 
 def test_operations_of_one_row_choose_their_words_apart():
-    """Cut twice with half of the words: a quarter is left. With the same draws a half would be."""
-    policy = TextPolicy(ops=("cutoff",), bins=1000, depth=2, strongest=1.0)
+    """Half of the words dropped, twice: a quarter is left. With the same draws a half would be."""
+    policy = TextPolicy(ops=("dropout",), bins=1000, depth=2, strongest=1.0)
     rates = np.zeros((1, 1000))
     rates[0, 499:501] = 1.0
     words = Ragged(np.tile(np.arange(50, dtype=np.int32), 400), np.arange(0, 20_001, 50))
@@ -280,6 +283,22 @@ def test_the_hole_is_in_controlled_views_alone():
     assert torch.equal(policy.probe()(x, keys(24)), weak)
     controlled = policy.bound(lambda: np.ones((1, 17)))(x, keys(24))
     assert torch.equal(controlled, Cutout()(weak, keys(24))) and not torch.equal(controlled, weak)
+
+
+def test_the_operations_of_a_row_come_one_after_the_other():
+    """Row by row, with the rates of the moment. These operations have no direction, so that no sign is needed."""
+    policy = ImagePolicy(ops=("brightness", "solarize", "contrast"), depth=3)
+    x, rates = images(40), np.eye(17)[[2, 9, 16]]
+    ops, bins, strength = policy.drawn(keys(40), rates)
+    assert (bins == np.array([2, 9, 16])[ops]).all()
+    expected = policy.flip_shift(x, keys(40))
+    for row in range(40):
+        for op, m in zip(ops[row], strength[row], strict=True):
+            one = GRADED[policy.ops[op]](expected[[row]], torch.full((1, 1, 1, 1), m, dtype=torch.float32))
+            expected[row] = one[0].clamp(0, 1)
+    out = policy.bound(lambda: rates)(x, keys(40))
+    torch.testing.assert_close(out, policy.cutout(expected, keys(40)))
+    assert len({tuple(row) for row in ops}) > 10
 
 
 def test_images_have_the_strength_of_their_bin_in_both_directions():

@@ -155,9 +155,13 @@ def test_one_run_of_the_share_goes(p, length):
 
 
 def test_runs_start_anywhere():
-    """Two of five words go: the run starts at 0, 1, 2 or 3, a quarter of the time each."""
-    starts = np.bincount([min(set(range(5)) - set(row)) for row in noised(SpanDeletion(0.4), [list(range(5))] * 4000)])
-    assert len(starts) == 4 and np.abs(starts / 4000 - 0.25).max() < 4 * np.sqrt(0.25 * 0.75 / 4000)
+    """One or two of five words go, as often: the run starts at each of 5 or of 4 places, whichever was drawn."""
+    missing = [sorted(set(range(5)) - set(row)) for row in noised(SpanDeletion(0.3), [list(range(5))] * 8000)]
+    for size in (1, 2):
+        starts = np.bincount([gone[0] for gone in missing if len(gone) == size])
+        assert len(starts) == 6 - size and starts.sum() > 3800
+        share = 1 / len(starts)
+        assert np.abs(starts / starts.sum() - share).max() < 4 * np.sqrt(share * (1 - share) / starts.sum())
 
 
 @pytest.mark.parametrize(("p", "length"), [(0.1, 20), (0.15, 4), (0.5, 20), (1.0, 7)])
