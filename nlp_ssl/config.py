@@ -41,6 +41,7 @@ class TrainConfig:
     warm_steps: Annotated[int, "steps of the warm start; 0 chooses by the number of labels"] = 0
     eval_every: Annotated[int, "steps between evaluations on dev rows; 0 is off"] = 0
     patience: Annotated[int, "evaluations without improvement before stopping; 0 is off"] = 0
+    eval_fgsm: Annotated[float, "size of the noise of one more test score (fast gradient sign); 0 is off"] = 0.0
     align: Annotated[bool, "align pseudo-labels to class shares estimated on the pool after the warm start"] = True
     guard: Annotated[bool, "warn on collapsing pseudo-labels"] = True
     log_every: Annotated[int, "steps between lines of metrics.jsonl"] = 10
@@ -62,5 +63,6 @@ class TrainConfig:
         for name in ("weight_decay", "warmup", "layer_decay", "eval_ema_decay"):
             check(self.__dict__[name], name, 0.0, 1.0)
         check(self.clip, "clip", 0.0, 1e6)
+        check(self.eval_fgsm, "eval_fgsm", 0.0, 1e3)
         if self.patience and not self.eval_every:
             raise ConfigError(211, "patience needs eval_every: say how often to evaluate on the dev rows")

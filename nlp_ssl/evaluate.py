@@ -1,6 +1,6 @@
 """Predictions over positions of a store, and what they are worth."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +10,12 @@ import torch
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
+from nlp_ssl.adversary import AddNoise, Measure, sized
 from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.data.dataset import Data, Store
-from nlp_ssl.nets.base import Module
+from nlp_ssl.functional import ce
+from nlp_ssl.method import Batch
+from nlp_ssl.nets.base import Module, Net
 from nlp_ssl.precision import Autocast
 
 _TOKENS = 8192  # tokens of one prediction batch
@@ -96,14 +99,74 @@ def predict(
         return module.head(found.to(device)).float().cpu()
 
 
-def score_splits(module: Module, data: Data, max_length: int, context: Autocast = nullcontext) -> dict[str, Scores]:
-    """Scores on the dev and test rows, as far as there are any."""
+def predict_attacked(
+    module: Module,
+    store: Store,
+    positions: np.ndarray,
+    labels: np.ndarray,
+    max_length: int,
+    size: float,
+    context: Autocast = nullcontext,
+) -> Tensor:
+    """Logits [n, C] float32 on the CPU under the noise that hurts most, in eval mode, in the order of `positions`.
+
+    Every value of a row's word embeddings (not those of special tokens) or pixels moves by `size` times their standard
+    deviation, in the direction of the sign of the gradient of the loss for the true labels [n]: the fast gradient sign
+    method (Goodfellow et al. 2015, arXiv:1412.6572).
+    """
+    net, device = Net(module, autocast=context), next(module.parameters()).device
+    lengths = np.minimum(store.lengths[positions], max_length)
+    out = torch.empty(len(positions), module.classifier.out_features)
+    with evaluating(module):
+        for rows in batches(lengths):
+            inputs, _ = store.views([(positions[rows], None, row_keys(0, 0, positions[rows]))], max_length)
+            batch = _batch({k: v.to(device) for k, v in inputs.items()}, lengths[rows], labels[rows])
+            out[torch.from_numpy(rows)] = _attacked(net, batch, size).cpu()
+    return out
+
+
+@torch.no_grad()
+def _attacked(net: Net, batch: Batch, size: float) -> Tensor:
+    def loss(logits: Sequence[Tensor]) -> Tensor:
+        return ce(logits[0], batch["y"].to(logits[0].device)).sum()
+
+    inputs = Measure()
+    net(batch, "x", edit=inputs, dropout=False)
+    noise = sized(net.gradient(batch, "x", loss=loss), inputs, size, "linf")
+    return net(batch, "x", edit=AddNoise(noise), dropout=False)[0]
+
+
+def _batch(inputs: dict[str, Tensor], lengths: np.ndarray, labels: np.ndarray) -> Batch:
+    """Labeled rows as a batch of one view "x"."""
+    n = len(labels)
+    y = torch.from_numpy(labels)
+    return Batch(
+        inputs=inputs,
+        lengths=lengths,
+        rows={"x": slice(0, n)},
+        y=y,
+        w=torch.ones(n),
+        id={"x": torch.arange(n)},
+        keys={},
+        hidden=y.new_empty(0),
+    )
+
+
+def score_splits(
+    module: Module, data: Data, max_length: int, context: Autocast = nullcontext, *, fgsm: float = 0.0
+) -> dict[str, Scores]:
+    """Scores on the dev and test rows, as far as there are any; and on attacked test rows, "test_fgsm", if fgsm > 0."""
     positions = {"dev": data.dev, "test": data.test}
-    return {
+    found = {
         split: score(predict(module, data.store, at, max_length, context), data.labels[at])
         for split, at in positions.items()
         if len(at)
     }
+    if fgsm and len(data.test):
+        truth = data.labels[data.test]
+        logits = predict_attacked(module, data.store, data.test, truth, max_length, fgsm, context)
+        found["test_fgsm"] = score(logits, truth)
+    return found
 
 
 def score(logits: Tensor, labels: np.ndarray, bins: int = 15) -> Scores:

@@ -519,7 +519,8 @@ class _Loop:
         module = self._final_module()
         if self.best_weights:
             module.load_state_dict(self.best_weights)
-        scores = score_splits(module, self.data, self.config.max_length, self.context)
+        config = self.config
+        scores = score_splits(module, self.data, config.max_length, self.context, fgsm=config.eval_fgsm)
         module.eval()
         if self.output_dir is not None and self.accelerator.is_main_process:
             save_model(module, self.output_dir)
