@@ -68,6 +68,20 @@ class StubNet:
             (found,) = torch.autograd.grad(loss(torch.split(z, [len(self.logits[view]) for view in views])), [z])
         return found
 
+    def slope(
+        self, batch: Batch, *views: str, of: Sequence[str], loss: Callable[[Sequence[Tensor]], Tensor]
+    ) -> Sequence[Tensor]:
+        """As if the net had one parameter for each class, which adds to all its logits."""
+        with torch.enable_grad():
+            bias = torch.zeros_like(self.logits[of[0]][0]).requires_grad_()
+            (way,) = torch.autograd.grad(loss([self.logits[view].detach() + bias for view in of]), [bias])
+        return [way - (softmax(self.logits[view].detach()) * way).sum(-1, keepdim=True) for view in views]
+
+    def masked_tokens(self, batch: Batch, *views: str) -> tuple[Tensor, Tensor]:
+        """The first logit is the loss of a row's one hidden token."""
+        z = torch.cat([self.logits[view] for view in views])
+        return (z - z.mean(1, keepdim=True))[:, 0], torch.ones_like(z[:, 0])
+
 
 def step_losses(
     method: Method,

@@ -22,7 +22,9 @@ class Distillation(Method):
     Loss: (1 - alpha) * mean_B w CE(y, x) + alpha * T^2 * mean_N CE(sg softmax(teacher(u) / T), student(u) / T), T the
     `temperature`; without `scale_t2` the factor T^2 is left out. Teacher and student see the same view, the teacher
     without dropout. `normalise` weighs the two losses by their running means E instead (Zoph et al. 2020,
-    arXiv:2006.06882): (L_x + alpha * sg(E_x / E_u) * L_u) / (1 + alpha); then T^2 cancels.
+    arXiv:2006.06882): (L_x + alpha * sg(E_x / E_u) * L_u) / (1 + alpha); then T^2 cancels. For texts, `mlm_weight`
+    times the mean loss of masked tokens of the unlabeled rows is added (Devlin et al. 2019, arXiv:1810.04805; the
+    joint training of Zoph et al.): at alpha 0 this is supervised training with masked language modelling beside it.
     The teacher is a copy of the student as it starts, or the module given to `fit` for this role.
 
     Differs from the paper: it trains on the teacher alone (alpha 1) at temperature 1 or below; with few labels these
@@ -36,10 +38,12 @@ class Distillation(Method):
     alpha: float = 0.5
     scale_t2: bool = True
     normalise: bool = False
+    mlm_weight: float = 0.0
 
     def __post_init__(self) -> None:
         check(self.temperature, "temperature", 1e-3, 1e3)
         check(self.alpha, "alpha", 0.0, 1.0)
+        check(self.mlm_weight, "mlm_weight", 0.0, 1e6)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"mean_losses": torch.zeros(2), "mass": torch.zeros(())} if self.normalise else {}
@@ -54,10 +58,14 @@ class Distillation(Method):
         unsup = ce(u / self.temperature, sharpen(p, self.temperature))  # [N]
         if self.scale_t2:
             unsup = self.temperature**2 * unsup
-        if not self.normalise:
-            return {"sup": (1.0 - self.alpha) * mean(sup), "unsup": self.alpha * mean(unsup)}
-        share = 1.0 / (1.0 + self.alpha)
-        return {"sup": share * mean(sup), "unsup": share * self.alpha * self._ratio(run, sup, unsup) * mean(unsup)}
+        losses = {"sup": (1.0 - self.alpha) * mean(sup), "unsup": self.alpha * mean(unsup)}
+        if self.normalise:
+            ratio = self._ratio(run, sup, unsup)
+            losses = {"sup": mean(sup) / (1 + self.alpha), "unsup": self.alpha * ratio * mean(unsup) / (1 + self.alpha)}
+        if self.mlm_weight:
+            tokens, count = run.nets["student"].masked_tokens(batch, "u_w")  # [N], [N]
+            losses["mlm"] = self.mlm_weight * mean(tokens, where=count)
+        return losses
 
     def _ratio(self, run: Run, sup: Tensor, unsup: Tensor) -> Tensor:
         """Running mean of the labeled loss over that of the unlabeled one, this batch included."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from nlp_ssl import draws
-from nlp_ssl.errors import ConfigError
 from nlp_ssl.functional import ce, kl, linear_ramp, sharpen, softmax
 from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
 from nlp_ssl.nets.base import Forward
@@ -25,7 +24,7 @@ class MetaPseudoLabels(Method):
     Loss: first the student's, mean_N CE(l, student(u_s)) + label_weight * mean_B w CE(y, student(x)), and an update;
     then the teacher's, mean_B w CE(y, teacher(x)) + weight * ramp(t) * mean_N 1[max p > threshold]
     KL(sg sharpen(p, temperature) || teacher(u_s)) + meta_weight * h * mean_N CE(l, teacher(u_w)), p = sg
-    softmax(teacher(u_w)). The labels l are "sampled" from p, its "argmax", or "soft": sharpen(p, temperature).
+    softmax(teacher(u_w)). The labels l are "sampled" from p, its "argmax", or p itself ("soft").
     h says how much the student's update helped: its loss on the labeled rows before minus after, without dropout, less
     its running mean (`baseline_decay`), cut to +-clip_h; 0 where the update was skipped. h > 0 makes the labels more
     likely. In the last `finetune` of the steps the student alone goes on, on the labels alone. `ramp_up` is linear.
@@ -34,8 +33,9 @@ class MetaPseudoLabels(Method):
     gradients (with AdamW that is not the same: the update also follows earlier gradients), no label smoothing, and
     the student sees the labels all along instead of in a last stage (the paper's: label_weight 0, finetune 0.2); that
     adds nearly the same to every h, which the running mean takes off. `sign` "official" is the released code's after
-    minus before. Differentiating through the update, for soft labels, takes the student's weights, which a method does
-    not see: `functional.label_gradient` does it for a student given as a function; "soft" here goes by h like the rest.
+    minus before. Soft labels need no h: sum_c q_c J_c, q the teacher's aligned probabilities and J the slope of the
+    student's log-probabilities along the gradient of its labeled loss, is the exact gradient through one student step
+    (`functional.label_gradient`), taken after the update and scaled to clip_h at most.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
@@ -59,8 +59,6 @@ class MetaPseudoLabels(Method):
         check(self.temperature, "temperature", 1e-3, 1e3)
         for name in ("weight", "meta_weight", "label_weight", "clip_h"):
             check(self.__dict__[name], name, 0.0, 1e6)
-        if self.labels == "soft" and self.temperature == 1.0:
-            raise ConfigError(232, "soft labels at temperature 1 tell the teacher nothing: give another temperature")
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"usual_gain": torch.zeros(())}
@@ -84,6 +82,7 @@ class MetaPseudoLabels(Method):
         yield {"student": mean(ce(s, label)), "student_sup": self.label_weight * mean(batch["w"] * ce(x, y))}
 
         h = self._judged(run, before, _labeled_loss(student, batch))
+        slope = self._slope(student, batch) if self.labels == "soft" else None
         x, w, s = teacher(batch, "x", "u_w", "u_s")  # [B, C], [N, C], [N, C]: one forward
         # Labels were drawn after alignment: it is their probability there that h moves.
         w = w + _log(p) - _log(own)
@@ -91,13 +90,21 @@ class MetaPseudoLabels(Method):
         yield {
             "sup": mean(batch["w"] * ce(x, y)),
             "unsup": weight * mean(keep * kl(sharpen(p, self.temperature), s)),
-            "meta": self.meta_weight * h * mean(ce(w, label)),
+            "meta": self.meta_weight
+            * (h * mean(ce(w, label)) if slope is None else mean((softmax(w) * slope).sum(-1))),
         }
 
     def _label(self, p: Tensor) -> Tensor:
         if self.labels == "soft":
-            return sharpen(p, self.temperature)
+            return p
         return draws.classes(p) if self.labels == "sampled" else p.argmax(-1)
+
+    def _slope(self, student: Forward, batch: Batch) -> Tensor:
+        """What each probability of each label [N, C] adds to the student's labeled loss, at most clip_h in size."""
+        y, w = batch["y"], batch["w"]
+        (slope,) = student.slope(batch, "u_s", of=("x",), loss=lambda z: (w * ce(z[0], y)).mean())
+        signed = slope if self.sign == "theory" else -slope
+        return signed * (self.clip_h / signed.abs().amax(-1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
 
     def _judged(self, run: Run, before: Tensor, after: Tensor) -> Tensor:
         """The h of the student's labeled losses around its update, the same on every rank."""

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import Batch, Head
+from nlp_ssl.reduce import total, world_size
+
+_SLOPE_REACH = 1e-2  # length of the step of the parameters that a slope is measured over
 
 
 class Edit(Protocol):
@@ -67,6 +71,20 @@ class Forward(Protocol):
         """
         ...
 
+    def slope(
+        self, batch: Batch, *views: str, of: Sequence[str], loss: Callable[[Sequence[Tensor]], Tensor]
+    ) -> Sequence[Tensor]:
+        """Derivative [n, C] of each view's log-probabilities along the parameters' gradient of a loss on other views.
+
+        What a small step of the parameters up that gradient would add. Dropout is off, arithmetic is float32, the
+        gradient is the mean over the ranks, and the parameters are afterwards what they were.
+        """
+        ...
+
+    def masked_tokens(self, batch: Batch, *views: str) -> tuple[Tensor, Tensor]:
+        """Masked language modelling on the views' rows: (mean loss of a row's chosen tokens [R], their number [R])."""
+        ...
+
 
 class Module(nn.Module):
     """A classifier that maps inputs [R, ...] to features [R, D] and features to logits [R, C]."""
@@ -96,6 +114,14 @@ class Module(nn.Module):
         """Adds fresh heads on the features; the random generator decides their weights."""
         for name, head in heads.items():
             self.extra[name] = _fresh(head, self.classifier)
+
+    def masked(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs with some tokens hidden, which make `forward` give (loss, number of hidden tokens) per row [R, 2].
+
+        Raises:
+            ConfigError: the inputs have no tokens.
+        """
+        raise ConfigError(272, "masked tokens need texts: set the weight of their loss to 0")
 
     def depth(self) -> int:
         """The last layer that an edit can change."""
@@ -178,6 +204,39 @@ class Net:
             logits = self.module(inputs, probe)[:, : self.module.classifier.out_features].float()
             (found,) = torch.autograd.grad(loss(torch.split(logits, sizes)), [probe.delta])
         return found.float()
+
+    def slope(
+        self, batch: Batch, *views: str, of: Sequence[str], loss: Callable[[Sequence[Tensor]], Tensor]
+    ) -> list[Tensor]:
+        """Derivative of log-probabilities along the parameters' gradient of a loss: a central difference."""
+        weights = [p for p in self.module.parameters() if p.requires_grad]
+        seen, _, sizes = self._inputs(batch, views)
+        with _noise(self.module, False):
+            with torch.enable_grad():
+                told, _, rows = self._inputs(batch, of)
+                logits = self.module(told)[:, : self.module.classifier.out_features].float()
+                found = torch.autograd.grad(loss(torch.split(logits, rows)), weights, allow_unused=True)
+            way = [total(g) / world_size() if g is not None else None for g in found]
+            length = torch.stack([g.square().sum() for g in way if g is not None]).sum().sqrt()
+            ends = []
+            with torch.no_grad():
+                before = [w.clone() for w in weights]
+                for side in (1.0, -1.0):
+                    for w, old, g in zip(weights, before, way, strict=True):
+                        if g is not None:
+                            w.copy_(old + side * _SLOPE_REACH / length.clamp(min=1e-12) * g)
+                    ends.append(self.module(seen)[:, : self.module.classifier.out_features].float().log_softmax(-1))
+                for w, old in zip(weights, before, strict=True):
+                    w.copy_(old)
+        return list(torch.split((ends[0] - ends[1]) * length / (2 * _SLOPE_REACH), sizes))
+
+    def masked_tokens(self, batch: Batch, *views: str) -> tuple[Tensor, Tensor]:
+        """Loss of masked tokens per row, and their number."""
+        inputs, _, _ = self._inputs(batch, views)
+        target = self.wrapped if torch.is_grad_enabled() else self.module
+        with self.autocast():
+            out = target(self.module.masked(inputs))
+        return out[:, 0].float(), out[:, 1].detach().float()
 
     def _inputs(self, batch: Batch, views: Sequence[str]) -> tuple[dict[str, Tensor], np.ndarray, list[int]]:
         """Trimmed inputs of the views, their lengths, and the number of rows of each view."""

@@ -24,6 +24,7 @@ Pooling = Literal["auto", "mean", "stock"]
 _FOLDABLE = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 _POOLED_KEY = "nlp_ssl_pooling"  # in config.json of a saved model whose last layer is the pooling layer
 _MEAN_WEIGHT = 64.0  # weight of the mean against the residual of the first token in the pooling layer
+_HIDDEN_SHARE = 0.15  # of a text's own tokens, in masked language modelling
 _GROUP_OVERHEAD = 96  # tokens of padding that one more forward call on a CPU costs about as much as
 
 
@@ -67,6 +68,48 @@ class TextNet(Module):
             return self._encode(inputs, None)
         parts = [self._encode(self.trim({k: v[g] for k, v in inputs.items()}, lengths[g]), None) for g in groups]
         return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(groups), kind="stable"))]
+
+    def forward(self, inputs: dict[str, Tensor], edit: Edit | None = None) -> Tensor:
+        """Logits and head outputs; of masked inputs the loss of the hidden tokens and their number [R, 2]."""
+        return self._recover(inputs) if "hidden" in inputs else super().forward(inputs, edit)
+
+    def masked(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Hides 15 % of each row's own tokens (Devlin et al. 2019, arXiv:1810.04805), one at least where there is one.
+
+        Of these 80 % become the mask token, 10 % any token and 10 % stay; "hidden" [R, L] holds what they were or -1.
+
+        Raises:
+            ConfigError: the tokenizer has no mask token, or word embeddings are not as wide as the layers.
+        """
+        mask_id, ids = self.tokenizer.mask_token_id, inputs["input_ids"]
+        width = self.model.get_input_embeddings().weight.shape[1]
+        if mask_id is None or width != self.model.config.hidden_size:
+            why = "its tokenizer has no mask token" if mask_id is None else "its word embeddings are not as wide as it"
+            raise ConfigError(273, f"this model cannot learn masked tokens, {why}: set the weight of their loss to 0")
+        content = self._content(inputs) > 0
+        draw = torch.rand(ids.shape).to(ids.device).masked_fill(~content, 2.0)
+        chosen = content & ((draw < _HIDDEN_SHARE) | (draw == draw.amin(1, keepdim=True)))
+        kind = torch.rand(ids.shape).to(ids.device)
+        anything = torch.randint(len(self.tokenizer), ids.shape).to(ids.device)
+        changed = torch.where(kind < 0.8, mask_id, torch.where(kind < 0.9, anything, ids))
+        return {
+            **inputs,
+            "input_ids": torch.where(chosen, changed, ids),
+            "hidden": torch.where(chosen, ids, -1),
+        }
+
+    def _recover(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Mean loss of each row's hidden tokens under the word embeddings as output layer, and their number [R, 2]."""
+        inputs = dict(inputs)
+        hidden = inputs.pop("hidden")
+        states = self.model.base_model(**inputs).last_hidden_state  # [R, L, H]
+        rows, places = (hidden >= 0).nonzero(as_tuple=True)
+        words = self.model.get_input_embeddings().weight
+        scores = F.linear(states[rows, places], words).float()  # [T, V]
+        loss = F.cross_entropy(scores, hidden[rows, places], reduction="none")
+        sums = loss.new_zeros(len(hidden)).index_add(0, rows, loss)
+        count = (hidden >= 0).sum(1)
+        return torch.stack([sums / count.clamp(min=1), count.to(sums.dtype)], 1)
 
     def head(self, features: Tensor) -> Tensor:
         """Logits [R, C]."""

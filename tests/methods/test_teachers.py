@@ -267,6 +267,16 @@ class Linear(nn.Module):
         self.asked.append(" ".join(views) + marks)
         return [batch["inputs"][v] @ self.weight for v in views]
 
+    def slope(self, batch, *views, of, loss):
+        weight = self.weight.detach().requires_grad_()
+        with torch.enable_grad():
+            (way,) = torch.autograd.grad(loss([batch["inputs"][v] @ weight for v in of]), [weight])
+        if reduce.world_size() > 1:
+            dist.all_reduce(way)
+            way = way / reduce.world_size()
+        found = [(batch["inputs"][v] @ way, (batch["inputs"][v] @ weight.detach()).softmax(-1)) for v in views]
+        return [v - (p * v).sum(-1, keepdim=True) for v, p in found]
+
 
 def batch(views=None, y=(0, 2), w=None):
     views = views or VIEWS
@@ -504,22 +514,36 @@ def test_sampled_labels_follow_the_teachers_probabilities():
     assert abs(min(nll) - wanted) > 6 * spread, "always the likeliest class would be told apart"
 
 
+def slopes(weight):
+    """Slope of log softmax of u_s along the labeled loss's gradient, at these weights: v - sum_c p_c v_c."""
+    v = logits(ROWS["u_s"], gradient(weight, ROWS["x"], one_hot(CLASSES)))
+    p = [softmax(z) for z in logits(ROWS["u_s"], weight)]
+    return [[a - sum(q * b for q, b in zip(s, row, strict=True)) for a in row] for s, row in zip(p, v, strict=True)]
+
+
 def test_soft_labels():
-    """The student learns p^(1 / T); the teacher's term is h * CE(p^(1 / T), softmax(u_w)), with a gradient of
-    h * (p - p^(1 / T)): zero at T = 1, which is refused."""
-    run = two_nets(replace(PAPER, labels="soft", temperature=0.5, weight=0.0))
+    """The student learns p; the teacher's term is mean_N sum_c p_c J_c, J the slope at the updated student: its
+    gradient by p is J / N, that of the labeled loss after the update up to the rate."""
+    run = two_nets(replace(PAPER, labels="soft", weight=0.0))
     (first, _), (second, grads) = steps(run)
-    z = logits(ROWS["u_w"], TEACHER)
-    soft = [softmax(row, 0.5) for row in z]
-    assert first["student"] == near(loss(STUDENT, ROWS["u_s"], soft))
-    h = run.flush()["h"].item()
-    assert abs(h) > 0.01 and second["meta"] == near(h * loss(TEACHER, ROWS["u_w"], soft))
-    by = gradient(TEACHER, ROWS["x"], one_hot(CLASSES)), gradient(TEACHER, ROWS["u_w"], soft)
-    for d in range(2):
-        assert grads["teacher"][d].tolist() == shown(a + h * b for a, b in zip(by[0][d], by[1][d], strict=True))
-    assert max(abs(v) for row in by[1] for v in row) > 0.01
-    with pytest.raises(ConfigError, match="SSL232"):
-        MetaPseudoLabels(labels="soft", temperature=1.0)
+    p = [softmax(row) for row in logits(ROWS["u_w"], TEACHER)]
+    assert first["student"] == near(loss(STUDENT, ROWS["u_s"], p))
+    j = slopes(moved(STUDENT, gradient(STUDENT, ROWS["u_s"], p), RATE))
+    assert second["meta"] == near(
+        sum(a * b for q, row in zip(p, j, strict=True) for a, b in zip(q, row, strict=True)) / 3
+    )
+    weight = tensor(TEACHER).requires_grad_()
+    (torch.nn.functional.cross_entropy(VIEWS["x"] @ weight, torch.tensor(CLASSES))
+     + ((VIEWS["u_w"] @ weight).softmax(-1) * tensor(j)).sum() / 3).backward()  # fmt: skip
+    assert torch.allclose(grads["teacher"], weight.grad, atol=1e-6)
+    small = two_nets(replace(PAPER, labels="soft", weight=0.0, clip_h=0.01))
+    cut = steps(small)[1][0]["meta"]
+    size = [0.01 / max(map(abs, row)) for row in j]
+    assert max(size) < 1
+    wanted = sum(k * a * b for k, q, row in zip(size, p, j, strict=True) for a, b in zip(q, row, strict=True)) / 3
+    assert cut == near(wanted)
+    back = steps(two_nets(replace(PAPER, labels="soft", weight=0.0, sign="official")))[1][0]["meta"]
+    assert back == near(-second["meta"])
 
 
 def test_labels_drawn_after_alignment_are_moved_there(monkeypatch):

@@ -1,5 +1,7 @@
 """What methods get from a net beside logits: heads, input gradients, the room for noise. Text and images."""
 
+import math
+
 import pytest
 import torch
 from tiny import FAST, tiny_images, tiny_task, trained
@@ -7,6 +9,7 @@ from torch import nn
 
 from nlp_ssl import fit
 from nlp_ssl.data.loader import Loader, Sizes
+from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import Head
 from nlp_ssl.methods import Supervised
 from nlp_ssl.nets.base import Net
@@ -128,3 +131,94 @@ def test_gradient_of_the_inputs_is_the_slope_of_the_loss(made):
     assert all(p.grad is None for p in module.parameters())
     assert all(torch.equal(v, module.state_dict()[k]) for k, v in norms.items())
     assert module.training
+
+
+def test_slope_is_what_a_small_step_of_the_parameters_adds(made):
+    """Against the step itself; afterwards every parameter and buffer is bit by bit what it was."""
+    module, batch = made
+    net, before = Net(module), {k: v.clone() for k, v in module.state_dict().items()}
+
+    def loss(z):
+        return z[0].log_softmax(-1)[:, 0].mean()
+
+    (slope,) = net.slope(batch, "u_w", of=("x",), loss=loss)
+    assert all(torch.equal(v, module.state_dict()[k]) for k, v in before.items())
+    assert all(p.grad is None for p in module.parameters())
+    with torch.enable_grad():
+        loss(net(batch, "x", dropout=False)).backward()
+    with torch.no_grad():
+        (start,) = net(batch, "u_w", dropout=False)
+        for p in module.parameters():
+            if p.grad is not None:
+                p.add_(1e-3 * p.grad)
+        (end,) = net(batch, "u_w", dropout=False)
+    wanted = (end.log_softmax(-1) - start.log_softmax(-1)) / 1e-3
+    assert slope.shape == wanted.shape and (slope - wanted).norm() < 0.1 * wanted.norm()
+    assert slope.abs().max() > 1e-3
+
+
+# --- masked tokens
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    task = tiny_task(tmp_path_factory.mktemp("masked"), dropout=0.0)
+    torch.manual_seed(0)
+    module = task.build(0)
+    loader = Loader(
+        task.data, {"x": "weak", "u_w": "weak"}, {"weak": None}, Sizes(16, 96), seed=0, max_steps=1, max_length=24
+    )
+    return module, loader[0]
+
+
+def test_hidden_tokens(text):
+    """Own tokens alone, about 15 % of them and one at least; 80 % become [MASK], 10 % anything, 10 % stay."""
+    module, batch = text
+    ids = batch["inputs"]["input_ids"].repeat(40, 1)
+    inputs = {"input_ids": ids, "attention_mask": batch["inputs"]["attention_mask"].repeat(40, 1)}
+    torch.manual_seed(0)
+    masked = module.masked(inputs)
+    hidden, own = masked["hidden"] >= 0, module.room(inputs)[..., 0] > 0
+    assert not (hidden & ~own).any() and (hidden.sum(1) >= 1).all()
+    assert torch.equal(masked["hidden"][hidden], ids[hidden]) and torch.equal(
+        masked["input_ids"][~hidden], ids[~hidden]
+    )
+    long = own.sum(1) > 10
+    assert (hidden & own)[long].sum() / own[long].sum() == pytest.approx(0.2, abs=0.05)  # 15 %, or the one at least
+    mask_share = (masked["input_ids"][hidden] == 4).float().mean()
+    same_share = (masked["input_ids"][hidden] == ids[hidden]).float().mean()
+    spread = 3 * (0.25 / int(hidden.sum())) ** 0.5
+    assert mask_share == pytest.approx(0.8 + 0.1 / 34, abs=spread) and same_share == pytest.approx(
+        0.1 + 0.1 / 34, abs=spread
+    )
+
+
+def test_loss_of_hidden_tokens(text):
+    """Word embeddings of zero make every word as likely: ln V, whatever was hidden. Real ones are learned."""
+    module, batch = text
+    net = Net(module)
+    torch.manual_seed(0)
+    loss, count = net.masked_tokens(batch, "u_w")
+    assert loss.shape == count.shape == (96,) and loss.requires_grad and not count.requires_grad
+    words = module.model.get_input_embeddings().weight
+    kept = words.detach().clone()
+    with torch.no_grad():
+        words.zero_()
+        even, _ = net.masked_tokens(batch, "u_w")
+        words.copy_(kept)
+    assert torch.allclose(even, torch.full((96,), math.log(words.shape[0])), atol=1e-4)
+    optimizer, seen = torch.optim.AdamW(module.parameters(), lr=3e-3), []
+    for _ in range(30):
+        loss, _ = net.masked_tokens(batch, "u_w")
+        loss.mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seen.append(loss.mean().item())
+    assert seen[-1] < seen[0] - 0.3
+
+
+def test_images_have_no_tokens():
+    task = tiny_images()
+    batch = Loader(task.data, {"x": "weak"}, {"weak": None}, Sizes(2, 4), seed=0, max_steps=1, max_length=1)[0]
+    with pytest.raises(ConfigError, match="SSL272: masked tokens need texts"):
+        Net(task.build(0)).masked_tokens(batch, "x")
