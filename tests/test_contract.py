@@ -48,12 +48,13 @@ TOGETHER: dict[tuple[str, str], dict[str, object]] = {
     # They move the teacher by little: in three steps no label that is drawn becomes another, soft ones do.
     ("meta_pseudo_labels", "meta_weight"): {"labels": "soft"},
     ("meta_pseudo_labels", "sign"): {"labels": "soft"},
-    ("meta_pseudo_labels", "baseline_decay"): {"labels": "soft", "meta_weight": 100.0},
     ("meta_pseudo_labels", "clip_h"): {"labels": "soft", "meta_weight": 100.0},
     # What is remembered in a visit counts in the next one: no row is visited twice in a test of a few steps.
     ("temporal_ensembling", "decay"): {"current": True},
     ("temporal_ensembling", "target_dropout"): {"current": True},
 }
+# Reaches the student through drawn labels alone, which few steps do not turn: see test_usual_gain_over_two_steps.
+SHOWN_ELSEWHERE = (("meta_pseudo_labels", "baseline_decay"),)
 # Their labeled rows are used in another way than supervised training's, whatever the weights.
 OWN_USE_OF_LABELS: tuple[str, ...] = (
     "ict",
@@ -308,7 +309,10 @@ def images():
     return tiny_images()
 
 
-@pytest.mark.parametrize(("name", "option"), [(n, f.name) for n in METHODS for f in fields(get_method(n))])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [(n, f.name) for n in METHODS for f in fields(get_method(n)) if (n, f.name) not in SHOWN_ELSEWHERE],
+)
 def test_every_option_changes_a_loss_or_the_training(name, option, noisy):
     """What acts through the net or the loop (dropout of targets, decay of a teacher) changes the trained weights."""
     together = TOGETHER.get((name, option), {})
