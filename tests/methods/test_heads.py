@@ -217,6 +217,16 @@ def test_comatch_smooths_with_what_is_remembered():
     assert found["contrast"] == near(contrast(q, 0.25)) == near(2.660365)
 
 
+def test_comatch_mask_looks_at_the_smoothed_probability():
+    """Row 2 has 0.918423 before and 0.870123 after: threshold 0.9 leaves it out; rows 0 and 3 (0.985439) stay."""
+    state = fresh(CoMatch())
+    losses(CoMatch(), state=state)
+    q = smoothed()
+    assert max(q[2]) == near(0.870123) and max(q[3]) == near(0.985439)
+    found = losses(CoMatch(threshold=0.9), state=state)
+    assert found["unsup"] == near((ce(q[0], ZS[0]) + ce(q[3], ZS[3])) / 4)
+
+
 def test_comatch_without_smoothing_forgets_the_memory():
     state = fresh(CoMatch())
     first = losses(CoMatch(alpha=1.0), state=state)
@@ -328,6 +338,11 @@ def test_simmatch():
         "unsup": near(2 * found["unsup"]),
         "instance": near(3 * found["instance"]),
     }
+
+
+def test_simmatch_mask_looks_at_the_smoothed_probability():
+    """Row 2 has 0.918423 before and 0.826581 after, below 0.9: (0.589224 + 0.413078) / 4 = 0.250575."""
+    assert losses(SimMatch(temperature=0.5, threshold=0.9))["unsup"] == near(0.250575)
 
 
 def test_simmatch_of_the_default_temperature():
