@@ -150,3 +150,10 @@ def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
     """(KL(p || q) + KL(q || p)) / 2 per row [N], p = softmax(a), q = softmax(b): gradient into both logits [N, C]."""
     log_p, log_q = F.log_softmax(_wide(a), dim=-1), F.log_softmax(_wide(b), dim=-1)
     return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
+
+
+def leads(p: Tensor) -> Tensor:
+    """By how much each class leads or trails, ln p_c - max_{j != c} ln p_j: [..., C]."""
+    log_p = _wide(p).clamp(min=torch.finfo(torch.float32).tiny).log()
+    first, second = torch.split(log_p.topk(2, dim=-1).values, 1, dim=-1)
+    return log_p - torch.where(log_p < first, first, second)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict, get_args, get_origin
 
 import numpy as np
 from torch import Tensor
@@ -12,6 +12,18 @@ from nlp_ssl.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from nlp_ssl.run import Run
 
+
+@dataclass(frozen=True)
+class Range:
+    """Limits of a hyper-parameter, as a note on the type of its field."""
+
+    low: float
+    high: float
+
+
+Share = Annotated[float, Range(0.0, 1.0)]
+Weight = Annotated[float, Range(0.0, 1e6)]
+Temperature = Annotated[float, Range(1e-3, 1e3)]
 Losses = dict[str, Tensor]
 Role = Literal["trained", "ema", "frozen"]
 
@@ -63,7 +75,15 @@ class Method:
     images: ClassVar[Mapping[str, Any]] = {}  # defaults that suit images better than text
 
     def __post_init__(self) -> None:
-        """Hook for range checks; call `check` of this module."""
+        """Checks every field against the `Range` of its type.
+
+        Raises:
+            ConfigError: a value lies outside.
+        """
+        for field in fields(self):
+            for note in get_args(field.type)[1:] if get_origin(field.type) is Annotated else ():
+                if isinstance(note, Range):
+                    check(self.__dict__[field.name], field.name, note.low, note.high)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         """Named tensors the method keeps between steps: the only mutable thing it has."""
@@ -72,6 +92,10 @@ class Method:
     def wanted_views(self) -> Mapping[str, str]:
         """`views`, where the options do not change them."""
         return self.views
+
+    def wanted_heads(self) -> Mapping[str, Head]:
+        """`heads`, where the options do not change them."""
+        return self.heads
 
     def refresh_steps(self, pass_steps: int) -> int:
         """Steps between two calls of `begin_epoch`; `pass_steps` are those of a pass over the pool."""

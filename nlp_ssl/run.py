@@ -78,8 +78,9 @@ class Run:
     def steer(self, keys: np.ndarray, match: Tensor) -> None:
         """Tells the learned augmentation how well probes with these keys [n] were understood: match [n] in 0..1."""
         if self.policy is not None:
-            at, values = gather(torch.from_numpy(keys.astype(np.int64)), match.detach().float().cpu())
-            self.state["rates"] = self.policy.updated(self.state["rates"], at.numpy().astype(np.uint64), values)
+            at, values = gather(torch.from_numpy(keys.astype(np.int64)).to(match.device), match.detach().float())
+            rates = self.policy.updated(self.state["rates"].cpu(), at.cpu().numpy().astype(np.uint64), values.cpu())
+            self.state["rates"] = rates.to(self.state["rates"].device)
 
     def watch(self, p: Tensor, keep: Tensor, hidden: Tensor) -> None:
         """Logs the health of pseudo-labels: p [N, C], kept rows keep [N] (0..1), true classes hidden [N] or -1.

@@ -115,7 +115,9 @@ def step_losses(
     ids = torch.arange(n) if ids is None else ids
     pool = max(n, int(ids.max()) + 1) if n else 0
     spec = DataSpec(num_classes=num_classes, pool_size=pool, labeled_size=len(labels))
-    nets = {role: StubNet({**logits, **by_net.get(role, {})}, method.heads, heads or {}) for role in method.nets}
+    nets = {
+        role: StubNet({**logits, **by_net.get(role, {})}, method.wanted_heads(), heads or {}) for role in method.nets
+    }
     steps = 10**12
 
     def of_block(role: str, block: str) -> Tensor:

@@ -251,7 +251,7 @@ class _Loop:
             if start is not None and self.found is None:
                 start(modules[role], i)
             torch.manual_seed(_mix(self.config.seed, 8, i))
-            modules[role].attach(self.method.heads)
+            modules[role].attach(self.method.wanted_heads())
         first = modules[self.method.default_net()]
         for role in (r for r, kind in roles.items() if kind != "trained"):
             modules[role] = _still(given.get(role, first)).to(self.device)
@@ -266,7 +266,7 @@ class _Loop:
         settled = dict(augment)
         for kind in set(self.method.wanted_views().values()):
             if kind not in settled:
-                raise ConfigError(216, f"{self.method.name} needs a {kind} view, this task has {', '.join(settled)}")
+                raise ConfigError(274, f"{self.method.name} needs a {kind} view, this task has {', '.join(settled)}")
             wanted = settled[kind]
             if isinstance(wanted, Strongest):
                 if kind not in self.strengths:
@@ -553,7 +553,7 @@ class _Loop:
         if "controlled" not in self.method.wanted_views().values():
             return
         if self.config.workers:
-            raise ConfigError(217, "a view that learns its strength needs the batches in order: use --workers 0")
+            raise ConfigError(275, "a view that learns its strength needs the batches in order: use --workers 0")
         policy = augment["controlled"]
         self.state.policy = policy
         self.state.state["rates"] = policy.initial_rates()

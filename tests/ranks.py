@@ -44,6 +44,8 @@ def _rank(rank: int, work: Callable[[int, Path], None], folder: Path) -> None:
 
 # With no threshold these would be FixMatch, or its thresholds would not move.
 MOVING = {"adamatch": 0.9, "flexmatch": 0.8, "marginmatch": 0.8}
+# The other options under which a method takes its own way: with hard labels its student would be FixMatch's.
+OPTIONS = {"meta_pseudo_labels": {"labels": "soft"}}
 
 
 def methods() -> dict[str, Method]:
@@ -53,7 +55,8 @@ def methods() -> dict[str, Method]:
     found = {}
     for name in list_methods():
         cls = get_method(name)
-        found[name] = make(cls, {"threshold": MOVING.get(name, 0.0)} if "threshold" in cls.__dataclass_fields__ else {})
+        open_ = {"threshold": MOVING.get(name, 0.0)} if "threshold" in cls.__dataclass_fields__ else {}
+        found[name] = make(cls, open_ | OPTIONS.get(name, {}))
     return found | {"uda with annealing": UDA(threshold=0.0, tsa="exp")}
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nlp_ssl.functional import align, ce, cosine_ramp, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, Share, Weight
 from nlp_ssl.reduce import gather, mean, stat
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -30,17 +30,11 @@ class AdaMatch(Method):
     """
 
     views = {"x": "weak", "x_s": "strong", "u_w": "weak", "u_s": "strong"}
-    threshold: float = 0.9
-    weight: float = 1.0
-    decay: float = 0.95
-    ramp_up: float = 0.5
+    threshold: Share = 0.9
+    weight: Weight = 1.0
+    decay: Share = 0.95
+    ramp_up: Share = 0.5
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.threshold, "threshold", 0.0, 1.0)
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.decay, "decay", 0.0, 1.0)
-        check(self.ramp_up, "ramp_up", 0.0, 1.0)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         even = torch.full((spec.num_classes,), 1.0 / spec.num_classes)

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
 from nlp_ssl.adversary import AddNoise, Measure, Norm, sized
 from nlp_ssl.functional import ce
-from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.method import Batch, Losses, Method, Range, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -27,13 +28,9 @@ class Adversarial(Method):
     Differs from the paper: noise is relative to the inputs instead of a fixed length on normalised embeddings.
     """
 
-    weight: float = 1.0
-    size: float = 0.1
+    weight: Weight = 1.0
+    size: Annotated[float, Range(0.0, 1e3)] = 0.1
     norm: Norm = "l2"
-
-    def __post_init__(self) -> None:
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.size, "size", 0.0, 1e3)
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net, y, inputs = run.nets["student"], batch["y"], Measure()

@@ -1,12 +1,13 @@
 """CoMatch."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from nlp_ssl.functional import ce, probabilities, softmax, unit
-from nlp_ssl.method import Batch, DataSpec, Head, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Head, Losses, Method, Range, Share, Temperature, Weight
 from nlp_ssl.reduce import gather, mean, world_size
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -36,23 +37,14 @@ class CoMatch(Method):
     views = {"x": "weak", "u_w": "weak", "u_s": "strong", "u_s2": "strong"}
     heads = {"projection": Head("mlp", _WIDTH)}
     images = {"threshold": 0.95, "queue": 4096}
-    threshold: float = 0.8
-    weight: float = 1.0
-    contrast_weight: float = 1.0
-    alpha: float = 0.9
-    temperature: float = 0.2
-    graph_threshold: float = 0.8
-    queue: int = 512
+    threshold: Share = 0.8
+    weight: Weight = 1.0
+    contrast_weight: Weight = 1.0
+    alpha: Share = 0.9
+    temperature: Temperature = 0.2
+    graph_threshold: Annotated[float, Range(0.0, 2.0)] = 0.8
+    queue: Annotated[int, Range(1, 10**7)] = 512
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.threshold, "threshold", 0.0, 1.0)
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.contrast_weight, "contrast_weight", 0.0, 1e6)
-        check(self.alpha, "alpha", 0.0, 1.0)
-        check(self.temperature, "temperature", 1e-3, 1e3)
-        check(self.graph_threshold, "graph_threshold", 0.0, 2.0)  # above 1 a row is like itself alone
-        check(self.queue, "queue", 1, 10**7)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         """Remembered rows, feature and probabilities side by side, and how many were ever written."""

@@ -1,12 +1,13 @@
 """CRMatch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from nlp_ssl.functional import ce, softmax, unit
-from nlp_ssl.method import Batch, Head, Losses, Method, check
+from nlp_ssl.method import Batch, Head, Losses, Method, Share, Weight
 from nlp_ssl.pretext import Pretext
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
@@ -31,18 +32,15 @@ class CRMatch(Method):
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     heads = {"projection": Head("linear"), "pretext": Head("mlp", 4)}
     images = {"pretext": "rotation"}
-    threshold: float = 0.95
-    weight: float = 1.0
-    distance_weight: float = 1.0
-    pretext_weight: float = 1.0
+    threshold: Share = 0.95
+    weight: Weight = 1.0
+    distance_weight: Weight = 1.0
+    pretext_weight: Weight = 1.0
     pretext: Literal["none", "order", "rotation"] = "none"
     target_dropout: bool = False
 
-    def __post_init__(self) -> None:
-        check(self.threshold, "threshold", 0.0, 1.0)
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.distance_weight, "distance_weight", 0.0, 1e6)
-        check(self.pretext_weight, "pretext_weight", 0.0, 1e6)
+    def wanted_heads(self) -> Mapping[str, Head]:
+        return self.heads if self.pretext != "none" else {"projection": self.heads["projection"]}
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net = run.nets["student"]

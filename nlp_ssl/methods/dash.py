@@ -1,12 +1,13 @@
 """Dash."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from nlp_ssl.functional import ce, probabilities, sharpen, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Temperature, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -28,19 +29,12 @@ class Dash(Method):
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
-    weight: float = 1.0
-    gamma: float = 1.27
-    updates: int = 25
-    min_loss: float = 0.05
-    temperature: float = 0.5
+    weight: Weight = 1.0
+    gamma: Annotated[float, Range(1.0, 1e3)] = 1.27
+    updates: Annotated[int, Range(0, 10**6)] = 25
+    min_loss: Annotated[float, Range(0.0, 1e3)] = 0.05
+    temperature: Temperature = 0.5
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.gamma, "gamma", 1.0, 1e3)
-        check(self.updates, "updates", 0, 10**6)
-        check(self.min_loss, "min_loss", 0.0, 1e3)
-        check(self.temperature, "temperature", 1e-3, 1e3)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"start": torch.tensor(-1.0)}  # the labeled loss at the start, -1 before it is known

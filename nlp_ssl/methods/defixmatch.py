@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from nlp_ssl.functional import ce, softmax
-from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.method import Batch, Losses, Method, Share, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -29,13 +29,9 @@ class DeFixMatch(Method):
     """
 
     views = {"x": "weak", "x_s": "strong", "u_w": "weak", "u_s": "strong"}
-    threshold: float = 0.95
-    weight: float = 0.5
+    threshold: Share = 0.95
+    weight: Weight = 0.5
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.threshold, "threshold", 0.0, 1.0)
-        check(self.weight, "weight", 0.0, 1e6)
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net = run.nets["student"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nlp_ssl.functional import ce, newest, sharpen, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, Share, Temperature, Weight
 from nlp_ssl.reduce import mean, stat
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -34,16 +34,11 @@ class Distillation(Method):
 
     views = {"x": "weak", "u_w": "weak"}
     nets = {"student": "trained", "teacher": "frozen"}
-    temperature: float = 2.0
-    alpha: float = 0.5
+    temperature: Temperature = 2.0
+    alpha: Share = 0.5
     scale_t2: bool = True
     normalise: bool = False
-    mlm_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        check(self.temperature, "temperature", 1e-3, 1e3)
-        check(self.alpha, "alpha", 0.0, 1.0)
-        check(self.mlm_weight, "mlm_weight", 0.0, 1e6)
+    mlm_weight: Weight = 0.0
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"mean_losses": torch.zeros(2), "mass": torch.zeros(())} if self.normalise else {}

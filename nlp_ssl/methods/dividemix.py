@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from nlp_ssl import draws
 from nlp_ssl.functional import ce, linear_ramp, prediction_entropy, probabilities, sharpen, softmax, squared_error
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Share, Temperature, Weight
 from nlp_ssl.mixing import Mixer, mix
 from nlp_ssl.reduce import mean, shared_mean
 from nlp_ssl.registry import register
@@ -44,27 +45,17 @@ class DivideMix(Method):
     nets = {"student": "trained", "second": "trained"}
     pool_optional = True
     images = {"mixer": "embedding", "supervised_until": 0.2, "weight": 25.0}
-    weight: float = 5.0
-    penalty_weight: float = 1.0
-    threshold: float = 0.5
-    temperature: float = 0.5
-    alpha: float = 4.0
-    supervised_until: float = 0.1
-    ramp_up: float = 0.4
-    refresh: int = 25
-    confidence_penalty: float = 0.0
-    least_gap: float = 1.0
+    weight: Weight = 5.0
+    penalty_weight: Weight = 1.0
+    threshold: Share = 0.5
+    temperature: Temperature = 0.5
+    alpha: Annotated[float, Range(0.0, 1e3)] = 4.0
+    supervised_until: Share = 0.1
+    ramp_up: Share = 0.4
+    refresh: Annotated[int, Range(0, 1e9)] = 25
+    confidence_penalty: Weight = 0.0
+    least_gap: Weight = 1.0
     mixer: Mixer = "hidden"
-
-    def __post_init__(self) -> None:
-        for name in ("weight", "penalty_weight", "confidence_penalty", "least_gap"):
-            check(self.__dict__[name], name, 0.0, 1e6)
-        check(self.threshold, "threshold", 0.0, 1.0)
-        check(self.temperature, "temperature", 1e-3, 1e3)
-        check(self.alpha, "alpha", 0.0, 1e3)
-        check(self.supervised_until, "supervised_until", 0.0, 1.0)
-        check(self.ramp_up, "ramp_up", 0.0, 1.0)
-        check(self.refresh, "refresh", 0, 1e9)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {f"clean.{role}": torch.ones(spec.labeled_size) for role in self.nets}

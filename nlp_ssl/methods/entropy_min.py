@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from nlp_ssl.functional import ce, linear_ramp, prediction_entropy, softmax
-from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.method import Batch, Losses, Method, Share, Weight
 from nlp_ssl.reduce import mean, shared_mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -25,14 +25,9 @@ class EntropyMin(Method):
     """
 
     views = {"x": "weak", "u_w": "weak"}
-    weight: float = 0.1
-    prior_weight: float = 0.0
-    ramp_up: float = 0.4
-
-    def __post_init__(self) -> None:
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.prior_weight, "prior_weight", 0.0, 1e6)
-        check(self.ramp_up, "ramp_up", 0.0, 1.0)
+    weight: Weight = 0.1
+    prior_weight: Weight = 0.0
+    ramp_up: Share = 0.4
 
     def step(self, run: Run, batch: Batch) -> Losses:
         x, u = run.nets["student"](batch, "x", "u_w")  # [B, C], [N, C]: one forward

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nlp_ssl.functional import ce, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, Share, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -30,14 +30,10 @@ class FlexMatch(Method):
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
-    threshold: float = 0.95
-    weight: float = 1.0
+    threshold: Share = 0.95
+    weight: Weight = 1.0
     unused: Unused = "seen"
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.threshold, "threshold", 0.0, 1.0)
-        check(self.weight, "weight", 0.0, 1e6)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"selected": torch.full((spec.pool_size,), -2)}  # the class of each row; -2 not seen, -1 not confident

@@ -1,13 +1,14 @@
 """FreeMatch."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from nlp_ssl.functional import ce, newest, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Weight
 from nlp_ssl.reduce import mean, shared_mean, stat
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -32,15 +33,10 @@ class FreeMatch(Method):
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
-    weight: float = 1.0
-    fairness_weight: float = 0.001
-    decay: float = 0.9
+    weight: Weight = 1.0
+    fairness_weight: Weight = 0.001
+    decay: Annotated[float, Range(0.0, 0.9999)] = 0.9
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.fairness_weight, "fairness_weight", 0.0, 1e6)
-        check(self.decay, "decay", 0.0, 0.9999)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         per_class = torch.zeros(spec.num_classes)

@@ -1,12 +1,13 @@
 """ICT: interpolation consistency training."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from nlp_ssl import draws
 from nlp_ssl.functional import ce, probabilities, sigmoid_ramp, softmax, squared_error
-from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.method import Batch, Losses, Method, Range, Share, Weight
 from nlp_ssl.mixing import Mixer, mix
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
@@ -30,19 +31,13 @@ class ICT(Method):
     views = {"x": "weak", "u_w": "weak"}
     nets = {"student": "trained", "teacher": "ema"}
     images = {"mixer": "embedding"}
-    weight: float = 50.0
-    alpha: float = 1.0
-    ema_decay: float = 0.99
-    ramp_up: float = 0.4
+    weight: Weight = 50.0
+    alpha: Annotated[float, Range(0.0, 1e3)] = 1.0
+    ema_decay: Share = 0.99
+    ramp_up: Share = 0.4
     mixer: Mixer = "hidden"
     mix_logits: bool = False
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.alpha, "alpha", 0.0, 1e3)
-        check(self.ema_decay, "ema_decay", 0.0, 1.0)
-        check(self.ramp_up, "ramp_up", 0.0, 1.0)
 
     def ema(self, step: int) -> float:
         return min(1.0 - 1.0 / (step + 1), self.ema_decay)

@@ -1,12 +1,13 @@
 """JointMatch."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from nlp_ssl.functional import ce, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Share, Weight
 from nlp_ssl.reduce import mean, stat
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -30,17 +31,11 @@ class JointMatch(Method):
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     nets = {"student": "trained", "second": "trained"}
-    threshold: float = 0.95
-    weight: float = 1.0
-    disagreement: float = 0.9
-    decay: float = 0.9
+    threshold: Share = 0.95
+    weight: Weight = 1.0
+    disagreement: Share = 0.9
+    decay: Annotated[float, Range(0.0, 0.9999)] = 0.9
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.threshold, "threshold", 0.0, 1.0)
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.disagreement, "disagreement", 0.0, 1.0)
-        check(self.decay, "decay", 0.0, 0.9999)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"p": torch.full((spec.num_classes,), 1.0 / spec.num_classes)}

@@ -1,13 +1,14 @@
 """Label propagation."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from nlp_ssl.functional import ce
 from nlp_ssl.graph.propagation import propagate
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Weight
 from nlp_ssl.reduce import from_first_values, mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -26,24 +27,19 @@ class LabelPropagation(Method):
     of the class. A row that no label reaches has weight 0 and does not count.
 
     Differs from the paper: Y is 1 there (the authors' code divides, as here, so that no class sends out more than
-    another). Similarities below zero are no edges, features are centred before, the labeled rows' own loss is not
-    scaled by zeta, and the started model takes the place of a stage of training on the labels alone. Rounds are
-    counted in steps: a short run is less than a pass over most pools.
+    another). Where class shares of the pool are estimated, the columns of P are scaled until labels have these shares,
+    and zeta is share * rows / rows of the class: with even ones, rare classes take far too many rows. Similarities
+    below zero are no edges, features are centred before, the labeled rows' own loss is not scaled by zeta, and the
+    started model takes the place of a stage of training on the labels alone. Rounds are counted in steps: a short run
+    is less than a pass over most pools.
     """
 
     views = {"x": "weak", "u_w": "weak"}
-    weight: float = 1.0
-    neighbors: int = 50
-    gamma: float = 3.0
-    alpha: float = 0.99
-    refresh: int = 50
-
-    def __post_init__(self) -> None:
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.neighbors, "neighbors", 1, 1e6)
-        check(self.gamma, "gamma", 0.0, 100.0)
-        check(self.alpha, "alpha", 0.0, 0.999)
-        check(self.refresh, "refresh", 0, 1e9)
+    weight: Weight = 1.0
+    neighbors: Annotated[int, Range(1, 1e6)] = 50
+    gamma: Annotated[float, Range(0.0, 100.0)] = 3.0
+    alpha: Annotated[float, Range(0.0, 0.999)] = 0.99
+    refresh: Annotated[int, Range(0, 1e9)] = 50
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {
@@ -60,7 +56,13 @@ class LabelPropagation(Method):
         # What all dimensions of a row share is no direction: rows are compared by correlation.
         features = features - features.mean(1, keepdim=True)
         found = propagate(
-            features, run.labels, run.spec.num_classes, k=self.neighbors, gamma=self.gamma, alpha=self.alpha
+            features,
+            run.labels,
+            run.spec.num_classes,
+            k=self.neighbors,
+            gamma=self.gamma,
+            alpha=self.alpha,
+            prior=run.spec.prior,
         )
         pool = slice(len(run.labels), None)
         new = {"p": found.p[pool], "weights": found.weights[pool], "class_weights": found.class_weights}

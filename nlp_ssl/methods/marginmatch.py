@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nlp_ssl.functional import ce, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.functional import ce, leads, softmax
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, Share, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -30,16 +30,11 @@ class MarginMatch(Method):
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
-    threshold: float = 0.95
-    weight: float = 1.0
-    quantile: float = 0.2
+    threshold: Share = 0.95
+    weight: Weight = 1.0
+    quantile: Share = 0.2
     unused: Unused = "seen"
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.threshold, "threshold", 0.0, 1.0)
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.quantile, "quantile", 0.0, 1.0)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {
@@ -59,7 +54,7 @@ class MarginMatch(Method):
         selected, times = state["selected"], state["times"][ids]
         keep = classwise(p, flexible(self.threshold, class_status(selected, p.shape[-1], self.unused).to(p.dtype)))
         run.remember("selected", ids, torch.where(conf >= self.threshold, label, selected[ids].clamp(min=-1)))
-        margins = state["margins"][ids] + (_margins(p) - state["margins"][ids]) / (times + 1)[:, None]  # [N, C]
+        margins = state["margins"][ids] + (leads(p) - state["margins"][ids]) / (times + 1)[:, None]  # [N, C]
         run.remember("margins", ids, margins)
         run.remember("own", ids, margins.gather(1, label[:, None]).squeeze(1))
         run.remember("times", ids, times + 1)
@@ -71,10 +66,3 @@ class MarginMatch(Method):
             "sup": mean(batch["w"] * ce(x, batch["y"])),
             "unsup": self.weight * mean(keep * ce(s, label)),
         }
-
-
-def _margins(p: Tensor) -> Tensor:
-    """By how much each class leads or trails, ln p_c - max_{j != c} ln p_j: [N, C]."""
-    log_p = p.clamp(min=torch.finfo(torch.float32).tiny).log()
-    top = log_p.topk(2, dim=-1).values  # [N, 2]
-    return log_p - torch.where(log_p < top[:, :1], top[:, :1], top[:, 1:])

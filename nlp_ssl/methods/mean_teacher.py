@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from nlp_ssl.functional import ce, sigmoid_ramp, softmax, squared_error
-from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.method import Batch, Losses, Method, Share, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -26,15 +26,10 @@ class MeanTeacher(Method):
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     nets = {"student": "trained", "teacher": "ema"}
-    weight: float = 50.0
-    ema_decay: float = 0.99
-    ramp_up: float = 0.4
+    weight: Weight = 50.0
+    ema_decay: Share = 0.99
+    ramp_up: Share = 0.4
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.ema_decay, "ema_decay", 0.0, 1.0)
-        check(self.ramp_up, "ramp_up", 0.0, 1.0)
 
     def ema(self, step: int) -> float:
         return min(1.0 - 1.0 / (step + 1), self.ema_decay)

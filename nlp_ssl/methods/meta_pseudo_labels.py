@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nlp_ssl import draws
 from nlp_ssl.functional import ce, kl, linear_ramp, sharpen, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, Share, Temperature, Weight
 from nlp_ssl.nets.base import Forward
 from nlp_ssl.reduce import mean, stat
 from nlp_ssl.registry import register
@@ -42,23 +42,16 @@ class MetaPseudoLabels(Method):
     nets = {"student": "trained", "teacher": "trained"}
     images = {"clip_h": 0.1}
     labels: Literal["sampled", "argmax", "soft"] = "sampled"
-    threshold: float = 0.8
-    temperature: float = 0.4
-    weight: float = 1.0
-    ramp_up: float = 0.1
-    meta_weight: float = 1.0
-    label_weight: float = 1.0
-    clip_h: float = 0.01
-    baseline_decay: float = 0.9
-    finetune: float = 0.0
+    threshold: Share = 0.8
+    temperature: Temperature = 0.4
+    weight: Weight = 1.0
+    ramp_up: Share = 0.1
+    meta_weight: Weight = 1.0
+    label_weight: Weight = 1.0
+    clip_h: Weight = 0.01
+    baseline_decay: Share = 0.9
+    finetune: Share = 0.0
     sign: Literal["theory", "official"] = "theory"
-
-    def __post_init__(self) -> None:
-        for name in ("threshold", "ramp_up", "baseline_decay", "finetune"):
-            check(self.__dict__[name], name, 0.0, 1.0)
-        check(self.temperature, "temperature", 1e-3, 1e3)
-        for name in ("weight", "meta_weight", "label_weight", "clip_h"):
-            check(self.__dict__[name], name, 0.0, 1e6)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"usual_gain": torch.zeros(())}

@@ -1,12 +1,13 @@
 """MixMatch."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from nlp_ssl import draws
 from nlp_ssl.functional import ce, linear_ramp, probabilities, sharpen, softmax, squared_error
-from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.method import Batch, Losses, Method, Range, Share, Temperature, Weight
 from nlp_ssl.mixing import Mixer, mix
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
@@ -31,18 +32,12 @@ class MixMatch(Method):
 
     views = {"x": "weak", "u_w": "weak", "u_w2": "weak"}
     images = {"mixer": "embedding", "weight": 75.0}
-    weight: float = 10.0
-    temperature: float = 0.5
-    alpha: float = 0.75
-    ramp_up: float = 0.4
+    weight: Weight = 10.0
+    temperature: Temperature = 0.5
+    alpha: Annotated[float, Range(0.0, 1e3)] = 0.75
+    ramp_up: Share = 0.4
     mixer: Mixer = "hidden"
     target_dropout: bool = True
-
-    def __post_init__(self) -> None:
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.temperature, "temperature", 1e-3, 1e3)
-        check(self.alpha, "alpha", 0.0, 1e3)
-        check(self.ramp_up, "ramp_up", 0.0, 1.0)
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net = run.nets["student"]

@@ -1,12 +1,13 @@
 """MixText."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from nlp_ssl import draws
 from nlp_ssl.functional import ce, kl, linear_ramp, prediction_entropy, probabilities, sharpen, softmax
-from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.method import Batch, Losses, Method, Range, Share, Temperature, Weight
 from nlp_ssl.mixing import Mixer, mix
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
@@ -32,24 +33,15 @@ class MixText(Method):
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     images = {"mixer": "embedding"}
-    weight: float = 1.0
-    temperature: float = 0.5
-    alpha: float = 16.0
-    strong_share: float = 0.0
-    hinge_weight: float = 0.0
-    margin: float = 0.7
-    ramp_up: float = 0.4
+    weight: Weight = 1.0
+    temperature: Temperature = 0.5
+    alpha: Annotated[float, Range(0.0, 1e3)] = 16.0
+    strong_share: Share = 0.0
+    hinge_weight: Weight = 0.0
+    margin: Annotated[float, Range(0.0, 100.0)] = 0.7
+    ramp_up: Share = 0.4
     mixer: Mixer = "hidden"
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("weight", "hinge_weight"):
-            check(self.__dict__[name], name, 0.0, 1e6)
-        check(self.temperature, "temperature", 1e-3, 1e3)
-        check(self.alpha, "alpha", 0.0, 1e3)
-        check(self.strong_share, "strong_share", 0.0, 1.0)
-        check(self.margin, "margin", 0.0, 100.0)
-        check(self.ramp_up, "ramp_up", 0.0, 1.0)
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net = run.nets["student"]

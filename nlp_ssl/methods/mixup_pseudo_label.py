@@ -1,13 +1,14 @@
 """Pseudo-labels with MixUp."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from nlp_ssl import draws
 from nlp_ssl.functional import ce, prediction_entropy, probabilities, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Share, Weight
 from nlp_ssl.mixing import Mixer, mix
 from nlp_ssl.reduce import mean, shared_mean
 from nlp_ssl.registry import register
@@ -32,20 +33,13 @@ class MixUpPseudoLabel(Method):
 
     views = {"x": "weak", "u_w": "weak"}
     images = {"mixer": "embedding", "supervised_until": 0.2}
-    weight: float = 1.0
-    alpha: float = 1.0
-    prior_weight: float = 0.8
-    entropy_weight: float = 0.4
-    refresh: int = 25
-    supervised_until: float = 0.0
+    weight: Weight = 1.0
+    alpha: Annotated[float, Range(0.0, 1e3)] = 1.0
+    prior_weight: Weight = 0.8
+    entropy_weight: Weight = 0.4
+    refresh: Annotated[int, Range(0, 1e9)] = 25
+    supervised_until: Share = 0.0
     mixer: Mixer = "hidden"
-
-    def __post_init__(self) -> None:
-        for name in ("weight", "prior_weight", "entropy_weight"):
-            check(self.__dict__[name], name, 0.0, 1e6)
-        check(self.alpha, "alpha", 0.0, 1e3)
-        check(self.refresh, "refresh", 0, 1e9)
-        check(self.supervised_until, "supervised_until", 0.0, 1.0)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"soft": torch.full((spec.pool_size, spec.num_classes), 1.0 / spec.num_classes)}

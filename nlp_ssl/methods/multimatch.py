@@ -1,12 +1,13 @@
 """MultiMatch."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from nlp_ssl.functional import ce, newest, softmax
-from nlp_ssl.method import Batch, DataSpec, Head, Losses, Method, check
+from nlp_ssl.functional import ce, leads, newest, softmax
+from nlp_ssl.method import Batch, DataSpec, Head, Losses, Method, Range, Share, Weight
 from nlp_ssl.reduce import mean, stat
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -37,21 +38,13 @@ class MultiMatch(Method):
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     heads = {"second": Head("classifier"), "third": Head("classifier")}
-    weight: float = 3.0
-    heads_weight: float = 1.0
-    useful_weight: float = 3.0
-    quantile: float = 0.05
-    refresh: int = 50
-    decay: float = 0.9
+    weight: Weight = 3.0
+    heads_weight: Weight = 1.0
+    useful_weight: Weight = 3.0
+    quantile: Share = 0.05
+    refresh: Annotated[int, Range(0, 10**9)] = 50
+    decay: Annotated[float, Range(0.0, 0.9999)] = 0.9
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.heads_weight, "heads_weight", 0.0, 1e6)
-        check(self.useful_weight, "useful_weight", 0.0, 1e6)
-        check(self.quantile, "quantile", 0.0, 1.0)
-        check(self.refresh, "refresh", 0, 10**9)
-        check(self.decay, "decay", 0.0, 0.9999)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         pool, heads, classes = spec.pool_size, len(_HEADS), spec.num_classes
@@ -111,7 +104,7 @@ class MultiMatch(Method):
         """On which rows [3, N] the average margin for the label reaches the cutoff, this time included."""
         state, label = run.state, p.argmax(-1)
         times, old = state["times"][ids], state["margins"][ids]
-        margins = old + (_margins(p).transpose(0, 1) - old) / (times + 1)[:, None, None]  # [N, 3, C]
+        margins = old + (leads(p).transpose(0, 1) - old) / (times + 1)[:, None, None]  # [N, 3, C]
         run.remember("times", ids, times + 1)
         run.remember("labels", ids, label.T)
         run.remember("margins", ids, margins)
@@ -122,13 +115,6 @@ class MultiMatch(Method):
 def _others(v: Tensor) -> tuple[Tensor, Tensor]:
     """Of v [3, ...], one row for each head, what the one and the other of its two others have."""
     return v.roll(-1, 0), v.roll(-2, 0)
-
-
-def _margins(p: Tensor) -> Tensor:
-    """Of every class c, ln p_c - max_{j != c} ln p_j: [..., C]."""
-    log_p = p.clamp(min=torch.finfo(torch.float32).tiny).log()
-    first, second = torch.split(log_p.topk(2, dim=-1).values, 1, dim=-1)
-    return log_p - torch.where(log_p < first, first, second)
 
 
 def _quantiles(margins: Tensor, agreed: Tensor, quantile: float) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from nlp_ssl.functional import ce, sigmoid_ramp, softmax, squared_error
-from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.method import Batch, Losses, Method, Share, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -25,12 +25,8 @@ class PiModel(Method):
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
-    weight: float = 10.0
-    ramp_up: float = 0.4
-
-    def __post_init__(self) -> None:
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.ramp_up, "ramp_up", 0.0, 1.0)
+    weight: Weight = 10.0
+    ramp_up: Share = 0.4
 
     def step(self, run: Run, batch: Batch) -> Losses:
         x, w, s = run.nets["student"](batch, "x", "u_w", "u_s")  # [B, C], [N, C], [N, C]: one forward

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nlp_ssl.functional import ce, linear_ramp, prediction_entropy, softmax
-from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.method import Batch, Losses, Method, Share, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -24,16 +24,10 @@ class PseudoLabel(Method):
     """
 
     views = {"x": "weak", "u_w": "weak"}
-    threshold: float = 0.95
-    weight: float = 1.0
-    entropy_weight: float = 0.0
-    ramp_up: float = 0.4
-
-    def __post_init__(self) -> None:
-        check(self.threshold, "threshold", 0.0, 1.0)
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.entropy_weight, "entropy_weight", 0.0, 1e6)
-        check(self.ramp_up, "ramp_up", 0.0, 1.0)
+    threshold: Share = 0.95
+    weight: Weight = 1.0
+    entropy_weight: Weight = 0.0
+    ramp_up: Share = 0.4
 
     def step(self, run: Run, batch: Batch) -> Losses:
         x, u = run.nets["student"](batch, "x", "u_w")  # [B, C], [N, C]: one forward

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from nlp_ssl.functional import ce, linear_ramp, softmax, symmetric_kl
-from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.method import Batch, Losses, Method, Share, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -28,14 +28,9 @@ class RDrop(Method):
 
     views = {"x": "weak", "x2": "weak", "u_w": "weak", "u_w2": "weak"}
     pool_optional = True
-    weight: float = 1.0
-    labeled_weight: float = 1.0
-    ramp_up: float = 0.0
-
-    def __post_init__(self) -> None:
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.labeled_weight, "labeled_weight", 0.0, 1e6)
-        check(self.ramp_up, "ramp_up", 0.0, 1.0)
+    weight: Weight = 1.0
+    labeled_weight: Weight = 1.0
+    ramp_up: Share = 0.0
 
     def step(self, run: Run, batch: Batch) -> Losses:
         x, x2, u, u2 = run.nets["student"](batch, "x", "x2", "u_w", "u_w2")  # twice [B, C] and [N, C]: one forward

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from nlp_ssl import draws
 from nlp_ssl.functional import align, ce, linear_ramp, probabilities, sharpen, softmax
-from nlp_ssl.method import Batch, DataSpec, Head, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Head, Losses, Method, Range, Share, Temperature, Weight
 from nlp_ssl.mixing import Mixer, mix
 from nlp_ssl.nets.base import Forward
 from nlp_ssl.pretext import Pretext, Task
@@ -39,32 +39,26 @@ class ReMixMatch(Method):
     views = {"x": "weak", "u_w": "weak", "u_s": "strong", "u_s2": "strong"}
     heads = {"pretext": Head("linear", 4)}
     images = {"mixer": "embedding", "pretext": "rotation"}
-    weight: float = 1.5
-    strong_weight: float = 0.5
-    pretext_weight: float = 0.5
-    temperature: float = 0.5
-    alpha: float = 0.75
-    strong_views: int = 2
-    queue: int = 32
-    ramp_up: float = 0.4
+    weight: Weight = 1.5
+    strong_weight: Weight = 0.5
+    pretext_weight: Weight = 0.5
+    temperature: Temperature = 0.5
+    alpha: Annotated[float, Range(0.0, 1e3)] = 0.75
+    strong_views: Annotated[int, Range(1, 64)] = 2
+    queue: Annotated[int, Range(1, 1e6)] = 32
+    ramp_up: Share = 0.4
     mixer: Mixer = "hidden"
     pretext: Literal["none", "order", "rotation"] = "none"
     ctaugment: bool = True
     target_dropout: bool = False
 
-    def __post_init__(self) -> None:
-        for name in ("weight", "strong_weight", "pretext_weight"):
-            check(self.__dict__[name], name, 0.0, 1e6)
-        check(self.temperature, "temperature", 1e-3, 1e3)
-        check(self.alpha, "alpha", 0.0, 1e3)
-        check(self.strong_views, "strong_views", 1, 64)
-        check(self.queue, "queue", 1, 1e6)
-        check(self.ramp_up, "ramp_up", 0.0, 1.0)
-
     def wanted_views(self) -> Mapping[str, str]:
         kind = "controlled" if self.ctaugment else "strong"
         strong = {name: kind for name in self._strong()}
         return {"x": "weak", "u_w": "weak", **strong, **({"x_p": "probe"} if self.ctaugment else {})}
+
+    def wanted_heads(self) -> Mapping[str, Head]:
+        return self.heads if self.pretext != "none" else {}
 
     def _strong(self) -> list[str]:
         return ["u_s", *(f"u_s{k}" for k in range(2, self.strong_views + 1))]

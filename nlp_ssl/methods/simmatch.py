@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nlp_ssl.functional import ce, probabilities, softmax, unit
-from nlp_ssl.method import Batch, DataSpec, Head, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Head, Losses, Method, Share, Temperature, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -37,21 +37,13 @@ class SimMatch(Method):
     nets = {"student": "trained", "teacher": "ema"}
     heads = {"projection": Head("mlp", _WIDTH)}
     images = {"threshold": 0.95}
-    threshold: float = 0.8
-    weight: float = 1.0
-    instance_weight: float = 1.0
-    alpha: float = 0.9
-    temperature: float = 0.1
-    ema_decay: float = 0.99
+    threshold: Share = 0.8
+    weight: Weight = 1.0
+    instance_weight: Weight = 1.0
+    alpha: Share = 0.9
+    temperature: Temperature = 0.1
+    ema_decay: Share = 0.99
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.threshold, "threshold", 0.0, 1.0)
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.instance_weight, "instance_weight", 0.0, 1e6)
-        check(self.alpha, "alpha", 0.0, 1.0)
-        check(self.temperature, "temperature", 1e-3, 1e3)
-        check(self.ema_decay, "ema_decay", 0.0, 1.0)
 
     def ema(self, step: int) -> float:
         return min(1.0 - 1.0 / (step + 1), self.ema_decay)

@@ -1,12 +1,13 @@
 """SoftMatch."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from nlp_ssl.functional import align, ce, newest, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Weight
 from nlp_ssl.reduce import mean, stat, total
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -29,15 +30,10 @@ class SoftMatch(Method):
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
-    weight: float = 1.0
-    n_sigma: float = 2.0
-    decay: float = 0.9
+    weight: Weight = 1.0
+    n_sigma: Weight = 2.0
+    decay: Annotated[float, Range(0.0, 0.9999)] = 0.9
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.n_sigma, "n_sigma", 0.0, 1e6)
-        check(self.decay, "decay", 0.0, 0.9999)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nlp_ssl.functional import ce
-from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.method import Batch, Losses, Method, Share
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -18,10 +18,7 @@ class Supervised(Method):
     Labels are classes [B] or probabilities [B, C]; weights w [B] default to 1.
     """
 
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        check(self.label_smoothing, "label_smoothing", 0.0, 1.0)
+    label_smoothing: Share = 0.0
 
     def step(self, run: Run, batch: Batch) -> Losses:
         (x,) = run.nets["student"](batch, "x")  # [B, C]

@@ -1,13 +1,13 @@
 """Temporal ensembling."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from nlp_ssl.functional import ce, sigmoid_ramp, softmax, squared_error
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, check
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Share, Weight
 from nlp_ssl.reduce import from_first_values, mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -32,17 +32,12 @@ class TemporalEnsembling(Method):
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
-    weight: float = 10.0
-    decay: float = 0.6
-    ramp_up: float = 0.4
+    weight: Weight = 10.0
+    decay: Annotated[float, Range(0.0, 0.9999)] = 0.6
+    ramp_up: Share = 0.4
     first: Literal["predict", "wait"] = "predict"
     current: bool = False
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.decay, "decay", 0.0, 0.9999)
-        check(self.ramp_up, "ramp_up", 0.0, 1.0)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"z": torch.zeros(spec.pool_size, spec.num_classes), "visits": torch.zeros(spec.pool_size)}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from nlp_ssl.functional import Tsa, ce, kl, prediction_entropy, sharpen, softmax, tsa_threshold
-from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.method import Batch, Losses, Method, Share, Temperature, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -29,18 +29,12 @@ class UDA(Method):
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
-    threshold: float = 0.8
-    temperature: float = 0.4
-    weight: float = 1.0
-    entropy_weight: float = 0.0
+    threshold: Share = 0.8
+    temperature: Temperature = 0.4
+    weight: Weight = 1.0
+    entropy_weight: Weight = 0.0
     tsa: Tsa = "none"
     target_dropout: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.threshold, "threshold", 0.0, 1.0)
-        check(self.temperature, "temperature", 1e-3, 1e3)
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.entropy_weight, "entropy_weight", 0.0, 1e6)
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net = run.nets["student"]

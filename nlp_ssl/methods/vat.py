@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from nlp_ssl import draws
 from nlp_ssl.adversary import AddNoise, Measure, exact_logits, power_direction, sized
 from nlp_ssl.functional import ce, kl, prediction_entropy, softmax
-from nlp_ssl.method import Batch, Losses, Method, check
+from nlp_ssl.method import Batch, Losses, Method, Range, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -33,25 +34,18 @@ class VAT(Method):
     """
 
     views = {"x": "weak", "u_w": "weak"}
-    weight: float = 1.0
-    size: float = 0.1
-    reach: float = 0.01
-    steps: int = 1
-    entropy_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        check(self.weight, "weight", 0.0, 1e6)
-        check(self.size, "size", 0.0, 1e3)
-        check(self.reach, "reach", 1e-6, 1e3)
-        check(self.steps, "steps", 1, 100)
-        check(self.entropy_weight, "entropy_weight", 0.0, 1e6)
+    weight: Weight = 1.0
+    size: Annotated[float, Range(0.0, 1e3)] = 0.1
+    reach: Annotated[float, Range(1e-6, 1e3)] = 0.01
+    steps: Annotated[int, Range(1, 100)] = 1
+    entropy_weight: Weight = 0.0
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net, entropy_weight = run.nets["student"], self.entropy_weight
         x, *u = net(batch, *(_VIEWS if entropy_weight else _VIEWS[:1]))  # [B, C], [N, C]
         inputs = Measure()
         with torch.no_grad():
-            clean = torch.cat(list(net(batch, *_VIEWS, edit=inputs, dropout=False))).detach()  # [B + N, C]
+            clean = torch.cat(list(net(batch, *_VIEWS, edit=inputs, dropout=False)))  # [B + N, C]
         noise = self._noise(run, batch, clean, inputs)
         noisy = torch.cat(list(net(batch, *_VIEWS, edit=AddNoise(noise), dropout=False)))  # [B + N, C]
         p = softmax(clean)
