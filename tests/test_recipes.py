@@ -37,6 +37,18 @@ def test_uda_imdb_prints_the_table_and_saves_a_model_per_seed(tmp_path):
 
 
 @EMBEDDED
+@pytest.mark.parametrize(("recipe", "method"), [("vat_reviews", "vat"), ("mean_teacher_reviews", "mean_teacher")])
+def test_review_recipes(recipe, method, tmp_path):
+    """Trains, prints the table, saves the model and the score under noise that was asked for."""
+    done = run(f"recipes/{recipe}.py", *SMALL, "--seeds", "0", "--eval-fgsm", "0.02", "--output-dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "supervised" in done.stdout and f"{method} " in done.stdout and "best label-only model" in done.stdout
+    assert (tmp_path / "out/model.safetensors").exists()
+    saved = json.loads((tmp_path / "out/result.json").read_text())
+    assert saved["identity"]["method"] == method and set(saved["scores"]) == {"test", "test_fgsm"}
+
+
+@EMBEDDED
 @pytest.mark.ddp
 def test_uda_imdb_runs_on_two_processes(tmp_path):
     """That two processes do the arithmetic of one is shown in test_ddp.py, without dropout; here they get through."""
@@ -56,6 +68,20 @@ def test_a_launcher_that_starts_one_process_for_two_is_noticed(tmp_path):
                "--output-dir", tmp_path / "out")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2 processes were asked for, 1 is running" in done.stderr
+
+
+@EMBEDDED
+@pytest.mark.parametrize("labels", ["sampled", "soft"])
+def test_meta_pseudo_labels_reviews(labels, tmp_path):
+    """Both nets learn, the student is saved; the last of two steps is on labels alone, so that one has an h."""
+    done = run("recipes/meta_pseudo_labels_reviews.py", *SMALL, "--seeds", "0", "--labels", labels, "--finetune", "0.5",
+               "--log-every", "1", "--output-dir", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "supervised" in done.stdout and "meta_pseudo_labels" in done.stdout
+    assert (tmp_path / "out/model.safetensors").exists()
+    first, last = map(json.loads, (tmp_path / "out/metrics.jsonl").read_text().splitlines())
+    assert {"student", "student_sup", "sup", "unsup", "meta", "h"} <= first.keys()
+    assert "student_sup" in last and not {"student", "sup", "h"} & last.keys()
 
 
 def test_misspelt_flag_names_the_nearest():
