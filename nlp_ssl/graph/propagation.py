@@ -1,6 +1,7 @@
 """Label propagation: the labels of a few rows spread over the graph of all."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from nlp_ssl.graph.knn import neighbors, unit
 
 _TOLERANCE = 1e-10  # of the solver; what it gives a row must be well above that to count
 _ITERATIONS = 500
+_BALANCINGS = 100
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,31 @@ def spread(graph: Any, seeds: np.ndarray, alpha: float) -> np.ndarray:
     return z
 
 
-def class_weights(shares: Tensor) -> Tensor:
-    """Weights [C] that make classes with these numbers of rows [C] count alike: (N / C) / rows, N in all."""
-    return shares.sum() / len(shares) / shares.clamp(min=1.0)
+def class_weights(counts: Tensor, shares: Tensor) -> Tensor:
+    """Weights [C] that make classes with these numbers of rows [C] count for these shares [C] of all rows."""
+    return shares * counts.sum() / counts.clamp(min=1.0)
+
+
+def balance(z: Tensor, shares: Tensor) -> Tensor:
+    """Factors [C] for the columns of z [N, C] that give every class about its share [C] of the rows' labels.
+
+    Odds between two classes change by the same factor in all rows, so that the rows that change their label are those
+    that were least sure of it. The shares are met by labels softened to the scale on which rows differ, half the median
+    lead: between rows that a dense graph has made nearly alike, a small factor decides. Rows without z and classes that
+    arrive nowhere do not count.
+    """
+    z, factors = z[z.sum(1) > 0], torch.ones_like(shares)
+    there = z.sum(0) > 0
+    if len(z) and int(there.sum()) > 1:
+        log_z = z[:, there].clamp(min=1e-12 * float(z.max())).log()
+        top = log_z.topk(2, dim=1).values
+        scale = (0.5 * (top[:, 0] - top[:, 1]).median()).clamp(1e-3, 1.0)
+        wanted = shares[there].clamp(min=1e-12)
+        wanted, shift = wanted / wanted.sum(), torch.zeros_like(wanted)
+        for _ in range(_BALANCINGS):
+            shift = shift + (wanted / torch.softmax(log_z / scale + shift, 1).mean(0)).log()
+        factors[there] = (scale * (shift - shift.max())).exp()
+    return factors
 
 
 def propagate(
@@ -73,6 +97,7 @@ def propagate(
     k: int = 50,
     gamma: float = 3.0,
     alpha: float = 0.99,
+    prior: Sequence[float] | None = None,
 ) -> Propagated:
     """Spreads labels over the graph of nearest neighbors (Iscen et al. 2019, arXiv:1904.04717), float64, on the CPU.
 
@@ -83,15 +108,20 @@ def propagate(
         k: neighbors of a row.
         gamma: power of the similarities; larger ones make the graph sparser.
         alpha: share that a row takes from its neighbors; 0 leaves all but the labeled rows without a label.
+        prior: shares of the classes among the unlabeled rows, where they are known.
 
-    Every class sends out the same amount, however many labels it has. Time and memory of the graph grow with N k, the
-    search for neighbors takes N^2 D multiplications.
+    Every class sends out the same amount, however many labels it has; with a prior, classes are then balanced to it.
+    Class weights are those of even shares, or of the prior. Time and memory of the graph grow with N k, the search for
+    neighbors takes N^2 D multiplications.
     """
     rows = unit(features)
     known = probabilities(labels.detach().cpu(), torch.zeros(1, num_classes, dtype=torch.float64))  # [L, C]
     seeds = np.zeros((len(rows), num_classes))
     seeds[: len(known)] = (known / known.sum(0).clamp(min=1e-12)).numpy()
     z = torch.from_numpy(spread(normalized(affinity(*neighbors(rows, k), gamma)), seeds, alpha))
+    shares = torch.full_like(z[0], 1.0 / num_classes) if prior is None else z.new_tensor(prior)
+    if prior is not None:
+        z = z * balance(z[len(known) :], shares)
     total = z.sum(1)
     reached = total > 100 * _TOLERANCE * total.max()
     p = torch.where(reached[:, None], z / total.clamp(min=1e-300)[:, None], 0.0)
@@ -100,4 +130,4 @@ def propagate(
     p[: len(known)] = known
     sure[: len(known)] = 1.0
     counts = known.sum(0) + torch.bincount(p[len(known) :].argmax(1)[reached[len(known) :]], minlength=num_classes)
-    return Propagated(p, sure, class_weights(counts))
+    return Propagated(p, sure, class_weights(counts, shares))

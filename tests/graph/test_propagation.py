@@ -22,7 +22,7 @@ import torch
 from sklearn.semi_supervised import LabelSpreading
 
 from nlp_ssl.graph.knn import neighbors, unit
-from nlp_ssl.graph.propagation import affinity, class_weights, normalized, propagate, spread
+from nlp_ssl.graph.propagation import affinity, balance, class_weights, normalized, propagate, spread
 
 HEXAGON = torch.tensor(
     [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [1.0, 0.0, -1.0], [0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [0.0, -1.0, 1.0]]
@@ -153,9 +153,67 @@ def test_features_may_be_moved_and_scaled():
 
 
 def test_class_weights():
-    """Six rows, five of class 0 and one of class 1: (6 / 2) / 5 = 0.6 and 3 / 1 = 3. An empty class counts as one."""
-    assert class_weights(torch.tensor([5.0, 1.0])).tolist() == [near(0.6), near(3.0)]
-    assert class_weights(torch.tensor([6.0, 0.0])).tolist() == [near(0.5), near(3.0)]
+    """Six rows, five of class 0 and one of class 1: 6 / 2 / 5 = 0.6 and 3 / 1 = 3. An empty class counts as one row.
+
+    For shares of 0.75 and 0.25: 4.5 / 5 = 0.9 and 1.5 / 1 = 1.5.
+    """
+    even = torch.tensor([0.5, 0.5])
+    assert class_weights(torch.tensor([5.0, 1.0]), even).tolist() == [near(0.6), near(3.0)]
+    assert class_weights(torch.tensor([6.0, 0.0]), even).tolist() == [near(0.5), near(3.0)]
+    assert class_weights(torch.tensor([5.0, 1.0]), torch.tensor([0.75, 0.25])).tolist() == [near(0.9), near(1.5)]
+
+
+def test_prior():
+    """All four rows lead by d = ln(1.359217 / 1.319370) = 0.029755, so that labels are softened to odds e^2.
+
+    Shares of 0.7 and 0.3: (s(2 + b) + s(b - 2)) / 2 = 0.7 with s(v) = 1 / (1 + e^-v). For t = e^b and a = e^2 that is
+    0.6 a t^2 - 0.4 (a^2 + 1) t - 1.4 a = 0: t = 5.444806, b = 1.694662. The odds' factor is e^(b d / 2), so that P is
+    s(d + b d / 2) = 0.513738 near class 0 and s(b d / 2 - d) = 0.498864 near class 1. Labels stay 3 to 3, and weigh
+    0.7 x 6 / 3 = 1.4 and 0.3 x 6 / 3 = 0.6.
+    """
+    found = propagate(HEXAGON, TWO, 2, prior=(0.7, 0.3))
+    r = (1 - math.sqrt(1 - 0.99**2)) / 0.99
+    d, a = math.log((r + r**5) / (r**2 + r**4)), math.exp(2)
+    half = 0.4 * (a**2 + 1)
+    b = math.log((half + math.sqrt(half**2 + 4 * 0.6 * 1.4 * a**2)) / (1.2 * a))
+    close, far = (1 / (1 + math.exp(-v)) for v in (d + b * d / 2, b * d / 2 - d))
+    assert (d, b, close, far) == (near(0.029755), near(1.694662), near(0.513738), near(0.498864))
+    assert found.p[2:, 0].tolist() == [near(v) for v in (close, far, far, close)]
+    assert found.p.sum(1).numpy() == near(1.0) and found.p[:2].tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert found.class_weights.tolist() == [near(1.4), near(0.6)]
+    even = propagate(HEXAGON, TWO, 2, prior=(0.5, 0.5))
+    assert even.p.numpy() == near(propagate(HEXAGON, TWO, 2).p.numpy())
+
+
+def test_balance_moves_the_least_sure_rows():
+    """Leads of class 0 from -0.01 to 0.29 in 30 steps: half of each class moves the limit to the middle."""
+    lead = torch.arange(-1, 30, dtype=torch.float64) / 100
+    z = torch.stack([lead.exp(), torch.ones_like(lead)], 1)
+    balanced = z * balance(z, torch.tensor([0.5, 0.5], dtype=torch.float64))
+    assert balanced.argmax(1).tolist() == [1] * 15 + [0] * 16 or balanced.argmax(1).tolist() == [1] * 16 + [0] * 15
+    one_third = z * balance(z, torch.tensor([1 / 3, 2 / 3], dtype=torch.float64))
+    assert 0.25 < (one_third.argmax(1) == 0).double().mean() < 0.4
+
+
+def test_balance_leaves_out_what_is_not_there():
+    """A class without labels arrives nowhere and gets nothing; rows that nothing reaches have no say."""
+    z = torch.tensor([[0.5, 0.4, 0.0], [0.4, 0.5, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    factors = balance(z, torch.tensor([0.25, 0.25, 0.5], dtype=torch.float64))
+    assert factors.tolist() == [near(1.0)] * 3
+    for nothing in (z[2:], z[:0], z * torch.tensor([1.0, 0.0, 0.0])):
+        assert balance(nothing, torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_prior_of_a_rare_class():
+    """Classes of 80 and 20 rows that overlap, one label each: unbalanced, most rows go to the rare one."""
+    rng = np.random.default_rng(1)
+    truth = np.array([0, 1, *[0] * 80, *[1] * 20])
+    features = torch.from_numpy(np.eye(6)[truth] * 1.5 + rng.standard_normal((102, 6)) * 0.5)
+    right = {}
+    for prior in (None, (0.8, 0.2)):
+        found = propagate(features, TWO, 2, k=20, prior=prior)
+        right[prior] = (found.p[2:].argmax(1).numpy() == truth[2:]).mean()
+    assert right[None] < 0.5 and right[0.8, 0.2] > 0.95
 
 
 def test_class_weights_count_labeled_rows_and_pool():
@@ -168,16 +226,18 @@ def test_class_weights_count_labeled_rows_and_pool():
 
 
 def test_every_class_sends_out_the_same_amount():
-    """Nine labels against one: a row half-way between both groups belongs to neither because of their number alone.
+    """Three labels of class 0 against one of class 1, all of them neighbors of the one row between.
 
-    On the hexagon with eight more labels on top of row 0 the seeds of class 0 are 1/9 each.
+    The seeds are 1/3 and 1. With as many neighbors as there are rows the graph is the full one: solved densely.
     """
-    seeds = torch.cat([HEXAGON[:1].repeat(9, 1), HEXAGON[1:]])
-    labels = torch.tensor([0] * 9 + [1])
-    found = propagate(seeds, labels, 2, k=5)
-    graph = graph_of(seeds, k=5).toarray()
-    wanted = np.linalg.solve(np.eye(14) - 0.99 * graph, np.array([[1 / 9, 0]] * 9 + [[0, 1]] + [[0, 0]] * 4))
-    assert found.p[10:].numpy() == near(wanted[10:] / wanted[10:].sum(1, keepdims=True), 1e-6)
+    angles = torch.tensor([-50.0, -40.0, -30.0, 40.0, 0.0, 180.0]).deg2rad()
+    features = torch.stack([angles.cos(), angles.sin()], 1)
+    found = propagate(features, torch.tensor([0, 0, 0, 1]), 2)
+    graph = graph_of(features, k=5).toarray()
+    seeds = np.array([[1 / 3, 0], [1 / 3, 0], [1 / 3, 0], [0, 1], [0, 0], [0, 0]])
+    z = np.linalg.solve(np.eye(6) - 0.99 * graph, seeds)
+    assert z[4].min() > 0.1  # both arrive
+    assert found.p[4].numpy() == near(z[4] / z[4].sum(), 1e-6)
 
 
 def test_without_flow_only_labeled_rows_have_labels():
