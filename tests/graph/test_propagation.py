@@ -200,6 +200,8 @@ def test_balance_leaves_out_what_is_not_there():
     z = torch.tensor([[0.5, 0.4, 0.0], [0.4, 0.5, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     factors = balance(z, torch.tensor([0.25, 0.25, 0.5], dtype=torch.float64))
     assert factors.tolist() == [near(1.0)] * 3
+    skewed = torch.tensor([0.4, 0.2, 0.4], dtype=torch.float64)
+    assert balance(z, skewed).tolist() == balance(z[:2], skewed).tolist() != [1.0, 1.0, 1.0]
     for nothing in (z[2:], z[:0], z * torch.tensor([1.0, 0.0, 0.0])):
         assert balance(nothing, torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)).tolist() == [1.0, 1.0, 1.0]
 

@@ -174,6 +174,20 @@ def test_label_propagation_round_writes_what_the_steps_read():
     assert run.state["p"].argmax(1).tolist() == [1, 0, 0, 1]
 
 
+def test_label_propagation_balances_to_the_estimated_shares():
+    """Shares of 0.7 and 0.3 for the two classes that have labels: P of class 0 is 0.513738 near its label, 0.498864
+    further away (d = 0.029755, b = 1.694662 solves (s(2 + b) + s(b - 2)) / 2 = 0.7, P = s(b d / 2 +- d)).
+
+    Labels stay 3 to 3 and weigh 0.7 x 6 / 3 = 1.4 and 0.3 x 6 / 3 = 0.6.
+    """
+    method = LabelPropagation()
+    run, _ = run_with_features(method, [RING[0], RING[3]], [RING[i] for i in (1, 2, 4, 5)], [0, 1])
+    run.spec = replace(run.spec, prior=(0.7, 0.3, 0.0))
+    method.begin_epoch(run)
+    assert run.state["p"][:, 0].tolist() == [near(v) for v in (0.513738, 0.498864, 0.498864, 0.513738)]
+    assert run.state["class_weights"].tolist() == [near(1.4), near(0.6), 0.0]
+
+
 def test_label_propagation_without_flow_has_no_unlabeled_loss():
     z = {"x": [RING[0], RING[3]], "u_w": [RING[1], RING[2]]}
     assert losses(LabelPropagation(alpha=0.0), [0, 1], **z)["unsup"] == 0.0
