@@ -163,6 +163,12 @@ def test_labels_of_distillation_are_aligned_with_the_shares_of_the_pool():
     assert found["unsup"].item() == near(average(map(ce, targets, u.tolist())))
 
 
+def test_the_teacher_of_distillation_has_neither_dropout_nor_gradient():
+    run = two_nets(Distillation())
+    run.method.step(run, batch())
+    assert run.nets["teacher"].asked == ["u_w"] and run.nets["student"].asked == ["x u_w+g"]
+
+
 # --- joint loss normalisation
 
 
