@@ -31,15 +31,16 @@ class CoMatch(Method):
     Differs from the paper: p is aligned to the estimated shares of the classes, where there are such, instead of to
     equal ones. Rows are smoothed as soon as something is remembered, and the memory counts rows, not batches.
     `threshold` is 0.8 for text: with a projection that has not learned yet the smoothing takes a tenth of the
-    confidence, and nothing would reach 0.95. Labels are made without dropout by default.
+    confidence, and nothing would reach 0.95. `contrast_weight` is 0.1 for text: at 1 the contrast of features that have
+    not learned yet moves a started encoder more than the labels hold it. Labels are made without dropout by default.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong", "u_s2": "strong"}
     heads = {"projection": Head("mlp", _WIDTH)}
-    images = {"threshold": 0.95, "queue": 4096}
+    images = {"threshold": 0.95, "queue": 4096, "contrast_weight": 1.0}
     threshold: Share = 0.8
     weight: Weight = 1.0
-    contrast_weight: Weight = 1.0
+    contrast_weight: Weight = 0.1
     alpha: Share = 0.9
     temperature: Temperature = 0.2
     graph_threshold: Annotated[float, Range(0.0, 2.0)] = 0.8

@@ -149,6 +149,11 @@ def contrast(q, threshold, temperature=0.2):
     return mean(ce(g, row, temperature) for g, row in zip(graph(q, threshold), likeness, strict=True))
 
 
+def comatch(**options):
+    """With the contrast at full weight."""
+    return CoMatch(**{"contrast_weight": 1.0} | options)
+
+
 def test_comatch_first_step():
     """Nothing is remembered, q = p. Rows 0, 2 and 3 reach 0.8, and the labels stay soft.
 
@@ -160,7 +165,7 @@ def test_comatch_first_step():
     [3, 3, 4, 4.8]                of the third   1.376572
     [-5, -5, 0, -4]               of the last    4.031297      mean 2.852858
     """
-    found = losses(CoMatch())
+    found = losses(comatch())
     assert found == {"sup": near(SUP), "unsup": near(0.471713), "contrast": near(2.852858)}
     assert found["unsup"] == near(sum(ce(PW[i], ZS[i]) for i in (0, 2, 3)) / 4)
     assert found["contrast"] == near(contrast(PW, 0.8))
@@ -175,16 +180,16 @@ def test_comatch_graph():
     wanted = graph(PW, 0.32)
     assert wanted[0] == [near(0.732009), near(0.267991), 0.0, 0.0]
     assert wanted[1] == [near(0.215842), near(0.589566), near(0.194591), 0.0]
-    found = losses(CoMatch(graph_threshold=0.32))["contrast"]
+    found = losses(comatch(graph_threshold=0.32))["contrast"]
     assert found == near(contrast(PW, 0.32)) == near(2.671658)
-    assert losses(CoMatch(graph_threshold=0.32, contrast_weight=3.0))["contrast"] == near(3 * 2.671658)
+    assert losses(comatch(graph_threshold=0.32, contrast_weight=3.0))["contrast"] == near(3 * 2.671658)
 
 
 def test_comatch_equal_labels_and_features_have_nothing_left_but_the_entropy():
     """All q equal and sure, all features equal: G and S are 1/4 everywhere, ln 4 = 1.386294."""
     same = {"u_w": [[9.0, 0.0, 0.0]] * 4}
-    heads = projections(CoMatch(), u_s=[[1.0, 2.0]] * 4, u_s2=[[1.0, 2.0]] * 4)
-    assert losses(CoMatch(), heads=heads, changed=same)["contrast"] == near(math.log(4)) == near(1.386294)
+    heads = projections(comatch(), u_s=[[1.0, 2.0]] * 4, u_s2=[[1.0, 2.0]] * 4)
+    assert losses(comatch(), heads=heads, changed=same)["contrast"] == near(math.log(4)) == near(1.386294)
 
 
 def smoothed(alpha=0.9):
@@ -207,11 +212,11 @@ def test_comatch_smooths_with_what_is_remembered():
     The unlabeled loss becomes 0.498659; with threshold 0.25 the graph joins 0 with 1, 1 with 0, 2
     and 3, 2 with 1 and 3 with 1: 2.660365.
     """
-    state = fresh(CoMatch())
-    losses(CoMatch(), state=state)
+    state = fresh(comatch())
+    losses(comatch(), state=state)
     q = smoothed()
     assert q[0] == [near(0.923977), near(0.059623), near(0.016399)]
-    found = losses(CoMatch(graph_threshold=0.25), state=state)
+    found = losses(comatch(graph_threshold=0.25), state=state)
     assert [max(row) >= 0.8 for row in q] == [True, False, True, True]
     assert found["unsup"] == near(sum(ce(q[i], ZS[i]) for i in (0, 2, 3)) / 4) == near(0.498659)
     assert found["contrast"] == near(contrast(q, 0.25)) == near(2.660365)
@@ -219,18 +224,18 @@ def test_comatch_smooths_with_what_is_remembered():
 
 def test_comatch_mask_looks_at_the_smoothed_probability():
     """Row 2 has 0.918423 before and 0.870123 after: threshold 0.9 leaves it out; rows 0 and 3 (0.985439) stay."""
-    state = fresh(CoMatch())
-    losses(CoMatch(), state=state)
+    state = fresh(comatch())
+    losses(comatch(), state=state)
     q = smoothed()
     assert max(q[2]) == near(0.870123) and max(q[3]) == near(0.985439)
-    found = losses(CoMatch(threshold=0.9), state=state)
+    found = losses(comatch(threshold=0.9), state=state)
     assert found["unsup"] == near((ce(q[0], ZS[0]) + ce(q[3], ZS[3])) / 4)
 
 
 def test_comatch_without_smoothing_forgets_the_memory():
-    state = fresh(CoMatch())
-    first = losses(CoMatch(alpha=1.0), state=state)
-    assert losses(CoMatch(alpha=1.0), state=state) == {k: near(v) for k, v in first.items()}
+    state = fresh(comatch())
+    first = losses(comatch(alpha=1.0), state=state)
+    assert losses(comatch(alpha=1.0), state=state) == {k: near(v) for k, v in first.items()}
 
 
 def remembered(state):
@@ -240,22 +245,22 @@ def remembered(state):
 
 def test_comatch_remembers_the_aligned_prediction_and_the_labels():
     """Features of length 1 and p, not q, in the order of the rows' numbers; then those of labeled rows and labels."""
-    state = fresh(CoMatch())
-    losses(CoMatch(), state=state)
+    state = fresh(comatch())
+    losses(comatch(), state=state)
     rows = [*zip(V["u_w"], PW, strict=True), *zip(V["x"], [one_hot(0), one_hot(2)], strict=True)]
     wanted = [[near(v) for v in (*feature, *shares)] for feature, shares in rows]
     assert int(state["count"]) == 6 and remembered(state) == wanted
-    losses(CoMatch(), state=state)  # q differs now, what is remembered does not
+    losses(comatch(), state=state)  # q differs now, what is remembered does not
     assert int(state["count"]) == 12 and remembered(state) == wanted * 2
-    state = fresh(CoMatch())
-    losses(CoMatch(), state=state, ids=torch.tensor([3, 1, 0, 2]))
+    state = fresh(comatch())
+    losses(comatch(), state=state, ids=torch.tensor([3, 1, 0, 2]))
     assert remembered(state) == [wanted[i] for i in (2, 1, 3, 0, 4, 5)]
 
 
 @pytest.mark.parametrize("queue", [1, 4, 6, 7, 10])
 def test_comatch_memory_wraps_exactly(queue):
     """Number of writes k lies in slot k modulo the queue, whatever the batch: the last `queue` rows are there."""
-    method, slots, written = CoMatch(queue=queue, alpha=1.0), [None] * queue, 0
+    method, slots, written = comatch(queue=queue, alpha=1.0), [None] * queue, 0
     state = fresh(method)
     for step in range(3):
         shifted = {"u_w": [[v + step * (k == 1) for k, v in enumerate(row)] for row in ZW]}
@@ -272,7 +277,7 @@ def test_comatch_slots_that_were_never_written_do_not_count():
     """With room for 512 rows or for 6 the second step is the same."""
     found = []
     for queue in (6, 512):
-        method = CoMatch(queue=queue)
+        method = comatch(queue=queue)
         state = fresh(method)
         losses(method, state=state)
         found.append(losses(method, state=state))
@@ -281,7 +286,7 @@ def test_comatch_slots_that_were_never_written_do_not_count():
 
 def test_comatch_gradients():
     """Both strong features learn, and the strong logits; targets, what is remembered and labeled features do not."""
-    z, heads = gradients(CoMatch(graph_threshold=0.32), projections(CoMatch()))
+    z, heads = gradients(comatch(graph_threshold=0.32), projections(comatch()))
     assert {view for view, grad in z.items() if moved(grad)} == {"x", "u_s"}
     assert {view for view, grad in heads["projection"].items() if moved(grad)} == {"u_s", "u_s2"}
     # d/dz of CE(soft q, z) / 4: row 0 (0.665241 - 0.975559) / 4
