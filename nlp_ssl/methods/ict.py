@@ -25,17 +25,18 @@ class ICT(Method):
     running average of the student with decay min(1 - 1/(t+1), ema_decay). `mix_logits` mixes the teacher's logits
     instead, as the official code does.
 
-    Differs from the paper: the decay suits hundreds of steps, and `mixer` may blend hidden layers or swap spans.
+    Differs from the paper: the decay suits hundreds of steps, alpha is 0.2 for text (most mixes stay
+    close to one of the two texts), and `mixer` may blend hidden layers or swap spans.
     """
 
     views = {"x": "weak", "u_w": "weak"}
     nets = {"student": "trained", "teacher": "ema"}
-    images = {"mixer": "embedding"}
-    weight: Weight = 50.0
-    alpha: Annotated[float, Range(0.0, 1e3)] = 1.0
+    images = {"weight": 50.0, "alpha": 1.0}
+    weight: Weight = 10.0
+    alpha: Annotated[float, Range(0.0, 1e3)] = 0.2
     ema_decay: Share = 0.99
     ramp_up: Share = 0.4
-    mixer: Mixer = "hidden"
+    mixer: Mixer = "embedding"
     mix_logits: bool = False
     target_dropout: bool = False
 

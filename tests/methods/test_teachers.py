@@ -169,6 +169,23 @@ def test_the_teacher_of_distillation_has_neither_dropout_nor_gradient():
     assert run.nets["teacher"].asked == ["u_w"] and run.nets["student"].asked == ["x u_w+g"]
 
 
+def test_masked_tokens_beside_distillation():
+    """Rows with losses 3, 1, 2 of 1, 4 and no hidden tokens: (3 x 1 + 1 x 4) / 5 = 1.4, times a weight of 0.5."""
+
+    class Reader(Linear):
+        def masked_tokens(self, batch, *views):
+            assert views == ("u_w",)
+            return self.weight.sum() * 0 + tensor([3.0, 1.0, 2.0]), tensor([1.0, 4.0, 0.0])
+
+    plain, run = two_nets(Distillation()), two_nets(Distillation(mlm_weight=0.5))
+    run.nets["student"] = Reader(STUDENT)
+    found = run.method.step(run, batch())
+    assert found["mlm"].item() == near(0.7) and found["mlm"].requires_grad
+    assert {k: v.item() for k, v in plain.method.step(plain, batch()).items()} == {
+        k: found[k].item() for k in ("sup", "unsup")
+    }
+
+
 # --- joint loss normalisation
 
 
@@ -530,7 +547,7 @@ def slopes(weight):
 def test_soft_labels():
     """The student learns p; the teacher's term is mean_N sum_c p_c J_c, J the slope at the updated student: its
     gradient by p is J / N, that of the labeled loss after the update up to the rate."""
-    run = two_nets(replace(PAPER, labels="soft", weight=0.0))
+    run = two_nets(replace(PAPER, labels="soft", weight=0.0, temperature=0.4))  # the temperature is UDA's alone
     (first, _), (second, grads) = steps(run)
     p = [softmax(row) for row in logits(ROWS["u_w"], TEACHER)]
     assert first["student"] == near(loss(STUDENT, ROWS["u_s"], p))
@@ -550,6 +567,23 @@ def test_soft_labels():
     assert cut == near(wanted)
     back = steps(two_nets(replace(PAPER, labels="soft", weight=0.0, sign="official")))[1][0]["meta"]
     assert back == near(-second["meta"])
+
+
+def test_soft_labels_with_weighted_rows():
+    """The slope goes along the gradient of (2 a + 0.5 b) / 2: rows of x and their errors times 2 and 0.5."""
+    run = two_nets(replace(PAPER, labels="soft", weight=0.0))
+    (_, _), (second, _) = steps(run, batch(w=[2.0, 0.5]))
+    after = run.nets["student"].weight.tolist()
+    off = [
+        [k * (p - t) for p, t in zip(softmax(z), target, strict=True)]
+        for k, z, target in zip((2.0, 0.5), logits(ROWS["x"], after), one_hot(CLASSES), strict=True)
+    ]
+    way = [[average(r[d] * o[c] for r, o in zip(ROWS["x"], off, strict=True)) for c in range(3)] for d in range(2)]
+    wanted = []
+    for q, v, z in zip(logits(ROWS["u_w"], TEACHER), logits(ROWS["u_s"], way), logits(ROWS["u_s"], after), strict=True):
+        centre = sum(a * b for a, b in zip(softmax(z), v, strict=True))
+        wanted.append(sum(a * (b - centre) for a, b in zip(softmax(q), v, strict=True)))
+    assert second["meta"] == near(average(wanted)) and abs(average(wanted)) > 1e-3
 
 
 def test_labels_drawn_after_alignment_are_moved_there(monkeypatch):
