@@ -1,18 +1,20 @@
 """A run that is killed at any moment and resumed ends with the weights of the run that was not."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_bert, tiny_task, tiny_texts
+from tiny import FAST, tiny_bert, tiny_task, tiny_texts
 
 from nlp_ssl import FixMatch, MeanTeacher, TrainConfig, fit, train
 from nlp_ssl.errors import ConfigError, RunError
@@ -199,3 +201,22 @@ def test_early_stopping_keeps_the_weights_of_the_best_evaluation(tmp_path, monke
     best, last = (load_file(tmp_path / f"run/checkpoints/step-{n}/net.student.safetensors") for n in (2, 5))
     final = found.module.state_dict()
     assert all(torch.equal(final[k], best[k]) for k in final) and not same(best, last)
+
+
+def test_a_finished_run_leaves_nothing_behind(tmp_path):
+    """Nets and optimizer are gone with the result, not when the garbage collector gets to it: gigabytes later."""
+    task, made = tiny_task(tmp_path), []
+
+    def build(number):
+        module = task.build(number)
+        made.append(weakref.ref(module))
+        return module
+
+    gc.disable()
+    try:
+        result = fit(FixMatch(), task.data, build, FAST, augment=task.augment)
+        assert made[0]() is result.module
+        del result
+        assert made[0]() is None
+    finally:
+        gc.enable()
