@@ -71,9 +71,14 @@ class Run:
         return align(p, p.new_tensor(self.spec.prior), mean.to(p.dtype))
 
     def remember(self, name: str, ids: Tensor, values: Tensor) -> None:
-        """Writes values [n, ...] into the rows `ids` [n] of `state[name]`, those of all ranks on every rank."""
-        ids, values = gather(ids, values)
-        self.state[name] = self.state[name].index_copy(0, ids, values.to(self.state[name].dtype))
+        """Writes values [n, ...] into the rows `ids` [n] of `state[name]`, those of all ranks on every rank.
+
+        Of a row that is there twice the last value counts: the last batch of a pass is filled up from its start.
+        """
+        ids, values = gather(ids, values.detach())
+        ordered, at = ids.sort(stable=True)
+        last = at[torch.cat([ordered[1:] != ordered[:-1], ordered.new_ones(1) > 0])[: len(at)]]
+        self.state[name].index_copy_(0, ids[last], values[last].to(self.state[name].dtype))
 
     def steer(self, keys: np.ndarray, match: Tensor) -> None:
         """Tells the learned augmentation how well probes with these keys [n] were understood: match [n] in 0..1."""
@@ -86,14 +91,17 @@ class Run:
         """Logs the health of pseudo-labels: p [N, C], kept rows keep [N] (0..1), true classes hidden [N] or -1.
 
         The collapse guard and the report read these: share kept, entropy, class histogram, accuracy where known.
+        Rows of zeros have no pseudo-label yet and count for the share alone.
         """
         p, keep = p.detach(), keep.detach().float()
-        label = p.argmax(-1)
-        kept = keep > 0
-        known = kept & (hidden >= 0)
+        label, there = p.argmax(-1), (p.sum(-1) > 0).float()
+        rows = there.sum().clamp(min=1.0)
+        known = (keep * there > 0) & (hidden >= 0)
+        if not len(p):
+            return
         self.log("mask_rate", keep.mean())
-        self.log("pseudo_entropy", entropy(p).mean())
-        self.log("pseudo_hist", torch.bincount(label, minlength=p.shape[-1]).float() / len(label))
+        self.log("pseudo_entropy", (entropy(p) * there).sum() / rows)
+        self.log("pseudo_hist", torch.bincount(label, weights=there, minlength=p.shape[-1]) / rows)
         self.log("pseudo_known", known.sum())
         self.log("pseudo_right", (known & (label == hidden)).sum())
 

@@ -93,6 +93,8 @@ def step_losses(
     state: dict[str, Tensor] | None = None,
     logits_by_net: Mapping[str, Mapping[str, Tensor]] | None = None,
     heads: Mapping[str, Mapping[str, Tensor]] | None = None,
+    w: Tensor | None = None,
+    prior: tuple[float, ...] | None = None,
 ) -> dict[str, Tensor]:
     """Named losses of one `step` on logits per view, e.g. {"x": [B, C], "u_w": [N, C], "u_s": [N, C]}.
 
@@ -104,6 +106,8 @@ def step_losses(
         ids: numbers of the unlabeled rows in the pool [N]; 0..N-1 if not given.
         state: the method's named tensors (changed in place); those of a first step, after `begin_epoch`, if not given.
         logits_by_net: logits per view of single nets, by role.
+        w: weights of the labeled rows [B]; ones if not given.
+        prior: shares of the classes in the pool that pseudo-labels are aligned to; not aligned if not given.
         heads: outputs per view of the method's heads, by name, e.g. {"projection": {"u_w": [N, D]}}.
 
     A generator method's updates are run to the end; a loss it yields twice is summed.
@@ -114,7 +118,7 @@ def step_losses(
     n = logits[unlabeled[0]].shape[0] if unlabeled else 0
     ids = torch.arange(n) if ids is None else ids
     pool = max(n, int(ids.max()) + 1) if n else 0
-    spec = DataSpec(num_classes=num_classes, pool_size=pool, labeled_size=len(labels))
+    spec = DataSpec(num_classes=num_classes, pool_size=pool, labeled_size=len(labels), prior=prior)
     nets = {
         role: StubNet({**logits, **by_net.get(role, {})}, method.wanted_heads(), heads or {}) for role in method.nets
     }
@@ -137,6 +141,8 @@ def step_losses(
         labels=labels,
     )
     run.state = method.init_state(spec) if state is None else state
+    if prior is not None and state is None:
+        run.state["pool_mean"] = torch.full((num_classes,), 1 / num_classes, dtype=logits["x"].dtype)
     if state is None:
         method.begin_epoch(run)
     rows: dict[str, slice] = {}
@@ -149,7 +155,7 @@ def step_losses(
         lengths=np.ones(start, dtype=np.int32),
         rows=rows,
         y=labels,
-        w=torch.ones(len(labels), dtype=logits["x"].dtype),
+        w=torch.ones(len(labels), dtype=logits["x"].dtype) if w is None else w,
         id={"x": torch.arange(len(labels)), "u": ids},
         keys={view: np.arange(len(z), dtype=np.uint64) for view, z in logits.items()},
         hidden=torch.full((n,), -1),

@@ -288,7 +288,9 @@ class _Loop:
             self.state.spec = replace(self.data.spec, prior=None if prior is None else tuple(prior))
             return
         module = self.modules[self.method.default_net()]
-        if self.config.align and started and self.loader.uses_pool and start_kind(module, self.config) != "none":
+        self.state.spec = replace(self.data.spec, prior=None)
+        known = started and start_kind(module, self.config) != "none"
+        if self.config.align and self.loader.uses_pool and (known or self.data.prior):
             seed = (self.config.seed, 6)
             rows = np.random.default_rng(seed).permutation(self.data.unlabeled)[:_PRIOR_ROWS]
             p = predict(module, self.data.store, rows, self.config.max_length, self.context).softmax(-1)
@@ -390,12 +392,13 @@ class _Loop:
 
     def _apply(self) -> None:
         """Clips, checks and applies the gradients, then moves the averaged nets."""
+        self.accelerator.unscale_gradients()  # once for all nets: they share an optimizer
         norms = []
         for module in self.trained.values():
             parameters = [p for p in module.parameters() if p.grad is not None]
             if parameters:
-                norms.append(self.accelerator.clip_grad_norm_(parameters, self.config.clip or float("inf")))
-        norm = torch.stack([cast(Tensor, n) for n in norms]).max()
+                norms.append(nn.utils.clip_grad_norm_(parameters, self.config.clip or float("inf")))
+        norm = torch.stack(norms).max()
         # The one host sync of a step. Gradients are summed over ranks by now, so all ranks decide alike.
         if self.accelerator.scaler is None and not bool(torch.isfinite(norm)):
             self.bad_updates += 1
@@ -408,8 +411,10 @@ class _Loop:
                 )
         else:
             self.bad_updates = 0
+            first = self.modules[self.method.default_net()]
+            moves = any(p.grad is not None for p in first.parameters())  # another net's update is no step of the first
             self.prepared.step()
-            if not self.prepared.step_was_skipped:
+            if moves and not self.prepared.step_was_skipped:
                 self._move_averages()
         self.state.log("grad_norm", norm)
         self.prepared.zero_grad(set_to_none=True)

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,11 @@ import torch
 from safetensors.torch import load_file
 from tiny import FAST, tiny_bert, tiny_task, tiny_texts
 
-from nlp_ssl import FixMatch, MeanTeacher, TrainConfig, fit, train
+from nlp_ssl import DataSpec, FixMatch, MeanTeacher, TrainConfig, fit, get_method, list_methods, train
+from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.evaluate import Scores
+from nlp_ssl.method import make
 
 CONFIG = TrainConfig(max_steps=12, batch_size=4, max_length=24, save_every=3, log_every=2, warm_start="none",
                      mixed_precision="no", eval_ema_decay=0.9, learning_rate=1e-3)  # fmt: skip
@@ -220,3 +223,36 @@ def test_a_finished_run_leaves_nothing_behind(tmp_path):
         assert made[0]() is None
     finally:
         gc.enable()
+
+
+REMEMBERING = [
+    name for name in list_methods() if get_method(name)().init_state(DataSpec(2, 96, 16)) or name == "distillation"
+]
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_what_a_method_remembers_is_restored(name, tmp_path, monkeypatch):
+    """Banks, means, visits, queues and rounds: bit by bit those of the run that was not interrupted."""
+    task = tiny_task(tmp_path, strong=TfidfReplace(0.5))
+    open_ = {"threshold": 0.5, "refresh": 3, "normalise": True, "supervised_until": 0.0}
+    method = make(get_method(name), {k: v for k, v in open_.items() if k in get_method(name).__dataclass_fields__})
+    config = replace(FAST, max_steps=8, save_every=5, unlabeled_ratio=7, align=False)
+    seen = {}
+    run = train._Loop.run
+
+    def kept(self):
+        result = run(self)
+        seen[str(self.output_dir)] = {k: v.clone() for k, v in self.state.state.items()}
+        return result
+
+    monkeypatch.setattr(train._Loop, "run", kept)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder, resume in ((whole, False), (cut, True)):
+        if resume:
+            shutil.copytree(whole / "checkpoints" / "step-5", cut / "checkpoints" / "step-5")
+        fit(method, task.data, task.build, config, augment=task.augment, output_dir=folder, resume=resume)
+    a, b = seen[str(whole)], seen[str(cut)]
+    assert a.keys() == b.keys() and a
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+    assert same(weights(whole), weights(cut))

@@ -117,3 +117,25 @@ def test_the_mean_follows_the_predictions():
 def test_nothing_is_aligned_without_an_estimate(prior, mean):
     p = torch.tensor([[0.9, 0.1]])
     assert running(prior, mean).aligned(p) is p
+
+
+def test_the_last_of_two_values_for_a_row_counts():
+    run = Run(FixMatch(), {}, DataSpec(2), state={"seen": torch.zeros(4, 2)})
+    run.remember(
+        "seen", torch.tensor([2, 0, 2]), torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]], requires_grad=True)
+    )
+    assert run.state["seen"].tolist() == [[2, 2], [0, 0], [3, 3], [0, 0]] and not run.state["seen"].requires_grad
+    run.remember("seen", torch.zeros(0, dtype=torch.long), torch.zeros(0, 2))
+    assert run.state["seen"][2].tolist() == [3, 3]
+
+
+def test_rows_without_a_pseudo_label_yet_are_of_no_class():
+    """Three of four rows are zeros, one is class 1, kept and right: mask rate 1/2, histogram (0, 1), entropy 0."""
+    run = Run(FixMatch(), {}, DataSpec(2))
+    p = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    run.watch(p, torch.tensor([1.0, 1.0, 0.0, 0.0]), torch.tensor([0, 1, 0, -1]))
+    found = run.flush()
+    assert found["pseudo_hist"].tolist() == [0.0, 1.0] and found["mask_rate"] == 0.5 and found["pseudo_entropy"] == 0
+    assert found["pseudo_known"] == 1 and found["pseudo_right"] == 1
+    run.watch(p[:0], torch.zeros(0), torch.zeros(0, dtype=torch.long))
+    assert run.flush() == {}

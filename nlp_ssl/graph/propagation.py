@@ -84,7 +84,9 @@ def balance(z: Tensor, shares: Tensor) -> Tensor:
         wanted = shares[there].clamp(min=1e-12)
         wanted, shift = wanted / wanted.sum(), torch.zeros_like(wanted)
         for _ in range(_BALANCINGS):
-            shift = shift + (wanted / torch.softmax(log_z / scale + shift, 1).mean(0)).log()
+            # In logarithms: a class far behind in every row would be a share of zero.
+            arrived = torch.log_softmax(log_z / scale + shift, 1).logsumexp(0) - math.log(len(z))
+            shift = shift + wanted.log() - arrived
         factors[there] = (scale * (shift - shift.max())).exp()
     return factors
 

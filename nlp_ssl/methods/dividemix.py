@@ -64,7 +64,9 @@ class DivideMix(Method):
         return self.refresh or pass_steps
 
     def begin_epoch(self, run: Run) -> None:
-        """Splits the labels by each net's losses, for the use of the other net."""
+        """Splits the labels by each net's losses, for the other net; not yet while both learn all labels."""
+        if run.progress < self.supervised_until:
+            return
         for role, other in _OTHER.items():
             p = run.predict(role, "x")  # [L, C]
             loss = ce(p.clamp(min=1e-12).log(), probabilities(run.labels, p))  # [L]

@@ -25,7 +25,8 @@ class ICT(Method):
     running average of the student with decay min(1 - 1/(t+1), ema_decay). `mix_logits` mixes the teacher's logits
     instead, as the official code does.
 
-    Differs from the paper: the decay suits hundreds of steps, alpha is 0.2 for text (most mixes stay
+    Differs from the paper: the teacher's probabilities are aligned to the estimated shares of the classes, where there
+    are such, the decay suits hundreds of steps, alpha is 0.2 for text (most mixes stay
     close to one of the two texts), and `mixer` may blend hidden layers or swap spans.
     """
 
@@ -47,7 +48,7 @@ class ICT(Method):
         with torch.no_grad():
             (t,) = run.nets["teacher"](batch, "u_w", dropout=self.target_dropout)  # [N, C]
         t = t.detach()
-        p, y = softmax(t), probabilities(batch["y"], t)
+        p, y = run.aligned(softmax(t)), probabilities(batch["y"], t)
         b, n = len(y), len(p)
         order = torch.cat([draws.permutation(b, t), b + draws.permutation(n, t)])
         net, views = run.nets["student"], ("x", "u_w")

@@ -20,7 +20,8 @@ class MeanTeacher(Method):
     The teacher starts as a copy and follows after every optimizer step with decay min(1 - 1/(t+1), ema_decay).
     `target_dropout` leaves dropout on in the teacher.
 
-    Differs from the paper: consistency on unlabeled rows only, means instead of sums, and the trained student is
+    Differs from the paper: the teacher's probabilities are aligned to the estimated shares of the classes, where there
+    are such, consistency on unlabeled rows only, means instead of sums, and the trained student is
     the model that is saved (weight averaging for evaluation is the engine's `ema_decay`).
     """
 
@@ -38,7 +39,7 @@ class MeanTeacher(Method):
         with torch.no_grad():
             (t,) = run.nets["teacher"](batch, "u_w", dropout=self.target_dropout)  # [N, C]
         x, s = run.nets["student"](batch, "x", "u_s")  # [B, C], [N, C]
-        p = softmax(t.detach())
+        p = run.aligned(softmax(t.detach()))
         run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
         weight = self.weight * sigmoid_ramp(run.progress, self.ramp_up)
         return {

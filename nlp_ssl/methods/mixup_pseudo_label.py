@@ -48,7 +48,10 @@ class MixUpPseudoLabel(Method):
         return self.refresh or pass_steps
 
     def begin_epoch(self, run: Run) -> None:
-        run.state["soft"] = run.aligned(run.predict("student", "u"))
+        p = run.predict("student", "u")
+        if "pool_mean" in run.state:  # all of the pool is in hand: no running mean of parts of it
+            run.state["pool_mean"] = p.mean(0)
+        run.state["soft"] = run.aligned(p)
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net, views = run.nets["student"], ("x", "u_w")

@@ -19,9 +19,9 @@ class PiModel(Method):
     Loss: mean_B w CE(y, x) + weight * ramp(t) * mean_{N,C} (softmax(u_w) - softmax(u_s))^2; both passes carry
     gradient and have their own dropout. `ramp_up` is the share of training of the sigmoid ramp.
 
-    Differs from the paper: the supervised mean is over the labeled rows, not the whole batch (so `weight` is
-    smaller than the paper's 100), the consistency term is on unlabeled rows only, and the second view is the
-    strong one.
+    Differs from the paper: the plain view's probabilities are aligned to the estimated shares of the classes, where
+    there are such, the supervised mean is over the labeled rows, not the whole batch (so `weight` is smaller than the
+    paper's 100), the consistency term is on unlabeled rows only, and the second view is the strong one.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
@@ -30,7 +30,7 @@ class PiModel(Method):
 
     def step(self, run: Run, batch: Batch) -> Losses:
         x, w, s = run.nets["student"](batch, "x", "u_w", "u_s")  # [B, C], [N, C], [N, C]: one forward
-        p, q = softmax(w), softmax(s)
+        p, q = run.aligned(softmax(w)), softmax(s)
         run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
         weight = self.weight * sigmoid_ramp(run.progress, self.ramp_up)
         return {

@@ -27,9 +27,10 @@ class ReMixMatch(Method):
     pretext_weight * mean_N CE(task). q = sg sharpen(aligned softmax(u_w), temperature) is the guess for the weak and
     all K strong views; x', u' are these rows mixed with a random order of all, each by lam = max(l, 1 - l), l ~
     Beta(alpha, alpha). Aligned: times the classes' shares over the mean of the last `queue` batches, which starts
-    uniform and takes this batch in afterwards. `pretext` is a task whose answer is known: which way an image was
-    rotated, or whether the halves of a text were swapped ("order"). With `ctaugment` the strong views learn how
-    strong they may be from labeled probes. `target_dropout` leaves dropout on in the guess.
+    uniform (or as the started model sees the pool) and takes this batch in afterwards. `pretext` is a task whose
+    answer is known: which way an image was rotated, or whether the halves of a text were swapped ("order"). With
+    `ctaugment` the strong views learn how strong they may be from labeled probes. `target_dropout` leaves dropout on
+    in the guess.
 
     Differs from the paper: labeled rows of text stay as they are, K = 2 instead of 8, a queue of 32 instead of 128
     batches (it would stay uniform for most of a short run), weights ramp over a share of training, text is mixed at a
@@ -94,7 +95,9 @@ class ReMixMatch(Method):
     def _aligned(self, run: Run, p: Tensor) -> Tensor:
         """Aligned predictions [N, C]; afterwards this batch's mean joins the queue."""
         state = run.state
-        if run.step == 0 and "pool_mean" in state:  # the started model has been seen on the pool already
+        if (
+            run.step == 0 and int(state["place"]) == 0 and "pool_mean" in state
+        ):  # the started model has been seen on the pool already
             state["queue"] = state["pool_mean"].to(state["queue"].dtype).expand_as(state["queue"]).clone()
         shares = run.spec.prior or probabilities(run.labels, p).mean(0).tolist()
         aligned = align(p, p.new_tensor(shares), state["queue"].mean(0).to(p.dtype))

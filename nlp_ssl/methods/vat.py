@@ -29,13 +29,14 @@ class VAT(Method):
     distance `reach` * |e|; |e| is the length of the row's inputs around their mean. All passes for p, d and r leave
     dropout off, the search runs in float32, and the running statistics of batch norm stand still.
 
-    Differs from the paper: noise is relative to the inputs instead of a fixed length on normalised embeddings, and the
-    search reaches further than 1e-6, which float32 cannot resolve.
+    Differs from the paper: p is aligned to the estimated shares of the classes, where there are such (without, a
+    model of few labels runs into one class), noise is relative to the inputs instead of a fixed length on normalised
+    embeddings, and the search reaches further than 1e-6, which float32 cannot resolve.
     """
 
     views = {"x": "weak", "u_w": "weak"}
     weight: Weight = 1.0
-    size: Annotated[float, Range(0.0, 1e3)] = 0.1
+    size: Annotated[float, Range(0.0, 1e3)] = 0.02
     reach: Annotated[float, Range(1e-6, 1e3)] = 0.01
     steps: Annotated[int, Range(1, 100)] = 1
     entropy_weight: Weight = 0.0
@@ -48,7 +49,7 @@ class VAT(Method):
             clean = torch.cat(list(net(batch, *_VIEWS, edit=inputs, dropout=False)))  # [B + N, C]
         noise = self._noise(run, batch, clean, inputs)
         noisy = torch.cat(list(net(batch, *_VIEWS, edit=AddNoise(noise), dropout=False)))  # [B + N, C]
-        p = softmax(clean)
+        p = run.aligned(softmax(clean))
         own = p[len(x) :]
         run.watch(own, torch.ones_like(own[:, 0]), batch["hidden"])
         losses = {

@@ -280,7 +280,8 @@ def _fresh(head: Head, classifier: nn.Linear) -> nn.Module:
         twin = nn.Linear(wide, classifier.out_features)
         with torch.no_grad():
             spread = classifier.weight.std()
-            twin.weight.copy_(classifier.weight + spread * torch.randn_like(twin.weight))
+            noise = torch.randn(twin.weight.shape).to(classifier.weight.device)
+            twin.weight.copy_(classifier.weight + spread * noise)
             twin.bias.copy_(classifier.bias)
         return nn.Sequential(nn.Dropout(0.1), twin).to(classifier.weight.device)
     last = nn.Linear(wide, head.width or wide)

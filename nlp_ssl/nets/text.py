@@ -22,6 +22,8 @@ Pooling = Literal["auto", "mean", "stock"]
 
 # Families whose encoder layers have BERT's shape: mean pooling can be saved as one more attention layer.
 _FOLDABLE = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
+# Families whose layers take a mask that is added to the attention scores, so that an edit may widen it half-way.
+_ADDED_MASKS = (*_FOLDABLE, "distilbert", "mpnet")
 _POOLED_KEY = "nlp_ssl_pooling"  # in config.json of a saved model whose last layer is the pooling layer
 _MEAN_WEIGHT = 64.0  # weight of the mean against the residual of the first token in the pooling layer
 _HIDDEN_SHARE = 0.15  # of a text's own tokens, in masked language modelling
@@ -52,6 +54,7 @@ class TextNet(Module):
         model.set_submodule(self._path, nn.Identity())
         named = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
         self._special = sorted({tokenizer.pad_token_id, *named} - {None})
+        self._causal = any(vars(m).get("is_causal") is True for m in model.modules())
         # Pairwise losses work on features without this dropout: it would drown the few labels in noise.
         self._dropout_last = self.mean_pooling and model.config.model_type == "bert"
         if self._dropout_last:
@@ -60,6 +63,10 @@ class TextNet(Module):
     def embed(self, inputs: dict[str, Tensor], edit: Edit | None = None) -> Tensor:
         """Features [R, D] that the final linear layer sees, before the last dropout where that can be told apart."""
         mask = inputs["attention_mask"]
+        if edit is not None and self._causal:
+            raise ConfigError(
+                276, "this method changes what is inside the net, which needs an encoder: choose another --model"
+            )
         if edit is not None or mask.device.type != "cpu":
             return self._encode(inputs, edit)
         lengths = mask.sum(1).numpy()
@@ -148,6 +155,10 @@ class TextNet(Module):
         def replace(module: nn.Module, inputs: object, output: Any) -> Any:
             hidden = output[0] if isinstance(output, tuple) else output
             changed, wider = edit(hidden, mask, content)
+            if wider is not None and self.model.config.model_type not in _ADDED_MASKS:
+                raise ConfigError(
+                    277, f"{self.model.config.model_type} cannot mix hidden layers: use --mixer embedding"
+                )
             if wider is not None:
                 masks.append(wider)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
@@ -210,7 +221,10 @@ class TextNet(Module):
 
     def layers(self) -> list[str]:
         """Prefixes of parameter names: embeddings first, then every encoder layer."""
-        layers = self._layers()
+        try:
+            layers = self._layers()
+        except ConfigError:  # layers that share their weights (ALBERT) have one rate
+            return []
         path = next(name for name, module in self.named_modules() if module is layers)
         embeddings = f"model.{self.model.base_model_prefix}.embeddings"
         return [embeddings, *(f"{path}.{i}." for i in range(len(layers)))]

@@ -313,3 +313,11 @@ def test_twenty_thousand_rows():
     assert time.process_time() - began < 60
     assert (found.p.argmax(1) == truth).double().mean() > 0.95
     assert affinity(*neighbors(unit(features[:2000]), 50), 3.0).nnz <= 2 * 2000 * 50
+
+
+def test_balance_of_a_class_far_behind_in_every_row_is_finite():
+    generator = torch.Generator().manual_seed(0)
+    z = 1 + 0.005 * torch.randn(50, 3, generator=generator, dtype=torch.float64)
+    z[:, 2] = 1e-6
+    factors = balance(z, torch.tensor([0.4, 0.4, 0.2], dtype=torch.float64))
+    assert bool(torch.isfinite(factors).all()) and factors[2] == 1.0 > factors[:2].max()

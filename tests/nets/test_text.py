@@ -15,6 +15,8 @@ from transformers import (
     BertConfig,
     DistilBertConfig,
     ElectraConfig,
+    GPT2Config,
+    GPT2ForSequenceClassification,
     ModernBertConfig,
     MPNetConfig,
     RobertaConfig,
@@ -25,6 +27,7 @@ from nlp_ssl import TrainConfig, fit
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import Batch
 from nlp_ssl.methods import FixMatch
+from nlp_ssl.mixing import Blend
 from nlp_ssl.nets import text as text_module
 from nlp_ssl.nets.base import Net
 from nlp_ssl.nets.text import TextNet, length_groups, load_text_net
@@ -491,3 +494,43 @@ def test_text_net_is_a_module_of_head_and_features(net):
         features = net.embed(inputs())
         assert features.shape == (5, 32) and isinstance(net, TextNet)
         assert torch.equal(net.head(features), net(inputs()))
+
+
+# --- edits that change the mask
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_wider_mask_reaches_layers_and_pooling_or_is_refused(folders, family):
+    """All of the partner is the partner, at the inputs and half-way up; a family whose layers take another kind of mask
+    says so instead of computing something else."""
+    found = load(folders, family)
+    rows = inputs((5, 12))
+    plain = found(rows)
+    other = torch.tensor([1, 1])
+    known = found.model.config.model_type in (
+        "bert",
+        "roberta",
+        "electra",
+        "camembert",
+        "xlm-roberta",
+        "distilbert",
+        "mpnet",
+    )
+    for layer in (0, 1):
+        edit = Blend(torch.zeros(2), other, layer)
+        if layer and not known:
+            with pytest.raises(ConfigError, match="SSL277: .* cannot mix hidden layers: use --mixer embedding"):
+                found(rows, edit)
+        else:
+            assert torch.allclose(found(rows, edit)[0], plain[1], atol=1e-4), layer
+
+
+def test_decoders_refuse_edits(tmp_path):
+    """They pool at the last token of `input_ids`, which an edit takes away."""
+    config = GPT2Config(vocab_size=40, n_positions=64, n_embd=32, n_layer=2, n_head=2, num_labels=3, pad_token_id=0)
+    net = TextNet(GPT2ForSequenceClassification(config), tiny_tokenizer(), "stock")
+    rows = {k: v for k, v in inputs((5, 12)).items() if k != "token_type_ids"}
+    assert net(rows).shape == (2, 3)
+    with pytest.raises(ConfigError, match="SSL276: .* needs an encoder"):
+        net(rows, Blend(torch.ones(2), torch.tensor([0, 1])))
