@@ -15,7 +15,7 @@ from nlp_ssl.cli import run
 from nlp_ssl.cli.methods import rows
 from nlp_ssl.nets.text import load_text_net
 from nlp_ssl.process import exclusive
-from nlp_ssl.registry import list_methods
+from nlp_ssl.registry import get_method, list_methods
 
 
 @pytest.fixture(scope="module")
@@ -248,8 +248,12 @@ def test_own_column_names_beside_a_plain_text_pool(files, tmp_path):
     assert small(files, tmp_path / "out", "--labeled", str(own), "--unlabeled", str(files / "u.txt"), *names) == 0
 
 
-@pytest.mark.parametrize("method", list_methods())
-def test_without_a_pool_every_method_is_supervised_training(files, tmp_path, method):
+NEEDS_POOL = [name for name in list_methods() if any(v.startswith("u") for v in get_method(name)().wanted_views())
+              and not get_method(name).pool_optional]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", NEEDS_POOL)
+def test_without_a_pool_a_method_that_needs_one_is_supervised_training(files, tmp_path, method):
     """Row 38: no unlabeled text falls back to the labels alone, with a warning."""
     weights = []
     for name, wanted in (("a", method), ("b", "supervised")):
