@@ -83,7 +83,7 @@ def class_status(selected: Tensor, num_classes: int, unused: Unused) -> Tensor:
         unused: rows that count like one more class while they are many: those "seen" without being confident, all
             those of the "pool" that are not selected, or "none".
 
-    Ones as long as nothing was counted.
+    Ones as long as nothing was counted: no row seen, or, with "pool", no row there.
     """
     rows = torch.ones_like(selected, dtype=torch.float32)
     counts = rows.new_zeros(num_classes + 2).index_add_(0, selected + 2, rows)  # not seen, not confident, classes

@@ -25,7 +25,8 @@ class FlexMatch(Method):
 
     Differs from the paper: there all rows of the pool that are not selected yet are unused (`unused="pool"`); a short
     run never sees most of a large pool, and its thresholds would stay near zero. Here rows are unused when they were
-    seen and not confident. Before anything was counted all thresholds are `threshold`, not zero. Labels are made
+    seen and not confident. With "seen" the first step has `threshold` for all classes; with "pool" it
+    has zero. Labels are made
     without dropout by default.
     """
 
