@@ -35,6 +35,7 @@ class VAT(Method):
     """
 
     views = {"x": "weak", "u_w": "weak"}
+    images = {"size": 0.1}
     weight: Weight = 1.0
     size: Annotated[float, Range(0.0, 1e3)] = 0.02
     reach: Annotated[float, Range(1e-6, 1e3)] = 0.01
