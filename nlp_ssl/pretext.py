@@ -3,12 +3,17 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.functional import ce
+from nlp_ssl.method import Batch
+from nlp_ssl.nets.base import Forward
 
 Task = Literal["order", "rotation"]
+_ANSWERS = {"order": 2, "rotation": 4}
 
 
 @dataclass(frozen=True)
@@ -45,3 +50,11 @@ class Pretext:
         own = torch.where(content > 0, place, content.shape[1] + place).sort(1).values % content.shape[1]
         source = torch.where(content > 0, own.gather(1, moved.clamp(min=0)), place)
         return torch.where(self.answers[:, None] > 0, source, place)
+
+
+def pretext_loss(net: Forward, batch: Batch, view: str, task: Task) -> Tensor:
+    """Cross-entropy [N] of the head "pretext" on a view whose rows were changed. Answers come from the rows' keys."""
+    answers = torch.from_numpy((batch["keys"][view] % np.uint64(_ANSWERS[task])).astype(np.int64))
+    answers = answers.to(batch["id"]["u"].device)  # [N]
+    (out,) = net.outputs(batch, view, edit=Pretext(task, answers))
+    return ce(out["pretext"], answers)

@@ -103,7 +103,7 @@ def step_losses(
         logits: logits per view, answered by every net that `logits_by_net` does not name.
         labels: classes [B] or probabilities [B, C] of the labeled rows.
         progress: share of the training already done, 0 to 1. Ramps and schedules are complete at 1.
-        ids: numbers of the unlabeled rows in the pool [N]; 0..N-1 if not given.
+        ids: numbers of the unlabeled rows in the pool [N], and keys of their augmentation; 0..N-1 if not given.
         state: the method's named tensors (changed in place); those of a first step, after `begin_epoch`, if not given.
         logits_by_net: logits per view of single nets, by role.
         w: weights of the labeled rows [B]; ones if not given.
@@ -157,7 +157,7 @@ def step_losses(
         y=labels,
         w=torch.ones(len(labels), dtype=logits["x"].dtype) if w is None else w,
         id={"x": torch.arange(len(labels)), "u": ids},
-        keys={view: np.arange(len(z), dtype=np.uint64) for view, z in logits.items()},
+        keys={v: (np.arange(len(labels)) if v[0] == "x" else ids.numpy()).astype(np.uint64) for v in logits},
         hidden=torch.full((n,), -1),
     )
     out = method.step(run, batch)

@@ -1,15 +1,18 @@
 """Edits that mix rows, on plain tensors and inside real nets."""
 
+import numpy as np
 import pytest
 import torch
 from tiny import tiny_images, tiny_task
 
 from nlp_ssl import draws
+from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.data.loader import Loader, Sizes
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.method import Head
 from nlp_ssl.mixing import Blend, Swap, mix, span_swap
 from nlp_ssl.nets.base import Net
-from nlp_ssl.pretext import Pretext
+from nlp_ssl.pretext import Pretext, pretext_loss
 from nlp_ssl.testing import StubNet
 
 VIEWS = {"x": "weak", "u_w": "weak"}
@@ -190,6 +193,19 @@ def test_rotation():
     images = torch.arange(4.0).view(1, 1, 2, 2).repeat(4, 1, 1, 1)
     turned, _ = Pretext("rotation", torch.arange(4))(images, None, None)
     assert turned.flatten(1).tolist() == [[0, 1, 2, 3], [1, 3, 0, 2], [3, 2, 1, 0], [2, 0, 3, 1]]
+
+
+def test_answers_change_from_pass_to_pass_and_tell_nothing_of_the_row_number():
+    """Rows may lie in the order of their classes: a head that answers with the row number is right on a quarter."""
+    sure = 100.0 * torch.eye(4).repeat(64, 1)
+    net = StubNet({"u_w": torch.zeros(256, 2)}, {"pretext": Head("mlp", 4)}, {"pretext": {"u_w": sure}})
+    right = []
+    for number in (0, 1):
+        keys = row_keys(0, number, np.arange(256))
+        batch = {"keys": {"u_w": keys}, "id": {"u": torch.arange(256)}}
+        right.append((pretext_loss(net, batch, "u_w", "rotation") < 1e-6).tolist())
+    assert right[0] != right[1]
+    assert all(32 <= sum(rows) <= 96 for rows in right)
 
 
 def test_order_swaps_the_halves_of_the_own_tokens():

@@ -8,7 +8,7 @@ import torch
 
 from nlp_ssl.functional import ce, softmax, unit
 from nlp_ssl.method import Batch, Head, Losses, Method, Share, Weight
-from nlp_ssl.pretext import Pretext
+from nlp_ssl.pretext import pretext_loss
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -57,7 +57,5 @@ class CRMatch(Method):
             "distance": self.distance_weight * mean(keep * cosine.relu()),
         }
         if self.pretext != "none":
-            answers = (batch["id"]["u"] + run.epoch) % (4 if self.pretext == "rotation" else 2)  # [N]
-            (turned,) = net.outputs(batch, "u_w", edit=Pretext(self.pretext, answers))
-            losses["pretext"] = self.pretext_weight * mean(ce(turned["pretext"], answers))
+            losses["pretext"] = self.pretext_weight * mean(pretext_loss(net, batch, "u_w", self.pretext))
         return losses

@@ -12,7 +12,7 @@ from nlp_ssl.functional import align, ce, linear_ramp, probabilities, sharpen, s
 from nlp_ssl.method import Batch, DataSpec, Head, Losses, Method, Range, Share, Temperature, Weight
 from nlp_ssl.mixing import Mixer, mix
 from nlp_ssl.nets.base import Forward
-from nlp_ssl.pretext import Pretext, Task
+from nlp_ssl.pretext import pretext_loss
 from nlp_ssl.reduce import mean, stat
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -87,7 +87,7 @@ class ReMixMatch(Method):
             "strong": self.strong_weight * ramp * mean(ce(s, q)),
         }
         if self.pretext != "none":
-            losses["pretext"] = self.pretext_weight * self._pretext(run, net, batch, self.pretext)
+            losses["pretext"] = self.pretext_weight * mean(pretext_loss(net, batch, "u_s", self.pretext))
         if self.ctaugment:
             self._probe(run, net, batch)
         return losses
@@ -95,9 +95,7 @@ class ReMixMatch(Method):
     def _aligned(self, run: Run, p: Tensor) -> Tensor:
         """Aligned predictions [N, C]; afterwards this batch's mean joins the queue."""
         state = run.state
-        if (
-            run.step == 0 and int(state["place"]) == 0 and "pool_mean" in state
-        ):  # the started model has been seen on the pool already
+        if run.step == 0 and int(state["place"]) == 0 and "pool_mean" in state:  # as the started model sees the pool
             state["queue"] = state["pool_mean"].to(state["queue"].dtype).expand_as(state["queue"]).clone()
         shares = run.spec.prior or probabilities(run.labels, p).mean(0).tolist()
         aligned = align(p, p.new_tensor(shares), state["queue"].mean(0).to(p.dtype))
@@ -105,11 +103,6 @@ class ReMixMatch(Method):
         state["queue"] = state["queue"].index_copy(0, at, stat(p).to(state["queue"].dtype)[None])
         state["place"] = state["place"] + 1
         return aligned
-
-    def _pretext(self, run: Run, net: Forward, batch: Batch, task: Task) -> Tensor:
-        answers = (batch["id"]["u"] + run.epoch) % (4 if task == "rotation" else 2)  # [N]
-        (out,) = net.outputs(batch, "u_s", edit=Pretext(task, answers))
-        return mean(ce(out["pretext"], answers))
 
     def _probe(self, run: Run, net: Forward, batch: Batch) -> None:
         with torch.no_grad():
