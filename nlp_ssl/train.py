@@ -213,6 +213,8 @@ class _Loop:
         self.trained = {r: m for r, m in self.modules.items() if method.nets.get(r) == "trained"}
         self.optimizer, self.names = make_optimizer(self.trained, config)
         self.wrapped = {r: cast(nn.Module, self.accelerator.prepare(m)) for r, m in self.trained.items()}
+        for module in self.wrapped.values():  # of Accelerate's fp16 the scaler only: nets choose their own autocast
+            self.accelerator.unwrap_model(module, keep_fp32_wrapper=False)
         self.prepared = self.accelerator.prepare(self.optimizer)
         self.nets = {r: Net(m, self.wrapped.get(r), self.context) for r, m in self.modules.items() if r in method.nets}
         self.state = Run(
@@ -322,6 +324,8 @@ class _Loop:
         self.best_weights = saved.tensors.get("best", {})
         self.warnings = list(saved.meta["warnings"])
         self.bad_updates = saved.meta["bad_updates"]
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(saved.meta["scaler"])
         self.guard.seen = dict(saved.meta["guard"])
         self._restore_metrics(saved.step)
         log.info("resumed from step %d", saved.step)
@@ -399,25 +403,31 @@ class _Loop:
             if parameters:
                 norms.append(nn.utils.clip_grad_norm_(parameters, self.config.clip or float("inf")))
         norm = torch.stack(norms).max()
+        scaler = self.accelerator.scaler
         # The one host sync of a step. Gradients are summed over ranks by now, so all ranks decide alike.
-        if self.accelerator.scaler is None and not bool(torch.isfinite(norm)):
-            self.bad_updates += 1
-            log.warning("step %d: gradient is not finite, update skipped", self.state.step)
-            if self.bad_updates >= _MAX_BAD_UPDATES:
-                raise RunError(
-                    301,
-                    f"the loss was not finite {self.bad_updates} times in a row up to step {self.state.step}: "
-                    "lower the learning rate, or use --mixed-precision no",
-                )
-        else:
+        finite = bool(torch.isfinite(norm))
+        if finite or scaler is not None:
+            self.prepared.step()  # a scaler leaves out what is not finite by itself, and lowers its scale
+        first = self.modules[self.method.default_net()]
+        if finite and any(p.grad is not None for p in first.parameters()):  # not after another net's update
+            self._move_averages()
+        # A scaler skips updates while it looks for its scale; below 1 it is no longer the scale that overflows.
+        if finite or (scaler is not None and scaler.get_scale() >= 1.0):
             self.bad_updates = 0
-            first = self.modules[self.method.default_net()]
-            moves = any(p.grad is not None for p in first.parameters())  # another net's update is no step of the first
-            self.prepared.step()
-            if moves and not self.prepared.step_was_skipped:
-                self._move_averages()
+        else:
+            self._count_bad_update()
         self.state.log("grad_norm", norm)
         self.prepared.zero_grad(set_to_none=True)
+
+    def _count_bad_update(self) -> None:
+        self.bad_updates += 1
+        log.warning("step %d: gradient is not finite, update skipped", self.state.step)
+        if self.bad_updates >= _MAX_BAD_UPDATES:
+            raise RunError(
+                301,
+                f"the loss was not finite {self.bad_updates} times in a row up to step {self.state.step}: "
+                "lower the learning rate, or use --mixed-precision no",
+            )
 
     def _move_averages(self) -> None:
         first = self.modules[self.method.default_net()]
@@ -491,6 +501,7 @@ class _Loop:
                 "best": list(self.best),
                 "warnings": self.warnings,
                 "bad_updates": self.bad_updates,
+                "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
                 "guard": self.guard.seen,
                 "world_size": self.accelerator.num_processes,
                 "torch": torch.__version__,

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from tiny import FAST, tiny_bert, tiny_task, tiny_texts
 
-from nlp_ssl import DataSpec, FixMatch, MeanTeacher, TrainConfig, fit, get_method, list_methods, train
+from nlp_ssl import DataSpec, FixMatch, MeanTeacher, TrainConfig, atomic, fit, get_method, list_methods, train
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.evaluate import Scores
@@ -79,6 +80,39 @@ def test_resume_refuses_other_settings(tmp_path):
     with pytest.raises(ConfigError, match="threshold: 0.95 -> 0.5"):
         fit(FixMatch(threshold=0.5), task.data, task.build, CONFIG, augment=task.augment,
             output_dir=tmp_path / "run", resume=True)  # fmt: skip
+
+
+class ScaledAccelerator(Accelerator):
+    """Loss scaling as for fp16, on a CPU."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=3)
+
+
+def test_loss_scaling_resumes_at_its_scale(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "Accelerator", ScaledAccelerator)
+    task, folder = tiny_task(tmp_path), tmp_path / "run"
+    fit(FixMatch(), task.data, task.build, replace(CONFIG, save_every=5, keep=9), augment=task.augment,
+        output_dir=folder)  # fmt: skip
+    metas = [atomic.verify(folder / f"checkpoints/step-{n}")["meta"] for n in (0, 5, 10)]
+    assert [m["scaler"]["scale"] for m in metas] == [2.0, 4.0, 16.0], "twice as much after three good updates"
+    shutil.rmtree(folder / "checkpoints/step-12")
+    shutil.rmtree(folder / "checkpoints/step-10")
+    (folder / "result.json").unlink()
+    loop = train._Loop(FixMatch(), task.data, task.build, replace(CONFIG, save_every=5, keep=9), task.augment, None,
+                       folder, True, (), {})  # fmt: skip
+    assert loop.accelerator.scaler.get_scale() == 4.0
+
+
+def test_loss_scaling_stops_where_no_scale_helps(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "Accelerator", ScaledAccelerator)
+    task = tiny_task(tmp_path)
+    from nlp_ssl.methods import fixmatch
+
+    monkeypatch.setattr(fixmatch, "ce", lambda z, y: z.sum(-1) * float("nan"))
+    with pytest.raises(RunError, match="not finite 5 times in a row up to step 5"):  # 2, then 1, then five below
+        fit(FixMatch(), task.data, task.build, replace(CONFIG, save_every=0), augment=task.augment)
 
 
 def test_loss_that_is_not_finite_skips_then_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
