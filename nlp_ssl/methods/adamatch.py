@@ -26,7 +26,7 @@ class AdaMatch(Method):
     Differs from the paper: where class shares of the pool are estimated they take the place of m_x, which supposes
     that the pool's shares are those of the labels. Both means have a `decay` of 0.95, about the last 20 batches,
     instead of 0.999 for m_x and the last 128 batches for m_u. Logits are not interpolated between two batch
-    normalisations: a text model has none. Labels are made without dropout by default.
+    normalisations: a text model has none. Labels and thresholds are made without dropout by default.
     """
 
     views = {"x": "weak", "x_s": "strong", "u_w": "weak", "u_s": "strong"}
@@ -43,9 +43,9 @@ class AdaMatch(Method):
     def step(self, run: Run, batch: Batch) -> Losses:
         net, state = run.nets["student"], run.state
         with torch.no_grad():
-            (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
+            known, w = net(batch, "x", "u_w", dropout=self.target_dropout)  # [B, C], [N, C]: one measure for both
         x, x_s, s = net(batch, "x", "x_s", "u_s")  # [B, C], [B, C], [N, C]: one forward
-        known, p = softmax(x.detach()), softmax(w.detach())
+        known, p = softmax(known.detach()), softmax(w.detach())
         state["labeled"] = state["labeled"].lerp(stat(known), 1.0 - self.decay)
         state["unlabeled"] = state["unlabeled"].lerp(stat(p), 1.0 - self.decay)
         wanted = p.new_tensor(run.spec.prior) if run.spec.prior else state["labeled"].to(p.dtype)
