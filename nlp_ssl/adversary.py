@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nlp_ssl.functional import per_row, wide
 from nlp_ssl.method import Batch
 from nlp_ssl.nets.base import Forward
 
@@ -33,10 +34,10 @@ class Measure:
 
     def __call__(self, h: Tensor, mask: Tensor | None, content: Tensor | None) -> tuple[Tensor, None]:
         self.rounded = torch.is_autocast_enabled(h.device.type)
-        wide = _wide(h.detach())
-        free = torch.ones_like(wide) if content is None else content.to(wide.dtype)[:, :, None].expand_as(wide)
+        values = wide(h.detach())
+        free = torch.ones_like(values) if content is None else content.to(values.dtype)[:, :, None].expand_as(values)
         n = free.flatten(1).sum(1).clamp(min=1)
-        self.values = free * (wide - _each((free * wide).flatten(1).sum(1) / n, wide))
+        self.values = free * (values - per_row((free * values).flatten(1).sum(1) / n, values))
         square = self.values.square().flatten(1).sum(1)
         self.length, self.deviation = square.sqrt(), (square / n).sqrt()
         return h, None
@@ -58,7 +59,7 @@ def unit(d: Tensor) -> Tensor:
 
     The largest entry becomes 1 first, so that squares neither overflow nor vanish.
     """
-    flat = _wide(d).flatten(1)
+    flat = wide(d).flatten(1)
     top = flat.abs().amax(1, keepdim=True)
     flat = torch.where(top > 0, flat / top, 0.0)
     length = flat.square().sum(1, keepdim=True).sqrt()
@@ -68,8 +69,8 @@ def unit(d: Tensor) -> Tensor:
 def sized(g: Tensor, inputs: Measure, size: float, norm: Norm) -> Tensor:
     """Noise along the gradient g [R, ...] of a size relative to the inputs; zero where g is zero."""
     if norm == "linf":
-        return _each(size * inputs.deviation, g) * _wide(g).sign()
-    return _each(size * inputs.length, g) * unit(g)
+        return per_row(size * inputs.deviation, g) * wide(g).sign()
+    return per_row(size * inputs.length, g) * unit(g)
 
 
 def power_direction(gradient: Callable[[Tensor], Tensor], start: Tensor, reach: Tensor, steps: int) -> Tensor:
@@ -86,7 +87,7 @@ def power_direction(gradient: Callable[[Tensor], Tensor], start: Tensor, reach: 
     """
     d = start
     for _ in range(steps):
-        d = gradient(_each(reach, d) * unit(d))
+        d = gradient(per_row(reach, d) * unit(d))
     return unit(d)
 
 
@@ -100,12 +101,3 @@ def exact_logits(net: Forward, batch: Batch, *views: str) -> Tensor:
 
     net.gradient(batch, *views, loss=keep)
     return found[0].detach()
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def _each(values: Tensor, like: Tensor) -> Tensor:
-    """Values [R] in a shape that multiplies rows [R, ...]."""
-    return values.view(-1, *[1] * (like.dim() - 1))

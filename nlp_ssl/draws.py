@@ -22,6 +22,16 @@ def normal(like: Tensor) -> Tensor:
     return torch.randn(like.shape, dtype=like.dtype).to(like.device)
 
 
+def uniform(like: Tensor) -> Tensor:
+    """Values in [0, 1), float32, in the shape of `like`."""
+    return torch.rand(like.shape).to(like.device)
+
+
+def integers(n: int, like: Tensor) -> Tensor:
+    """Numbers of 0 .. n - 1 in the shape of `like`."""
+    return torch.randint(n, like.shape).to(like.device)
+
+
 def classes(p: Tensor) -> Tensor:
     """One class per row [N], drawn with probabilities p [N, C]."""
     return torch.multinomial(p.detach().cpu().double(), 1).squeeze(1).to(p.device)

@@ -12,13 +12,14 @@ from torch.nn import functional as F
 Tsa = Literal["none", "linear", "log", "exp"]
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
+    """Float32, or float64 where it is that already."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def ce(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy per row [N] of logits [N, C] against classes [N] or probabilities [N, C]."""
-    log_p = F.log_softmax(_wide(logits), dim=-1)
+    log_p = F.log_softmax(wide(logits), dim=-1)
     if target.dim() == 1:
         return -log_p.gather(1, target[:, None]).squeeze(1)
     return -(target.to(log_p.dtype) * log_p).sum(-1)
@@ -31,33 +32,42 @@ def probabilities(y: Tensor, like: Tensor) -> Tensor:
     return F.one_hot(y, like.shape[-1]).to(like.dtype)
 
 
+def as_logits(p: Tensor) -> Tensor:
+    """Logarithms of probabilities, finite for zeros: softmax(as_logits(p)) = p."""
+    return wide(p).clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    """Values [R] in a shape that multiplies rows [R, ...]."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
 def kl(target: Tensor, logits: Tensor) -> Tensor:
     """KL(target || softmax(logits)) per row [N]; target [N, C] are probabilities and may hold zeros."""
-    target = _wide(target)
+    target = wide(target)
     return ce(logits, target) + torch.xlogy(target, target).sum(-1)
 
 
 def entropy(p: Tensor) -> Tensor:
     """Entropy in nats per row [N] of probabilities [N, C]."""
-    p = _wide(p)
+    p = wide(p)
     return -torch.xlogy(p, p).sum(-1)
 
 
 def prediction_entropy(logits: Tensor) -> Tensor:
     """Entropy in nats per row [N] of softmax(logits [N, C]), with a finite gradient however large the logits are."""
-    log_p = F.log_softmax(_wide(logits), dim=-1)
+    log_p = F.log_softmax(wide(logits), dim=-1)
     return -(log_p.exp() * log_p).sum(-1)
 
 
 def softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Probabilities [N, C] of logits / temperature. A temperature below 1 sharpens."""
-    return F.softmax(_wide(logits) / temperature, dim=-1)
+    return F.softmax(wide(logits) / temperature, dim=-1)
 
 
 def sharpen(p: Tensor, temperature: float) -> Tensor:
     """p^(1 / temperature) [N, C], rows normalised again: softmax(logits / temperature) where p = softmax(logits)."""
-    log_p = _wide(p).clamp(min=torch.finfo(torch.float32).tiny).log()
-    return F.softmax(log_p / temperature, dim=-1)
+    return F.softmax(as_logits(p) / temperature, dim=-1)
 
 
 def squared_error(p: Tensor, q: Tensor) -> Tensor:
@@ -114,6 +124,14 @@ def newest(mass: Tensor, decay: float) -> tuple[Tensor, Tensor]:
     return mass, (1.0 - decay) / mass
 
 
+def early_decay(decay: float, step: int) -> float:
+    """Decay of an average of weights after update number `step` (from 1), min(1 - 1 / (step + 1), decay).
+
+    The start loses its share quickly: after the first updates the average is a plain mean.
+    """
+    return min(1.0 - 1.0 / (step + 1), decay)
+
+
 def label_gradient(
     student: Callable[[Tensor, Tensor], Tensor],
     theta: Tensor,
@@ -135,25 +153,25 @@ def label_gradient(
         after = (theta - rate * step).detach().requires_grad_()
         (wanted,) = torch.autograd.grad(ce(student(after, x), y).mean(), [after])
     along: Tensor
-    _, along = jvp(lambda t: F.log_softmax(_wide(student(t, u)), -1), theta.detach(), wanted)  # type: ignore[no-untyped-call]
+    _, along = jvp(lambda t: F.log_softmax(wide(student(t, u)), -1), theta.detach(), wanted)  # type: ignore[no-untyped-call]
     return rate / len(u) * along
 
 
 def unit(v: Tensor) -> Tensor:
     """Rows [N, D] scaled to length 1; zeros stay zeros."""
-    v = _wide(v)
+    v = wide(v)
     length: Tensor = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
     return v / length.clamp(min=1e-12)
 
 
 def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
     """(KL(p || q) + KL(q || p)) / 2 per row [N], p = softmax(a), q = softmax(b): gradient into both logits [N, C]."""
-    log_p, log_q = F.log_softmax(_wide(a), dim=-1), F.log_softmax(_wide(b), dim=-1)
+    log_p, log_q = F.log_softmax(wide(a), dim=-1), F.log_softmax(wide(b), dim=-1)
     return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
 
 
 def leads(p: Tensor) -> Tensor:
     """By how much each class leads or trails, ln p_c - max_{j != c} ln p_j: [..., C]."""
-    log_p = _wide(p).clamp(min=torch.finfo(torch.float32).tiny).log()
+    log_p = as_logits(p)
     first, second = torch.split(log_p.topk(2, dim=-1).values, 1, dim=-1)
     return log_p - torch.where(log_p < first, first, second)

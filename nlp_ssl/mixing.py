@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nlp_ssl import draws
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.functional import ce
+from nlp_ssl.functional import ce, per_row
 from nlp_ssl.method import Batch
 from nlp_ssl.nets.base import Edit, Forward
 
@@ -32,7 +32,7 @@ class Blend:
     layer: int = 0
 
     def __call__(self, h: Tensor, mask: Tensor | None, content: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        lam = self.lam.to(h.dtype).view(-1, *[1] * (h.dim() - 1))
+        lam = per_row(self.lam.to(h.dtype), h)
         mixed = lam * h + (1 - lam) * h[self.partner]
         if mask is None:
             return mixed, None

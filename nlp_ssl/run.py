@@ -11,7 +11,7 @@ from torch import Tensor
 from nlp_ssl.functional import align, entropy
 from nlp_ssl.method import DataSpec, Method
 from nlp_ssl.nets.base import Forward
-from nlp_ssl.reduce import gather, stat
+from nlp_ssl.reduce import gather, shared_mean, stat
 
 _POOL_DECAY = 0.95  # of the running mean of pseudo-labels: about the last 20 batches
 
@@ -70,6 +70,16 @@ class Run:
         self.state["pool_mean"] = mean
         return align(p, p.new_tensor(self.spec.prior), mean.to(p.dtype))
 
+    def shares(self, like: Tensor) -> Tensor:
+        """Class shares [C] of the pool for probabilities like [N, C]: the estimated ones, or even ones without."""
+        classes = like.shape[-1]
+        return like.new_tensor(self.spec.prior or [1.0 / classes] * classes)
+
+    def imbalance(self, p: Tensor) -> Tensor:
+        """KL(shares || mean of p [N, C] over the rows of all ranks): least where predictions have the pool's shares."""
+        shares = self.shares(p)
+        return (torch.xlogy(shares, shares) - shares * shared_mean(p).clamp(min=1e-12).log()).sum()
+
     def remember(self, name: str, ids: Tensor, values: Tensor) -> None:
         """Writes values [n, ...] into the rows `ids` [n] of `state[name]`, those of all ranks on every rank.
 
@@ -93,12 +103,12 @@ class Run:
         The collapse guard and the report read these: share kept, entropy, class histogram, accuracy where known.
         Rows of zeros have no pseudo-label yet and count for the share alone.
         """
+        if not len(p):
+            return
         p, keep = p.detach(), keep.detach().float()
         label, there = p.argmax(-1), (p.sum(-1) > 0).float()
         rows = there.sum().clamp(min=1.0)
         known = (keep * there > 0) & (hidden >= 0)
-        if not len(p):
-            return
         self.log("mask_rate", keep.mean())
         self.log("pseudo_entropy", (entropy(p) * there).sum() / rows)
         self.log("pseudo_hist", torch.bincount(label, weights=there, minlength=p.shape[-1]) / rows)

@@ -93,6 +93,15 @@ def class_status(selected: Tensor, num_classes: int, unused: Unused) -> Tensor:
     return torch.where(best > 0, counts[2:] / best.clamp(min=1.0), 1.0)
 
 
+def selection(p: Tensor, threshold: float, before: Tensor) -> Tensor:
+    """For `class_status`, what rows of probabilities p [N, C] are selected for [N], `before` [N] until now.
+
+    That is the class that reaches `threshold`: a fixed one, since moving thresholds would feed on themselves.
+    """
+    conf, label = p.max(-1)
+    return torch.where(conf >= threshold, label, before.clamp(min=-1))
+
+
 def flexible(threshold: float, status: Tensor) -> Tensor:
     """Thresholds [C] that grow with the learning status [C]: threshold * status / (2 - status) (FlexMatch)."""
     return threshold * (status / (2.0 - status))

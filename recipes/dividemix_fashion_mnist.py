@@ -14,7 +14,7 @@ from typing import Annotated
 
 from nlp_ssl import DivideMix, Task, TrainConfig
 from nlp_ssl.cli import console
-from nlp_ssl.cli.recipe import Images, run
+from nlp_ssl.cli.recipe import IMAGE_LOOP, Images, run
 from nlp_ssl.data.splits import with_label_noise
 
 
@@ -37,15 +37,7 @@ class NoisyImages(Images):
         return task_of
 
 
-CONFIG = TrainConfig(
-    max_steps=600,
-    eval_ema_decay=0.99,
-    batch_size=64,
-    unlabeled_ratio=1,
-    learning_rate=2e-3,
-    head_learning_rate=2e-3,
-    schedule="cosine",
-)
+CONFIG = replace(IMAGE_LOOP, batch_size=64, unlabeled_ratio=1)
 
 
 def main(argv: list[str]) -> None:

@@ -6,21 +6,14 @@ Reads Fashion-MNIST where the Debian package `dataset-fashion-mnist` is installe
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from nlp_ssl import FixMatch, TrainConfig
+from nlp_ssl import FixMatch
 from nlp_ssl.cli import console
-from nlp_ssl.cli.recipe import Images, run
+from nlp_ssl.cli.recipe import IMAGE_LOOP, Images, run
 
-CONFIG = TrainConfig(
-    max_steps=1000,
-    eval_ema_decay=0.99,
-    batch_size=32,
-    unlabeled_ratio=7,
-    learning_rate=2e-3,
-    head_learning_rate=2e-3,
-    schedule="cosine",
-)
+CONFIG = replace(IMAGE_LOOP, max_steps=1000, unlabeled_ratio=7)
 
 
 def main(argv: list[str]) -> None:

@@ -4,21 +4,14 @@ accelerate launch recipes/mixmatch_fashion_mnist.py
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from nlp_ssl import MixMatch, TrainConfig
+from nlp_ssl import MixMatch
 from nlp_ssl.cli import console
-from nlp_ssl.cli.recipe import Images, run
+from nlp_ssl.cli.recipe import IMAGE_LOOP, Images, run
 
-CONFIG = TrainConfig(
-    max_steps=1000,
-    eval_ema_decay=0.99,
-    batch_size=64,
-    unlabeled_ratio=2,
-    learning_rate=2e-3,
-    head_learning_rate=2e-3,
-    schedule="cosine",
-)
+CONFIG = replace(IMAGE_LOOP, max_steps=1000, batch_size=64, unlabeled_ratio=2)
 
 
 def main(argv: list[str]) -> None:

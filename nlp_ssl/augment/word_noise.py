@@ -6,6 +6,7 @@ and no operation writes to its inputs.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -106,75 +107,56 @@ WORD_OPS: dict[str, WordOp] = {
 
 
 @dataclass(frozen=True)
-class TokenCutoff:
-    """Removes each word with probability p (Shen et al. 2020, arXiv:2009.13818).
-
-    Differs from the paper: whole words go, and the words behind move up; there, embeddings of tokens become zero.
+class WordNoise:
+    """One operation with the same strength p for every row.
 
     Raises:
         ConfigError: p outside [0, 1].
     """
 
+    operation: ClassVar[str]  # of `WORD_OPS`
     p: float = 0.15
 
     def __post_init__(self) -> None:
         check(self.p, "p", 0.0, 1.0)
 
     def __call__(self, words: Ragged, weights: np.ndarray, keys: np.ndarray, vocabulary: Vocabulary) -> Ragged:
-        return cut_off(words, weights, keys, vocabulary, np.full(len(words), self.p))[0]
+        return WORD_OPS[self.operation](words, weights, keys, vocabulary, np.full(len(words), self.p))[0]
 
 
 @dataclass(frozen=True)
-class WordDropout:
+class TokenCutoff(WordNoise):
+    """Removes each word with probability p (Shen et al. 2020, arXiv:2009.13818).
+
+    Differs from the paper: whole words go, and the words behind move up; there, embeddings of tokens become zero.
+    """
+
+    operation = "cutoff"
+
+
+@dataclass(frozen=True)
+class WordDropout(WordNoise):
     """Removes each distinct word with probability p, wherever it stands (Gal & Ghahramani 2016, arXiv:1512.05287).
 
     Differs from the paper: embeddings of dropped words become zero there; here the words go, because a vocabulary
     made from the texts has no word that stands for a missing one.
-
-    Raises:
-        ConfigError: p outside [0, 1].
     """
 
-    p: float = 0.15
-
-    def __post_init__(self) -> None:
-        check(self.p, "p", 0.0, 1.0)
-
-    def __call__(self, words: Ragged, weights: np.ndarray, keys: np.ndarray, vocabulary: Vocabulary) -> Ragged:
-        return drop_out(words, weights, keys, vocabulary, np.full(len(words), self.p))[0]
+    operation = "dropout"
 
 
 @dataclass(frozen=True)
-class SpanDeletion:
-    """Removes one run of words, a share p of the row, from anywhere in it: span cutoff (Shen et al. 2020).
+class SpanDeletion(WordNoise):
+    """Removes one run of words, a share p of the row, from anywhere in it: span cutoff (Shen et al. 2020)."""
 
-    Raises:
-        ConfigError: p outside [0, 1].
-    """
-
-    p: float = 0.15
-
-    def __post_init__(self) -> None:
-        check(self.p, "p", 0.0, 1.0)
-
-    def __call__(self, words: Ragged, weights: np.ndarray, keys: np.ndarray, vocabulary: Vocabulary) -> Ragged:
-        return delete_span(words, weights, keys, vocabulary, np.full(len(words), self.p))[0]
+    operation = "span"
 
 
 @dataclass(frozen=True)
-class WordSwap:
+class WordSwap(WordNoise):
     """Chooses each word with probability p; the chosen ones exchange places in random pairs, an odd one stays.
 
     Random swap of EDA (Wei & Zou 2019, arXiv:1901.11196), which draws a number of pairs instead.
-
-    Raises:
-        ConfigError: p outside [0, 1].
     """
 
-    p: float = 0.15
-
-    def __post_init__(self) -> None:
-        check(self.p, "p", 0.0, 1.0)
-
-    def __call__(self, words: Ragged, weights: np.ndarray, keys: np.ndarray, vocabulary: Vocabulary) -> Ragged:
-        return swap(words, weights, keys, vocabulary, np.full(len(words), self.p))[0]
+    operation = "swap"

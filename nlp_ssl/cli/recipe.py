@@ -17,6 +17,17 @@ from nlp_ssl.method import Method
 from nlp_ssl.process import check_output
 from nlp_ssl.task import Task, image_task, text_task
 
+# Small images and a net that starts at random.
+IMAGE_LOOP = TrainConfig(
+    max_steps=600,
+    batch_size=32,
+    unlabeled_ratio=4,
+    learning_rate=2e-3,
+    head_learning_rate=2e-3,
+    schedule="cosine",
+    eval_ema_decay=0.99,
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from nlp_ssl.functional import ce, probabilities, sharpen, softmax
+from nlp_ssl.functional import as_logits, ce, probabilities, sharpen, softmax
 from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Temperature, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
@@ -42,7 +42,7 @@ class Dash(Method):
 
     def begin_epoch(self, run: Run) -> None:
         if float(run.state["start"]) < 0:
-            run.state["start"] = ce(_log(run.predict("student", "x")), run.labels).mean().float()
+            run.state["start"] = ce(as_logits(run.predict("student", "x")), run.labels).mean().float()
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net = run.nets["student"]
@@ -53,14 +53,9 @@ class Dash(Method):
         rho = run.state["start"] * self.gamma ** (-self.updates * run.progress)
         hard = probabilities(p.argmax(-1), p)
         q = torch.where(rho > self.min_loss, sharpen(p, self.temperature).to(p.dtype), hard)
-        keep = (ce(_log(p), q) <= rho.clamp(min=self.min_loss)).to(p.dtype)  # [N]
+        keep = (ce(as_logits(p), q) <= rho.clamp(min=self.min_loss)).to(p.dtype)  # [N]
         run.watch(p, keep, batch["hidden"])
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),
             "unsup": self.weight * mean(keep * ce(s, q)),
         }
-
-
-def _log(p: Tensor) -> Tensor:
-    """Logits of probabilities, finite for zeros."""
-    return p.clamp(min=torch.finfo(torch.float32).tiny).log()

@@ -8,10 +8,19 @@ import torch
 from torch import Tensor
 
 from nlp_ssl import draws
-from nlp_ssl.functional import ce, linear_ramp, prediction_entropy, probabilities, sharpen, softmax, squared_error
+from nlp_ssl.functional import (
+    as_logits,
+    ce,
+    linear_ramp,
+    prediction_entropy,
+    probabilities,
+    sharpen,
+    softmax,
+    squared_error,
+)
 from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Share, Temperature, Weight
 from nlp_ssl.mixing import Mixer, mix
-from nlp_ssl.reduce import mean, shared_mean
+from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.targets import clean_probability
@@ -69,18 +78,15 @@ class DivideMix(Method):
             return
         for role, other in _OTHER.items():
             p = run.predict(role, "x")  # [L, C]
-            loss = ce(p.clamp(min=1e-12).log(), probabilities(run.labels, p))  # [L]
+            loss = ce(as_logits(p), probabilities(run.labels, p))  # [L]
             clean = clean_probability(loss, self.least_gap)
             run.state[f"clean.{other}"] = clean.to(run.state[f"clean.{other}"])
             run.log(f"believed.{other}", (clean > self.threshold).float().mean())
 
     def step(self, run: Run, batch: Batch) -> Iterator[Losses]:
+        learn = self._warm if run.progress < self.supervised_until else self._divided
         for role in self.nets:
-            yield (
-                self._warm(run, batch, role)
-                if run.progress < self.supervised_until
-                else self._divided(run, batch, role)
-            )
+            yield learn(run, batch, role)
 
     def _warm(self, run: Run, batch: Batch, role: str) -> Losses:
         (x,) = run.nets[role](batch, "x")  # [B, C]
@@ -111,12 +117,11 @@ class DivideMix(Method):
         p = softmax(z)
         kept = torch.cat([believed, believed, believed.new_zeros(2 * n)])
         w = torch.cat([batch["w"], batch["w"], batch["w"].new_ones(2 * n)])
-        prior = p.new_tensor(run.spec.prior or [1.0 / p.shape[1]] * p.shape[1])
         weight = self.weight * linear_ramp(run.progress - self.supervised_until, self.ramp_up)
         return {
             f"sup.{role}": mean(w * ce(z, targets), where=kept),
             f"unsup.{role}": weight * mean(w * squared_error(p, targets), where=~kept),
-            f"penalty.{role}": self.penalty_weight * (prior * (prior / shared_mean(p).clamp(min=1e-12)).log()).sum(),
+            f"penalty.{role}": self.penalty_weight * run.imbalance(p),
         }
 
 

@@ -6,7 +6,7 @@ import torch
 
 from nlp_ssl.functional import ce, linear_ramp, prediction_entropy, softmax
 from nlp_ssl.method import Batch, Losses, Method, Share, Weight
-from nlp_ssl.reduce import mean, shared_mean
+from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 
@@ -39,7 +39,5 @@ class EntropyMin(Method):
             "unsup": self.weight * ramp * mean(prediction_entropy(u)),
         }
         if self.prior_weight:
-            prior = p.new_tensor(run.spec.prior or [1.0 / p.shape[1]] * p.shape[1])
-            gap = torch.xlogy(prior, prior) - prior * shared_mean(p).clamp(min=1e-12).log()
-            losses["prior"] = self.prior_weight * ramp * gap.sum()
+            losses["prior"] = self.prior_weight * ramp * run.imbalance(p)
         return losses

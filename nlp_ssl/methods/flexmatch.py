@@ -10,7 +10,7 @@ from nlp_ssl.method import Batch, DataSpec, Losses, Method, Share, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
-from nlp_ssl.targets import Unused, class_status, classwise, flexible
+from nlp_ssl.targets import Unused, class_status, classwise, flexible, selection
 
 
 @register("flexmatch")
@@ -25,9 +25,8 @@ class FlexMatch(Method):
 
     Differs from the paper: there all rows of the pool that are not selected yet are unused (`unused="pool"`); a short
     run never sees most of a large pool, and its thresholds would stay near zero. Here rows are unused when they were
-    seen and not confident. With "seen" the first step has `threshold` for all classes; with "pool" it
-    has zero. Labels are made
-    without dropout by default.
+    seen and not confident. With "seen" the first step has `threshold` for all classes, with "pool" zero. Labels are
+    made without dropout by default.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
@@ -47,11 +46,9 @@ class FlexMatch(Method):
         p = run.aligned(softmax(w.detach()))
         selected = run.state["selected"]
         keep = classwise(p, flexible(self.threshold, class_status(selected, p.shape[-1], self.unused).to(p.dtype)))
-        conf, label = p.max(-1)
-        # The fixed threshold decides what is selected: the moving one would feed on itself.
-        run.remember("selected", ids, torch.where(conf >= self.threshold, label, selected[ids].clamp(min=-1)))
+        run.remember("selected", ids, selection(p, self.threshold, selected[ids]))
         run.watch(p, keep, batch["hidden"])
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),
-            "unsup": self.weight * mean(keep * ce(s, label)),
+            "unsup": self.weight * mean(keep * ce(s, p.argmax(-1))),
         }

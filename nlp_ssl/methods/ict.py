@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 
 from nlp_ssl import draws
-from nlp_ssl.functional import ce, probabilities, sigmoid_ramp, softmax, squared_error
+from nlp_ssl.functional import ce, early_decay, probabilities, sigmoid_ramp, softmax, squared_error
 from nlp_ssl.method import Batch, Losses, Method, Range, Share, Weight
 from nlp_ssl.mixing import Mixer, mix
 from nlp_ssl.reduce import mean
@@ -26,8 +26,8 @@ class ICT(Method):
     instead, as the official code does.
 
     Differs from the paper: the teacher's probabilities are aligned to the estimated shares of the classes, where there
-    are such, the decay suits hundreds of steps, alpha is 0.2 for text (most mixes stay
-    close to one of the two texts), and `mixer` may blend hidden layers or swap spans.
+    are such, the decay suits hundreds of steps, alpha is 0.2 for text (most mixes stay close to one of the two texts),
+    and `mixer` may blend hidden layers or swap spans.
     """
 
     views = {"x": "weak", "u_w": "weak"}
@@ -42,7 +42,7 @@ class ICT(Method):
     target_dropout: bool = False
 
     def ema(self, step: int) -> float:
-        return min(1.0 - 1.0 / (step + 1), self.ema_decay)
+        return early_decay(self.ema_decay, step)
 
     def step(self, run: Run, batch: Batch) -> Losses:
         with torch.no_grad():

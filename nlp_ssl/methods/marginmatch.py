@@ -10,7 +10,7 @@ from nlp_ssl.method import Batch, DataSpec, Losses, Method, Share, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
-from nlp_ssl.targets import Unused, class_status, classwise, flexible
+from nlp_ssl.targets import Unused, class_status, classwise, flexible, selection
 
 
 @register("marginmatch")
@@ -50,10 +50,9 @@ class MarginMatch(Method):
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
         x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
         p = run.aligned(softmax(w.detach()))
-        conf, label = p.max(-1)
-        selected, times = state["selected"], state["times"][ids]
+        label, selected, times = p.argmax(-1), state["selected"], state["times"][ids]
         keep = classwise(p, flexible(self.threshold, class_status(selected, p.shape[-1], self.unused).to(p.dtype)))
-        run.remember("selected", ids, torch.where(conf >= self.threshold, label, selected[ids].clamp(min=-1)))
+        run.remember("selected", ids, selection(p, self.threshold, selected[ids]))
         margins = state["margins"][ids] + (leads(p) - state["margins"][ids]) / (times + 1)[:, None]  # [N, C]
         run.remember("margins", ids, margins)
         run.remember("own", ids, margins.gather(1, label[:, None]).squeeze(1))

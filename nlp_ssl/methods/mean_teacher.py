@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from nlp_ssl.functional import ce, sigmoid_ramp, softmax, squared_error
+from nlp_ssl.functional import ce, early_decay, sigmoid_ramp, softmax, squared_error
 from nlp_ssl.method import Batch, Losses, Method, Share, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
@@ -21,8 +21,8 @@ class MeanTeacher(Method):
     `target_dropout` leaves dropout on in the teacher.
 
     Differs from the paper: the teacher's probabilities are aligned to the estimated shares of the classes, where there
-    are such, consistency on unlabeled rows only, means instead of sums, and the trained student is
-    the model that is saved (weight averaging for evaluation is the engine's `ema_decay`).
+    are such, consistency is on unlabeled rows only, with means instead of sums, and the trained student is the model
+    that is saved (weight averaging for evaluation is the engine's `eval_ema_decay`).
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
@@ -33,7 +33,7 @@ class MeanTeacher(Method):
     target_dropout: bool = False
 
     def ema(self, step: int) -> float:
-        return min(1.0 - 1.0 / (step + 1), self.ema_decay)
+        return early_decay(self.ema_decay, step)
 
     def step(self, run: Run, batch: Batch) -> Losses:
         with torch.no_grad():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nlp_ssl import draws
-from nlp_ssl.functional import ce, kl, linear_ramp, sharpen, softmax
+from nlp_ssl.functional import as_logits, ce, kl, linear_ramp, sharpen, softmax
 from nlp_ssl.method import Batch, DataSpec, Losses, Method, Share, Temperature, Weight
 from nlp_ssl.nets.base import Forward
 from nlp_ssl.reduce import mean, stat
@@ -78,7 +78,7 @@ class MetaPseudoLabels(Method):
         slope = self._slope(student, batch) if self.labels == "soft" else None
         x, w, s = teacher(batch, "x", "u_w", "u_s")  # [B, C], [N, C], [N, C]: one forward
         # Labels were drawn after alignment: it is their probability there that h moves.
-        w = w + _log(p) - _log(own)
+        w = w + as_logits(p) - as_logits(own)
         weight = self.weight * linear_ramp(run.progress, self.ramp_up)
         yield {
             "sup": mean(batch["w"] * ce(x, y)),
@@ -115,7 +115,3 @@ def _labeled_loss(net: Forward, batch: Batch) -> Tensor:
     """Mean loss on the labeled rows of all ranks, without dropout."""
     (x,) = net(batch, "x", dropout=False)  # [B, C]
     return stat(batch["w"] * ce(x, batch["y"]))
-
-
-def _log(p: Tensor) -> Tensor:
-    return p.clamp(min=torch.finfo(torch.float32).tiny).log()

@@ -10,7 +10,7 @@ from nlp_ssl import draws
 from nlp_ssl.functional import ce, prediction_entropy, probabilities, softmax
 from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Share, Weight
 from nlp_ssl.mixing import Mixer, mix
-from nlp_ssl.reduce import mean, shared_mean
+from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 
@@ -66,10 +66,9 @@ class MixUpPseudoLabel(Method):
         x, u = net(batch, *views, edit=mixed.edit)  # [B, C], [N, C]: one forward
         targets, z = mixed.of(targets), torch.cat([x, u])
         p, share = softmax(z), len(x) / len(z)
-        prior = p.new_tensor(run.spec.prior or [1.0 / p.shape[1]] * p.shape[1])
         return {
             "sup": share * mean(batch["w"] * ce(x, targets[: len(x)])),
             "unsup": (1 - share) * self.weight * mean(ce(u, targets[len(x) :])),
-            "prior": self.prior_weight * (prior * (prior / shared_mean(p).clamp(min=1e-12)).log()).sum(),
+            "prior": self.prior_weight * run.imbalance(p),
             "entropy": self.entropy_weight * mean(prediction_entropy(z)),
         }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nlp_ssl.functional import ce, probabilities, softmax, unit
+from nlp_ssl.functional import ce, early_decay, probabilities, softmax, unit
 from nlp_ssl.method import Batch, DataSpec, Head, Losses, Method, Share, Temperature, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
@@ -46,7 +46,7 @@ class SimMatch(Method):
     target_dropout: bool = False
 
     def ema(self, step: int) -> float:
-        return min(1.0 - 1.0 / (step + 1), self.ema_decay)
+        return early_decay(self.ema_decay, step)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"bank": torch.zeros(spec.labeled_size, _WIDTH)}

@@ -51,8 +51,7 @@ class SoftMatch(Method):
         p = run.aligned(softmax(w.detach()))
         state["mass"], share = newest(state["mass"], self.decay)
         state["p"] = state["p"].lerp(stat(p), share)
-        even = [1.0 / p.shape[-1]] * p.shape[-1]
-        conf = align(p, p.new_tensor(run.spec.prior or even), state["p"].to(p.dtype)).amax(-1)  # [N]
+        conf = align(p, run.shares(p), state["p"].to(p.dtype)).amax(-1)  # [N]
         rows = total(torch.ones_like(conf).sum())
         centre = stat(conf)
         var = stat((conf - centre).square()) * (rows / (rows - 1).clamp(min=1)).to(centre.dtype)  # rows of all ranks

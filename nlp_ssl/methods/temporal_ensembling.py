@@ -26,10 +26,10 @@ class TemporalEnsembling(Method):
     the started model predict the whole pool before the first step, which counts as a visit. With `current` the
     target takes in the prediction of this visit as well. `target_dropout` leaves dropout on in that prediction.
 
-    Differs from the paper: predictions are aligned to the estimated shares of the classes, where there are such,
-    there one pass gives both the prediction that is compared and the one that is remembered. Here the strong view is
-    compared with what was predicted for the weak one. Consistency is on unlabeled rows only, and the supervised mean
-    over the labeled rows, not the whole batch, so `weight` is smaller.
+    Differs from the paper: there one pass gives both the prediction that is compared and the one that is remembered;
+    here the strong view is compared with what was predicted for the weak one. Predictions are aligned to the estimated
+    shares of the classes, where there are such. Consistency is on unlabeled rows only, and the supervised mean over
+    the labeled rows, not the whole batch, so `weight` is smaller.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}

@@ -201,7 +201,7 @@ class Net:
         probe = _Probe(noise)
         # The bare module: hooks of data-parallel training must not see this pass, its backward never reaches them.
         with torch.enable_grad(), _noise(self.module, False):
-            logits = self.module(inputs, probe)[:, : self.module.classifier.out_features].float()
+            logits = self._logits(inputs, probe)
             (found,) = torch.autograd.grad(loss(torch.split(logits, sizes)), [probe.delta])
         return found.float()
 
@@ -214,7 +214,7 @@ class Net:
         with _noise(self.module, False):
             with torch.enable_grad():
                 told, _, rows = self._inputs(batch, of)
-                logits = self.module(told)[:, : self.module.classifier.out_features].float()
+                logits = self._logits(told)
                 found = torch.autograd.grad(loss(torch.split(logits, rows)), weights, allow_unused=True)
             way = [total(g) / world_size() if g is not None else None for g in found]
             length = torch.stack([g.square().sum() for g in way if g is not None]).sum().sqrt()
@@ -225,7 +225,7 @@ class Net:
                     for w, old, g in zip(weights, before, way, strict=True):
                         if g is not None:
                             w.copy_(old + side * _SLOPE_REACH / length.clamp(min=1e-12) * g)
-                    ends.append(self.module(seen)[:, : self.module.classifier.out_features].float().log_softmax(-1))
+                    ends.append(self._logits(seen).log_softmax(-1))
                 for w, old in zip(weights, before, strict=True):
                     w.copy_(old)
         return list(torch.split((ends[0] - ends[1]) * length / (2 * _SLOPE_REACH), sizes))
@@ -237,6 +237,11 @@ class Net:
         with self.autocast():
             out = target(self.module.masked(inputs))
         return out[:, 0].float(), out[:, 1].detach().float()
+
+    def _logits(self, inputs: dict[str, Tensor], edit: Edit | None = None) -> Tensor:
+        """Logits [R, C] of the bare module, float32."""
+        logits: Tensor = self.module(inputs, edit)[:, : self.module.classifier.out_features].float()
+        return logits
 
     def _inputs(self, batch: Batch, views: Sequence[str]) -> tuple[dict[str, Tensor], np.ndarray, list[int]]:
         """Trimmed inputs of the views, their lengths, and the number of rows of each view."""

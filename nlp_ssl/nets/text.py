@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
+from nlp_ssl import draws
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.base import Edit, Module
 
@@ -94,10 +95,10 @@ class TextNet(Module):
             why = "its tokenizer has no mask token" if mask_id is None else "its word embeddings are not as wide as it"
             raise ConfigError(273, f"this model cannot learn masked tokens, {why}: set the weight of their loss to 0")
         content = self._content(inputs) > 0
-        draw = torch.rand(ids.shape).to(ids.device).masked_fill(~content, 2.0)
+        draw = draws.uniform(ids).masked_fill(~content, 2.0)
         chosen = content & ((draw < _HIDDEN_SHARE) | (draw == draw.amin(1, keepdim=True)))
-        kind = torch.rand(ids.shape).to(ids.device)
-        anything = torch.randint(len(self.tokenizer), ids.shape).to(ids.device)
+        kind = draws.uniform(ids)
+        anything = draws.integers(len(self.tokenizer), ids)
         changed = torch.where(kind < 0.8, mask_id, torch.where(kind < 0.9, anything, ids))
         return {
             **inputs,

@@ -28,6 +28,7 @@ import transformers
 from nlp_ssl import TfidfReplace, TrainConfig, build_data, fit, get_method, image_task, list_methods, text_task
 from nlp_ssl.atomic import write_text
 from nlp_ssl.cli import console, options
+from nlp_ssl.cli.recipe import IMAGE_LOOP
 from nlp_ssl.cli.train import model_name
 from nlp_ssl.data.embedded import load_embedded, load_named
 from nlp_ssl.data.images import load_images
@@ -60,18 +61,13 @@ class Bench:
 
 
 IMAGES = ("fashion_mnist", "digits")
-IMAGE_LOOP = TrainConfig(batch_size=32, unlabeled_ratio=4, learning_rate=2e-3, head_learning_rate=2e-3, max_steps=600,
-                         schedule="cosine", eval_ema_decay=0.99)  # fmt: skip
 TEXT_LOOP = TrainConfig(max_steps=100)
 
 
 def main(argv):
     """Runs what is missing and prints the table."""
-    loop = (
-        IMAGE_LOOP
-        if any(f"{flag}{name}" in " ".join(argv) for name in IMAGES for flag in ("--data ", "--data="))
-        else TEXT_LOOP
-    )
+    of_images = any(f"--data{sign}{name}" in " ".join(argv) for name in IMAGES for sign in " =")
+    loop = IMAGE_LOOP if of_images else TEXT_LOOP
     bench, config = options.parse(argv, Bench(), loop, name="methods.py", doc=__doc__)
     told = {k: str(v) for k, v in asdict(bench).items() if k not in ("out", "methods", "seeds", "show")}
     told["data"] = Path(bench.data).name
