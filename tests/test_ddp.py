@@ -62,6 +62,7 @@ def test_two_ranks_are_one_process(name, folder, apart, together):
 # What these remember or average over changes with every micro-batch, or depends on which rows come together.
 SEES_MICRO_BATCHES: tuple[str, ...] = (
     "adamatch",
+    "debiaspl",
     "dividemix",
     "freematch",
     "marginmatch",

@@ -5,6 +5,7 @@ from nlp_ssl.methods.adversarial import Adversarial
 from nlp_ssl.methods.comatch import CoMatch
 from nlp_ssl.methods.crmatch import CRMatch
 from nlp_ssl.methods.dash import Dash
+from nlp_ssl.methods.debiaspl import DebiasPL
 from nlp_ssl.methods.defixmatch import DeFixMatch
 from nlp_ssl.methods.distillation import Distillation
 from nlp_ssl.methods.dividemix import DivideMix
@@ -40,6 +41,7 @@ __all__ = [
     "CoMatch",
     "Dash",
     "DeFixMatch",
+    "DebiasPL",
     "Distillation",
     "DivideMix",
     "EntropyMin",

@@ -1,0 +1,56 @@
+"""DebiasPL."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from nlp_ssl.functional import as_logits, ce, newest, softmax
+from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Share, Weight
+from nlp_ssl.reduce import mean, stat
+from nlp_ssl.registry import register
+from nlp_ssl.run import Run
+from nlp_ssl.targets import confident
+
+
+@register("debiaspl")
+@dataclass(frozen=True)
+class DebiasPL(Method):
+    """DebiasPL (Wang et al. 2022, arXiv:2201.01490): pseudo-labels less what the model says whatever it sees.
+
+    Loss: mean_B w CE(y, x) + weight * mean_N 1[max p >= threshold] CE(argmax p, u_s + b), p = sg softmax(u_w - b).
+    b [C] = strength * ln(q / shares), q [C] a running mean of softmax(u_w), this batch included, and shares those of
+    the classes estimated on the pool, or even ones: with these a class that is predicted too often makes fewer labels,
+    and for the labels it makes the strong view must exceed the rest by a wider margin.
+
+    Differs from the paper: shares are even there. q starts with the first batch instead of at 1 / C and has a `decay`
+    of 0.95, about the last 20 batches, instead of 0.999. Labels are made without dropout by default.
+    """
+
+    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    threshold: Share = 0.95
+    weight: Weight = 1.0
+    strength: Weight = 0.5
+    decay: Annotated[float, Range(0.0, 0.9999)] = 0.95
+    target_dropout: bool = False
+
+    def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
+        return {"mass": torch.zeros(()), "q": torch.zeros(spec.num_classes)}
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        net, state = run.nets["student"], run.state
+        with torch.no_grad():
+            (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
+        x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
+        w = w.detach()
+        state["mass"], share = newest(state["mass"], self.decay)
+        state["q"] = state["q"].lerp(stat(softmax(w)), share)
+        b = self.strength * (as_logits(state["q"]) - as_logits(run.shares(w))).to(w.dtype)  # [C]
+        p = softmax(w - b)
+        keep = confident(p, self.threshold)  # [N]
+        run.watch(p, keep, batch["hidden"])
+        return {
+            "sup": mean(batch["w"] * ce(x, batch["y"])),
+            "unsup": self.weight * mean(keep * ce(s + b, p.argmax(-1))),
+        }
