@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import xxhash
 
 from nlp_ssl.augment.base import Augment, Identity
 from nlp_ssl.augment.ctaugment import ImagePolicy, TextPolicy
 from nlp_ssl.augment.image import OPS, FlipShift, Strong
+from nlp_ssl.augment.policy import Rewritten
 from nlp_ssl.augment.strength import Strongest
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.config import cache_folder
@@ -21,9 +24,12 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.image import build_image_net
 from nlp_ssl.nets.text import Pooling, TextNet, load_text_net
+from nlp_ssl.paraphrase.views import rewritings_of
 
 # Word replacement as strong as the started model can stand.
 TFIDF = Strongest((*(TfidfReplace(p) for p in (0.4, 0.2, 0.1, 0.05)), Identity()))
+# Rewritings where there are some; how strongly words are replaced elsewhere is chosen in the same way.
+REWRITTEN = Strongest(tuple(Rewritten(otherwise=way) for way in TFIDF.candidates))
 
 _MAX_WORDS = 4096  # words kept of one text: far beyond any max_length in use
 
@@ -45,13 +51,23 @@ def text_task(
     model: str,
     *,
     pooling: Pooling = "auto",
-    strong: Augment | Strongest = TFIDF,
+    strong: Augment | Strongest | None = None,
+    views: pa.Table | None = None,
     max_length: int = 128,
     cache_dir: Path | None = None,
 ) -> Task:
     """Tokenizes the texts once (memory-mapped, cached by content) and prepares the classifier.
 
     Augmentation statistics come from the labeled and unlabeled rows alone, never from dev or test texts.
+
+    Args:
+        text: the texts and their parts.
+        model: folder or hub name of the encoder.
+        pooling: how token vectors become one.
+        strong: the strong view; if not given words are replaced, or rewritings taken where `views` has them.
+        views: rewritings of texts, columns "text" and "view" (`nlp_ssl.paraphrase.views.read_views`).
+        max_length: tokens of a row at most.
+        cache_dir: where tokenized texts are kept.
 
     Raises:
         ConfigError: the model cannot be opened.
@@ -67,14 +83,18 @@ def text_task(
     longest = first.longest()
     if longest is not None and max_length > longest:
         raise ConfigError(229, f"max_length is {max_length}, the model has positions for {longest} tokens: lower it")
+    rewritings, positions = (None, None) if views is None else rewritings_of(text.texts, views)
     store = TokenStore.build(
-        text.texts,
+        text.texts if rewritings is None else pa.chunked_array([*text.texts.chunks, *rewritings.chunks]),
         first.tokenizer,
         cache_dir=cache_dir or cache_folder(),
         fit_rows=np.sort(np.concatenate([text.labeled, text.unlabeled])),
         max_words=_MAX_WORDS,
     )
-    note = check_lengths(store.lengths, max_length)
+    if positions is not None:
+        store.rewritings = positions
+    strong = strong or (TFIDF if views is None else REWRITTEN)
+    note = check_lengths(store.lengths[: len(text.texts)], max_length)
     data = Data(
         classes=text.classes,
         store=store,
@@ -85,11 +105,21 @@ def text_task(
         test=text.test,
         notes=text.notes if note is None else (*text.notes, note),
         content_hash=text.content_hash,
-        origin=(("model", model), ("pooling", pooling), ("strong", repr(strong))),
+        origin=(("model", model), ("pooling", pooling), ("strong", repr(strong)), ("views", _name(rewritings))),
     )
     policy = TextPolicy()
     views = {"weak": Identity(), "strong": strong, "controlled": policy, "probe": policy.probe()}
     return Task(data, build, views)
+
+
+def _name(rewritings: pa.ChunkedArray | None) -> str:
+    """A hash of the rewritings, so that a resumed run notices others."""
+    if rewritings is None:
+        return ""
+    digest = xxhash.xxh3_128()
+    for text in rewritings.to_pylist():
+        digest.update(f"{text}\0".encode(errors="surrogatepass"))
+    return digest.hexdigest()
 
 
 def image_task(images: ImageData, backbone: str) -> Task:

@@ -14,6 +14,7 @@ Semi-supervised text classification: few labels, a lot of unlabeled text.
 Commands:
   train     train a method on your files
   predict   label and probability for every text of a file
+  augment   rewrite texts by back-translation, once, for training on them
   methods   what can be trained
 
 Example: nlp-ssl train --method uda --model MODEL --labeled l.csv --unlabeled u.txt --output-dir out
@@ -55,6 +56,6 @@ def _run(argv: list[str]) -> int:
 
 
 def _commands() -> dict[str, Callable[[list[str]], None]]:
-    from nlp_ssl.cli import methods, predict, train
+    from nlp_ssl.cli import augment, methods, predict, train
 
-    return {"train": train.main, "predict": predict.main, "methods": methods.main}
+    return {"train": train.main, "predict": predict.main, "augment": augment.main, "methods": methods.main}

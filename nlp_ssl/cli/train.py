@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from nlp_ssl.augment.base import Augment
+from nlp_ssl.augment.policy import Rewritten, parse_policy
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.cli.console import show
 from nlp_ssl.cli.options import parse
@@ -15,9 +17,10 @@ from nlp_ssl.data.sources import Table, read_table
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.experiment import compare
 from nlp_ssl.nets.text import Pooling
+from nlp_ssl.paraphrase.views import read_views
 from nlp_ssl.process import check_output
 from nlp_ssl.registry import get_method
-from nlp_ssl.task import TFIDF, Task, text_task
+from nlp_ssl.task import Task, text_task
 
 log = logging.getLogger("nlp_ssl")
 
@@ -46,6 +49,8 @@ class Files:
     replace_words: Annotated[float | None, "share of words the strong view replaces (TF-IDF); chosen if not given"] = (
         None
     )
+    strong: Annotated[str | None, "strong view, e.g. tfidf(p=0.2) or back_translation+swap; chosen if not given"] = None
+    views: Annotated[Path | None, "rewritings made by `nlp-ssl augment`, used as the strong view"] = None
     baseline: Annotated[bool, "also train on the labels alone, and compare"] = False
     seeds: Annotated[tuple[int, ...] | None, "repeat with these seeds, e.g. 0,1,2 (instead of --seed)"] = None
     trackers: Annotated[str | None, "Accelerate trackers, e.g. tensorboard or tensorboard,wandb"] = None
@@ -127,13 +132,16 @@ def _text(files: Files, tables: dict[str, Table | None], seed: int) -> TextData:
 
 
 def _cached_task(text_of: Callable[[int], TextData], files: Files, config: TrainConfig) -> Callable[[int], Task]:
+    views = None if files.views is None else read_views(files.views)
+
     def task_of(seed: int) -> Task:
         text = text_of(seed)
         task = text_task(
             text,
             model_name(files.model),
             pooling=files.pooling,
-            strong=TFIDF if files.replace_words is None else TfidfReplace(files.replace_words),
+            strong=_strong(files),
+            views=views,
             max_length=config.max_length,
             cache_dir=files.cache_dir,
         )
@@ -142,6 +150,22 @@ def _cached_task(text_of: Callable[[int], TextData], files: Files, config: Train
         return task
 
     return task_of
+
+
+def _strong(files: Files) -> Augment | None:
+    """The strong view that the flags name; None leaves the choice to the task.
+
+    Raises:
+        ConfigError: two flags name one, or it needs rewritings and there are none.
+    """
+    if files.replace_words is not None and files.strong is not None:
+        raise ConfigError(284, "--replace-words and --strong both name the strong view: drop one")
+    if files.strong is None:
+        return None if files.replace_words is None else TfidfReplace(files.replace_words)
+    policy = parse_policy(files.strong)
+    if isinstance(policy, Rewritten) and files.views is None:
+        raise ConfigError(284, "back_translation takes its views from a file: make it with `nlp-ssl augment`, --views")
+    return policy
 
 
 def model_name(name: str) -> str:

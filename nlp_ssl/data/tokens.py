@@ -22,12 +22,14 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from nlp_ssl.augment.base import Augment, Vocabulary
-from nlp_ssl.augment.counter_rng import mix
+from nlp_ssl.augment.counter_rng import mix, uniform
+from nlp_ssl.augment.policy import Rewritten
 from nlp_ssl.augment.tfidf import document_frequency, inverse_document_frequency, replace_weights, score, summed_scores
 from nlp_ssl.data.ragged import Ragged, offsets_of, spans
 from nlp_ssl.errors import ConfigError, DataError, RunError
 
 FORMAT = 2
+_REWRITING = np.uint64(5)  # a random stream of its own, beside those of word noise
 _FILES = ("words.arrow", "vocabulary.arrow")
 # Work is cut into pieces by size, not by row count, so that long texts need no more memory than short ones.
 _TEXT_BYTES = 1 << 20
@@ -97,6 +99,7 @@ class TokenStore:
         vocabulary: the words, their pieces and their statistics over the fitted rows.
         lengths: tokens of each row, special ones included, before truncation, int32 [N].
         frame: special tokens and padding.
+        rewritings: positions of the stored rewritings of each row; rows beyond its end have none.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class TokenStore:
         self.lengths = lengths
         self.vocabulary = vocabulary
         self.frame = frame
+        self.rewritings = Ragged(np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self._words)
@@ -144,8 +148,22 @@ class TokenStore:
         return self.frame.pad(Ragged(pieces.values, pieces.offsets[words.offsets]).truncate(room))
 
     def _changed(self, rows: np.ndarray, augment: Augment | None, keys: np.ndarray) -> Ragged:
+        if isinstance(augment, Rewritten) and len(self.rewritings):
+            return self._rewritten(rows, augment, keys)
         words, weights = self.words(rows)
         return words if augment is None else augment(words, weights, keys, self.vocabulary)
+
+    def _rewritten(self, rows: np.ndarray, augment: Rewritten, keys: np.ndarray) -> Ragged:
+        inside = np.minimum(rows, len(self.rewritings) - 1)
+        count = np.where(rows == inside, self.rewritings.lengths_at(inside), 0)
+        there, gone = np.flatnonzero(count), np.flatnonzero(count == 0)
+        drawn = (uniform(mix(keys[there] ^ _REWRITING), np.zeros(len(there))) * count[there]).astype(np.int64)
+        source = self.rewritings.values[self.rewritings.offsets[rows[there]] + drawn]
+        parts = [
+            self._changed(source, augment.then, keys[there]),
+            self._changed(rows[gone], augment.otherwise, keys[gone]),
+        ]
+        return Ragged.concat(parts).take(np.argsort(np.concatenate([there, gone])))
 
     @classmethod
     def build(

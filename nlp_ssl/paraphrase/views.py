@@ -1,0 +1,49 @@
+"""Files of views: written by `nlp-ssl augment`, read by training."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nlp_ssl.data.ragged import Ragged
+from nlp_ssl.errors import DataError
+
+SCHEMA = pa.schema(
+    [("text", pa.large_string()), ("sample", pa.int32()), ("view", pa.large_string()), ("outcome", pa.string())]
+)
+_COLUMNS = pa.schema([SCHEMA.field("text"), SCHEMA.field("view")])
+
+
+def read_views(path: Path) -> pa.Table:
+    """Columns "text" and "view" of a Parquet file, without the views that are the text itself.
+
+    Views made elsewhere will do: any Parquet file with these two columns of strings.
+
+    Raises:
+        DataError: the file cannot be read or lacks a column.
+    """
+    try:
+        table = pq.read_table(path, columns=_COLUMNS.names).cast(_COLUMNS)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(140, f"{path}: not a Parquet file with text and view columns ({reason})") from error
+    return table.filter(pc.and_kleene(pc.is_valid(table["view"]), pc.not_equal(table["text"], table["view"])))
+
+
+def rewritings_of(texts: pa.ChunkedArray, views: pa.Table) -> tuple[pa.ChunkedArray, Ragged]:
+    """The views that belong to the texts [N], and which of them each text has, counted on from N.
+
+    Raises:
+        DataError: none belongs to any text.
+    """
+    views = views.cast(_COLUMNS)
+    row = pc.index_in(views["text"], value_set=texts.combine_chunks().cast(pa.large_string()))
+    known = views.filter(pc.is_valid(row))
+    if not len(known):
+        raise DataError(141, "none of the views belongs to a text of this run: make them from the same files")
+    owner = pc.drop_null(row).to_numpy()
+    order = np.argsort(owner, kind="stable")
+    counts = np.bincount(owner, minlength=len(texts))
+    return known["view"], Ragged.from_lengths(len(texts) + order, counts)

@@ -1,0 +1,65 @@
+"""The real Apertium, where it is installed with English and Spanish."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from nlp_ssl.errors import ConfigError, RunError
+from nlp_ssl.paraphrase.apertium import Apertium, ApertiumPipe
+
+
+def installed():
+    found = shutil.which("apertium")
+    return found and "eng-spa" in subprocess.run([found, "-l"], capture_output=True, text=True, check=False).stdout
+
+
+needs_apertium = pytest.mark.skipif(not installed(), reason="apertium with eng-spa is not installed")
+
+
+@needs_apertium
+def test_texts_neither_mix_nor_move():
+    """A word may pass over the end of a line, and a pronoun take the gender of the text before: here no text sees
+    another, so that the order and the company of texts do not matter.
+    """
+    texts = ["I want to", "eat the apples", "his mother too", "", "too timid to say", "a [b] ^c$ <d> @ / \\ {e} \0 f",
+             "one\nof two lines", "x", "found myself more appreciative"]  # fmt: skip
+    with Apertium().open() as pipe:
+        together = dict(pipe.translate(texts, 0))
+        again = dict(pipe.translate(texts[::-1], 0))
+        alone = [dict(pipe.translate([text], 0))[0] for text in texts]
+    assert list(together) == list(range(len(texts)))
+    assert [together[i] for i in range(len(texts))] == alone
+    assert [again[i] for i in range(len(texts))] == alone[::-1]
+    assert alone[3] == "" and alone[7] == "x"
+    assert "[b]" in alone[5] and "<d>" in alone[5] and "\\" in alone[5] and "\n" not in alone[6]
+    assert alone[1] == "Eat the apples"
+
+
+@needs_apertium
+def test_many_texts_do_not_block_the_pipe():
+    texts = [f"this is the good film number {i} of the year" for i in range(800)]
+    with Apertium().open() as pipe:
+        found = dict(pipe.translate(texts, 0))
+    assert len(found) == 800 and all(str(i) in found[i] for i in range(800))
+
+
+@needs_apertium
+def test_unknown_mode():
+    with pytest.raises(ConfigError, match="SSL281: apertium has no mode 'eng-xyz'"), Apertium("eng-xyz").open():
+        pass
+
+
+def test_not_installed(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match="SSL280: apertium is not installed: apt install"), Apertium().open():
+        pass
+
+
+def test_a_program_that_ends_is_noticed():
+    with subprocess.Popen(["true"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.wait()
+        pipe = ApertiumPipe(process.stdin, process.stdout)
+        with pytest.raises(RunError, match="SSL330: apertium ended"):
+            list(pipe.translate(["a text"], 0))
+        process.stdin = None  # broken: closing it would raise again
