@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +19,9 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import check
 from nlp_ssl.paraphrase.apertium import Apertium
 from nlp_ssl.paraphrase.cache import Cache
+from nlp_ssl.paraphrase.engine import Engine
 from nlp_ssl.paraphrase.gates import Gates, Report
+from nlp_ssl.paraphrase.marian import CTranslate2, Marian
 from nlp_ssl.paraphrase.rewrite import View, rewrite
 from nlp_ssl.paraphrase.views import SCHEMA
 
@@ -33,9 +35,10 @@ class Options:
     """Flags of `augment` beside those of the gates."""
 
     how: Annotated[Literal["back_translation"], "what is done to the texts"] = "back_translation"
-    engine: Annotated[Literal["apertium"], "what translates"] = "apertium"
-    there: Annotated[str, "Apertium's mode into the other language"] = "eng-spa"
-    back: Annotated[str, "Apertium's mode back"] = "spa-eng"
+    engine: Annotated[Literal["apertium", "marian", "ctranslate2"], "what translates"] = "apertium"
+    there: Annotated[str | None, "mode (Apertium) or model into the other language, if not the engine's own"] = None
+    back: Annotated[str | None, "mode or model back"] = None
+    temperature: Annotated[float, "of the sampling by models; 0 takes the likeliest token"] = 0.9
     samples: Annotated[int, "views of each text"] = 1
     workers: Annotated[int, "engines side by side"] = 1
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
@@ -65,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
     table = read_table(places[0], text_column=options.text_column, encoding=options.encoding)
     for note in table.notes:
         log.info("%s", note)
-    engine, report = Apertium(options.there, options.back), Report()
+    engine, report = _engine(options), Report()
     with Cache(options.cache_dir or cache_folder() / "rewritings") as cache:
         views = rewrite(_texts(table), engine, cache, samples=options.samples, workers=options.workers, gates=gates)
         _write(options.out, _watched(views, len(table) * options.samples, report))
@@ -75,6 +78,17 @@ def main(argv: Sequence[str]) -> None:
         click.echo(line)
     for text, view in report.examples:
         click.echo(f"  {_short(text)}\n    -> {_short(view)}")
+
+
+def _engine(options: Options) -> Engine:
+    engine: Apertium | Marian | CTranslate2
+    if options.engine == "apertium":
+        engine = Apertium()
+    elif options.engine == "marian":
+        engine = Marian(temperature=options.temperature)
+    else:
+        engine = CTranslate2(temperature=options.temperature)
+    return replace(engine, there=options.there or engine.there, back=options.back or engine.back)
 
 
 def _texts(table: Table) -> Iterator[str]:

@@ -16,6 +16,8 @@ from tiny import tiny_bert, tiny_texts
 
 from nlp_ssl.cli import augment, run
 from nlp_ssl.errors import RunError
+from nlp_ssl.paraphrase.apertium import Apertium
+from nlp_ssl.paraphrase.marian import CTranslate2, Marian
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Fake(Backwards):
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """A pool of distinct texts of at least four words, and an engine that turns them around."""
-    monkeypatch.setattr(augment, "Apertium", lambda there, back: Fake(there=there, back=back))
+    monkeypatch.setattr(augment, "Apertium", Fake)
     texts, labels = tiny_texts(60, seed=3)
     (tmp_path / "u.txt").write_text("\n".join(texts[:40]) + "\n")
     rows = [f"{text},{label}" for text, label in zip(texts[40:], labels[40:], strict=True)]
@@ -89,7 +91,7 @@ def test_what_is_there_is_kept(files, capsys):
 
 def test_a_failure_leaves_no_file_and_the_next_run_goes_on(files, monkeypatch, capsys):
     folder, _ = files
-    monkeypatch.setattr(augment, "Apertium", lambda there, back: Backwards(breaks_at=17))
+    monkeypatch.setattr(augment, "Apertium", lambda: Backwards(breaks_at=17))
     assert command(folder) == RunError.exit_code
     assert "SSL330" in capsys.readouterr().err and not (folder / "v.parquet").exists()
     assert len((folder / "c/000.index").read_bytes()) == 17 * 32
@@ -119,6 +121,22 @@ def test_training_takes_the_views(files):
     assert train("four", "--strong", "back_translation") == 2
     assert train("four", "--strong", "swap", "--replace-words", "0.1") == 2
     assert train("four", "--views", str(folder / "u.txt")) == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "engine"),
+    [
+        (["--engine", "marian", "--there", "x"], Marian(there="x")),
+        (["--engine", "ctranslate2", "--back", "y", "--temperature", "0"], CTranslate2(back="y", temperature=0.0)),
+        (["--there", "eng-cat", "--back", "cat-eng"], Apertium("eng-cat", "cat-eng")),
+        ([], Apertium()),
+    ],
+)
+def test_engines_by_flags(tmp_path, monkeypatch, more, engine):
+    (tmp_path / "u.txt").write_text("a text of words\n")
+    asked = []
+    monkeypatch.setattr(augment, "rewrite", lambda texts, engine, cache, **more: asked.append(engine) or iter(()))
+    assert command(tmp_path, *more) == 0 and asked == [engine]
 
 
 @needs_apertium
