@@ -91,7 +91,7 @@ def test_what_is_there_is_kept(files, capsys):
 
 def test_a_failure_leaves_no_file_and_the_next_run_goes_on(files, monkeypatch, capsys):
     folder, _ = files
-    monkeypatch.setattr(augment, "Apertium", lambda: Backwards(breaks_at=17))
+    monkeypatch.setattr(augment, "Apertium", lambda: Fake(breaks_at=17))
     assert command(folder) == RunError.exit_code
     assert "SSL330" in capsys.readouterr().err and not (folder / "v.parquet").exists()
     assert len((folder / "c/000.index").read_bytes()) == 17 * 32
