@@ -1,7 +1,7 @@
 """Back-translation by neural models of the Marian kind, through transformers or CTranslate2."""
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,6 @@ _LONGER = 2  # a translation may have that many times the tokens of its sentence
 _MORE = 10
 
 Precision = Literal["int8", "float32"]
-_Translate = Callable[[list[str]], list[str]]
 
 
 @dataclass(frozen=True)
