@@ -26,13 +26,13 @@ class CRMatch(Method):
     they are orthogonal: the features then still know what the augmentation did. `pretext` is a task whose answer is
     known: which way an image was rotated, or whether the halves of a text were swapped ("order").
 
-    Differs from the paper: the pretext task is off for text. Labels are made without dropout by default.
+    Differs from the paper: the pretext task is off for text, and `threshold` 0.8. Labels are made without dropout by default.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     heads = {"projection": Head("linear"), "pretext": Head("mlp", 4)}
-    images = {"pretext": "rotation"}
-    threshold: Share = 0.95
+    images = {"threshold": 0.95, "pretext": "rotation"}
+    threshold: Share = 0.8
     weight: Weight = 1.0
     distance_weight: Weight = 1.0
     pretext_weight: Weight = 1.0

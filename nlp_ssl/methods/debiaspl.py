@@ -25,11 +25,12 @@ class DebiasPL(Method):
     and for the labels it makes the strong view must exceed the rest by a wider margin.
 
     Differs from the paper: shares are even there. q starts with the first batch instead of at 1 / C and has a `decay`
-    of 0.95, about the last 20 batches, instead of 0.999. Labels are made without dropout by default.
+    of 0.95, about the last 20 batches, instead of 0.999. `threshold` is 0.8 for text. Labels are made without dropout by default.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
-    threshold: Share = 0.95
+    images = {"threshold": 0.95}
+    threshold: Share = 0.8
     weight: Weight = 1.0
     strength: Weight = 0.5
     decay: Annotated[float, Range(0.0, 0.9999)] = 0.95

@@ -24,12 +24,13 @@ class DeFixMatch(Method):
     takes back no more of CE(y, x_s) than the first one gives where the model fits the labels; above 1/2 the loss has
     no lower bound.
 
-    Differs from the paper: labels are made without dropout by default. Labeled rows are not aligned to the class
+    Differs from the paper: labels are made without dropout by default, `threshold` is 0.8 for text. Labeled rows are not aligned to the class
     shares of the pool.
     """
 
     views = {"x": "weak", "x_s": "strong", "u_w": "weak", "u_s": "strong"}
-    threshold: Share = 0.95
+    images = {"threshold": 0.95}
+    threshold: Share = 0.8
     weight: Weight = 0.5
     target_dropout: bool = False
 

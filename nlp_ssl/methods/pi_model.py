@@ -16,21 +16,22 @@ from nlp_ssl.run import Run
 class PiModel(Method):
     """Pi-model (Laine & Aila 2017, arXiv:1610.02242): two noisy passes over a text should agree.
 
-    Loss: mean_B w CE(y, x) + weight * ramp(t) * mean_{N,C} (softmax(u_w) - softmax(u_s))^2; both passes carry
-    gradient and have their own dropout. `ramp_up` is the share of training of the sigmoid ramp.
+    Loss: mean_B w CE(y, x) + weight * ramp(t) * mean_{N,C} (softmax(u_w) - softmax(u_w2))^2; both passes carry
+    gradient and have their own dropout and weak augmentation (texts have none). `ramp_up` is the share of training of
+    the sigmoid ramp.
 
-    Differs from the paper: the plain view's probabilities are aligned to the estimated shares of the classes, where
+    Differs from the paper: the first view's probabilities are aligned to the estimated shares of the classes, where
     there are such, the supervised mean is over the labeled rows, not the whole batch (so `weight` is smaller than the
-    paper's 100), the consistency term is on unlabeled rows only, and the second view is the strong one.
+    paper's 100), and the consistency term is on unlabeled rows only.
     """
 
-    views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    views = {"x": "weak", "u_w": "weak", "u_w2": "weak"}
     weight: Weight = 10.0
     ramp_up: Share = 0.4
 
     def step(self, run: Run, batch: Batch) -> Losses:
-        x, w, s = run.nets["student"](batch, "x", "u_w", "u_s")  # [B, C], [N, C], [N, C]: one forward
-        p, q = run.aligned(softmax(w)), softmax(s)
+        x, w, w2 = run.nets["student"](batch, "x", "u_w", "u_w2")  # [B, C], [N, C], [N, C]: one forward
+        p, q = run.aligned(softmax(w)), softmax(w2)
         run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
         weight = self.weight * sigmoid_ramp(run.progress, self.ramp_up)
         return {
