@@ -30,6 +30,7 @@ LOGITS = {
     "x": [[2.0, 0.5, -1.0], [0.2, 0.1, 0.4]],
     "u_w": [[4.0, 0.0, -1.0], [1.0, 0.9, 0.8], [-2.0, 3.0, 0.5], [0.0, 0.0, 5.0]],
     "u_s": [[2.0, 1.0, 0.0], [0.5, 0.5, 0.0], [0.0, 1.0, 1.5], [1.0, -1.0, 2.0]],
+    "u_w2": [[2.0, 1.0, 0.0], [0.5, 0.5, 0.0], [0.0, 1.0, 1.5], [1.0, -1.0, 2.0]],
 }
 CLASSES = [0, 2]
 SUP = 0.590571  # (0.241311 + 0.939831) / 2
@@ -277,9 +278,9 @@ def test_fixmatch():
     The mean divides by 4: (0.407606 + 0.349012) / 4 = 0.189155 (not by the 2 kept, which would give 0.378309).
     threshold 0: labels 0, 0, 1, 2: (0.407606 + 0.958020 + 1.104131 + 0.349012) / 4 = 0.704692.
     """
-    assert losses(FixMatch()) == {"sup": near(SUP), "unsup": near(0.189155)}
+    assert losses(FixMatch(threshold=0.95)) == {"sup": near(SUP), "unsup": near(0.189155)}
     assert losses(FixMatch(threshold=0.0))["unsup"] == near(0.704692)
-    assert losses(FixMatch(weight=3.0))["unsup"] == near(3 * (NLL["u_s"][0][0] + NLL["u_s"][3][2]) / 4)
+    assert losses(FixMatch(threshold=0.95, weight=3.0))["unsup"] == near(3 * (NLL["u_s"][0][0] + NLL["u_s"][3][2]) / 4)
 
 
 def test_fixmatch_on_equal_views_is_pseudo_label():
@@ -310,7 +311,7 @@ def gradients(method, view):
 
 def test_fixmatch_gradient():
     """(p - one-hot) / 4 on kept rows, exactly 0 elsewhere. Row 0: -0.334759 / 4 = -0.083690, 0.061182, 0.022508."""
-    found = gradients(FixMatch(), "u_s")
+    found = gradients(FixMatch(threshold=0.95), "u_s")
     assert found[0] == [near(-0.083690), near(0.061182), near(0.022508)]
     assert found[1] == found[2] == [0.0, 0.0, 0.0]
     assert found[3] == [near(P["u_s"][3][0] / 4), near(P["u_s"][3][1] / 4), near((P["u_s"][3][2] - 1) / 4)]
@@ -336,7 +337,7 @@ def test_pi_model_gradient_reaches_both_passes():
     """
     p, q = P["u_w"][0], P["u_s"][0]
     d = [a - b for a, b in zip(p, q, strict=True)]
-    for view, own, sign in (("u_w", p, 1), ("u_s", q, -1)):
+    for view, own, sign in (("u_w", p, 1), ("u_w2", q, -1)):
         inner = sum(a * b for a, b in zip(own, d, strict=True))
         wanted = [sign * 10 / 4 * 2 / 3 * a * (b - inner) for a, b in zip(own, d, strict=True)]
         assert gradients(PiModel(), view)[0] == [near(v) for v in wanted]

@@ -25,7 +25,8 @@ class DebiasPL(Method):
     and for the labels it makes the strong view must exceed the rest by a wider margin.
 
     Differs from the paper: shares are even there. q starts with the first batch instead of at 1 / C and has a `decay`
-    of 0.95, about the last 20 batches, instead of 0.999. `threshold` is 0.8 for text. Labels are made without dropout by default.
+    of 0.95, about the last 20 batches, instead of 0.999. `threshold` is 0.8 for text. Labels are made without dropout
+    by default.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}

@@ -28,7 +28,7 @@ def run(method, *, q=(0.5, 0.3, 0.2), prior=None, grad=False):
 
 def test_labels_and_strong_views_are_adjusted():
     """-ln p of the labels in u_s + b: 0.322531 1.692861 1.048955 0.477468; rows 0 and 3 reach 0.95, all reach 0."""
-    found, state, _ = run(DebiasPL(decay=0.9))
+    found, state, _ = run(DebiasPL(threshold=0.95, decay=0.9))
     assert found == {"sup": SUP, "unsup": pytest.approx((0.322531 + 0.477468) / 4, abs=1e-6)}
     assert state["q"].tolist() == pytest.approx([0.483889, 0.301879, 0.214232], abs=1e-6)
     all_rows = run(DebiasPL(decay=0.9, threshold=0.0, weight=2.0))[0]
@@ -39,23 +39,23 @@ def test_bias_is_what_exceeds_the_estimated_shares():
     """Shares 0.2 0.2 0.6 and strength 1: b = 0.883538 0.411709 -1.029871. Row 0 falls to 0.930219: row 3 is left, with
     1.309217 / 4.
     """
-    found, _, _ = run(DebiasPL(decay=0.9, strength=1.0), prior=(0.2, 0.2, 0.6))
+    found, _, _ = run(DebiasPL(threshold=0.95, decay=0.9, strength=1.0), prior=(0.2, 0.2, 0.6))
     assert found["unsup"] == pytest.approx(0.327304, abs=1e-6)
-    fair, _, _ = run(DebiasPL(decay=0.9999), q=(0.2, 0.2, 0.6), prior=(0.2, 0.2, 0.6))
-    assert fair["unsup"].item() == pytest.approx(run(FixMatch())[0]["unsup"].item(), abs=1e-4)
+    fair, _, _ = run(DebiasPL(threshold=0.95, decay=0.9999), q=(0.2, 0.2, 0.6), prior=(0.2, 0.2, 0.6))
+    assert fair["unsup"].item() == pytest.approx(run(FixMatch(threshold=0.95))[0]["unsup"].item(), abs=1e-4)
 
 
 def test_first_step_and_reduction():
     """The first mean is the batch's own: b = 0.008267 -0.022304 0.013300, (0.400668 + 0.346478) / 4."""
-    method = DebiasPL()
+    method = DebiasPL(threshold=0.95)
     z = {view: torch.tensor(rows, dtype=torch.float64) for view, rows in LOGITS.items()}
     assert step_losses(method, z, torch.tensor([0, 2]))["unsup"].item() == pytest.approx(0.186786, abs=1e-6)
-    assert run(DebiasPL(strength=0.0))[0] == run(FixMatch())[0]
+    assert run(DebiasPL(strength=0.0, threshold=0.95))[0] == run(FixMatch(threshold=0.95))[0]
 
 
 def test_gradient_is_that_of_the_adjusted_strong_view():
     """Row 0 of softmax(u_s + b): exp(-0.322531) = 0.724313 at its label, so (0.724313 - 1) / 4. None in u_w."""
-    found, _, z = run(DebiasPL(decay=0.9), grad=True)
+    found, _, z = run(DebiasPL(threshold=0.95, decay=0.9), grad=True)
     found["unsup"].backward()
     assert z["u_w"].grad is None or not z["u_w"].grad.any()
     assert z["u_s"].grad[0, 0].item() == pytest.approx(-0.068922, abs=1e-6)

@@ -467,9 +467,13 @@ def test_crmatch_pushes_features_of_confident_rows_apart():
     heads = projections(CRMatch(), **ANGLES)
     assert losses(CRMatch(threshold=0.0), heads=heads)["distance"] == near(0.426777) == near((math.sqrt(0.5) + 1) / 4)
     assert losses(CRMatch(threshold=0.0, distance_weight=2.0), heads=heads)["distance"] == near(2 * 0.426777)
-    assert losses(CRMatch(), heads=heads) == {"sup": near(SUP), "unsup": near(0.189155), "distance": near(0.426777)}
+    assert losses(CRMatch(threshold=0.95), heads=heads) == {
+        "sup": near(SUP),
+        "unsup": near(0.189155),
+        "distance": near(0.426777),
+    }
     swapped = projections(CRMatch(), u_s=[ANGLES["u_s"][i] for i in (1, 0, 2, 3)], u_w=ANGLES["u_w"])
-    assert losses(CRMatch(), heads=swapped)["distance"] == near(0.25)
+    assert losses(CRMatch(threshold=0.95), heads=swapped)["distance"] == near(0.25)
 
 
 def test_crmatch_gradient_moves_the_strong_feature_away():
@@ -484,14 +488,14 @@ def test_crmatch_gradient_moves_the_strong_feature_away():
     assert found["u_s"][1].tolist() == [0.0, 0.0] and found["u_s"][3].tolist() == [near(0.0), near(0.0)]
     assert not moved(found["u_w"]) and not moved(found["x"])
     assert {view for view, grad in z.items() if moved(grad)} == {"x", "u_s"}
-    _, heads = gradients(CRMatch(), projections(CRMatch(), u_s=[[1.0, 1.0]] * 4, u_w=[[1.0, 0.0]] * 4))
+    _, heads = gradients(CRMatch(threshold=0.95), projections(CRMatch(), u_s=[[1.0, 1.0]] * 4, u_w=[[1.0, 0.0]] * 4))
     assert [bool(row.any()) for row in heads["projection"]["u_s"]] == [True, False, False, True]  # confident rows
 
 
 def test_crmatch_without_distance_is_fixmatch():
-    found = losses(CRMatch(distance_weight=0.0))
+    found = losses(CRMatch(threshold=0.95, distance_weight=0.0))
     assert found.pop("distance") == 0
-    assert found == losses(FixMatch())
+    assert found == losses(FixMatch(threshold=0.95))
 
 
 def test_crmatch_rotation():
@@ -718,9 +722,11 @@ def test_jointmatch_disagreement_divides_the_weight():
 
 def test_jointmatch_of_equal_nets_is_half_of_fixmatch():
     """m = 0.333889, 0.331879, 0.334232: row 2 (0.918423) misses 0.95 m_1 / m_2 = 0.943313 as it misses 0.95."""
-    found = losses(JointMatch(disagreement=0.5))
+    found = losses(JointMatch(threshold=0.95, disagreement=0.5))
     assert found["unsup"] == near(0.189155 / 2) == near(found["unsup.second"])
-    assert losses(JointMatch(disagreement=0.0))["unsup"] == near(losses(FixMatch())["unsup"])
+    assert losses(JointMatch(threshold=0.95, disagreement=0.0))["unsup"] == near(
+        losses(FixMatch(threshold=0.95))["unsup"]
+    )
 
 
 def test_jointmatch_thresholds_follow_both_nets():
@@ -733,7 +739,7 @@ def test_jointmatch_thresholds_follow_both_nets():
     p = [softmax(row) for row in z["u_w"]]
     shares, state, seen = [1 / 3] * 3, fresh(JointMatch()), []
     for _ in range(4):
-        found = losses(JointMatch(), changed=z, state=state)
+        found = losses(JointMatch(threshold=0.95), changed=z, state=state)
         shares = [0.9 * m + 0.1 * mean(row[c] for row in p) for c, m in enumerate(shares)]
         assert state["p"].tolist() == [near(v) for v in shares]
         kept = [i for i, row in enumerate(p) if max(row) >= 0.95 * shares[row.index(max(row))] / max(shares)]
@@ -744,7 +750,7 @@ def test_jointmatch_thresholds_follow_both_nets():
 
 def test_jointmatch_state_is_the_mean_of_both_nets():
     state = fresh(JointMatch())
-    joint(JointMatch(), state=state)
+    joint(JointMatch(threshold=0.95), state=state)
     both = [*PW, *map(softmax, TWIN)]
     assert state["p"].tolist() == [near(0.3 + 0.1 * mean(row[c] for row in both)) for c in range(3)]
     assert not state["p"].requires_grad

@@ -176,7 +176,7 @@ def like_fixmatch(classes):
             {"x": sure},
         ),
         "dash": (Dash(min_loss=-math.log(0.95)), {"start": torch.tensor(0.0)}, {}),
-        "defixmatch": (DeFixMatch(weight=1.0), None, {"x": 0 * sure}),
+        "defixmatch": (DeFixMatch(threshold=0.95, weight=1.0), None, {"x": 0 * sure}),
     }
 
 
@@ -195,7 +195,7 @@ def test_reduces_to_fixmatch(name, classes):
         kept = (torch.softmax(z["u_w"], -1).amax(-1) >= 0.95).sum()
         some += 0 < kept < 12
         found = step_losses(method, {v: z[v] for v in method.views}, labels, state=state and dict(state))
-        wanted = step_losses(FixMatch(), {v: z[v] for v in FixMatch.views}, labels)
+        wanted = step_losses(FixMatch(threshold=0.95), {v: z[v] for v in FixMatch.views}, labels)
         assert found["unsup"].item() == pytest.approx(wanted["unsup"].item(), abs=1e-12)
         assert found.get("debias", torch.tensor(0.0)) == 0 and found.get("fairness", torch.tensor(0.0)) == 0
         if not isinstance(method, TWICE):
@@ -728,7 +728,7 @@ def test_defixmatch():
     # Its own label, not the row's: with classes 1 and 2 the same; and by weights 2 and 0.5 twice as much.
     assert losses(DeFixMatch(threshold=0.7), [1, 2])["debias"] == near(-0.170068)
     assert losses(doctored(DeFixMatch(threshold=0.7), w=[2.0, 0.5]))["debias"] == near(-0.340135)
-    assert losses(DeFixMatch())["debias"] == 0  # none of the labeled rows reaches 0.95
+    assert losses(DeFixMatch())["debias"] == 0  # none of the labeled rows reaches 0.8
     assert losses(DeFixMatch(threshold=0.7, weight=2.0))["debias"] == near(-2 * NLL["x_s"][0][0] / 2)
 
 
