@@ -18,7 +18,7 @@ CONFIG = replace(IMAGE_LOOP, max_steps=1000, unlabeled_ratio=7)
 
 def main(argv: list[str]) -> None:
     """Parses the flags, trains, and prints FixMatch beside the label-only baseline."""
-    run(argv, __file__, __doc__, Images(output_dir=Path("runs/fixmatch_fashion_mnist")), CONFIG, FixMatch())
+    run(argv, __file__, __doc__, Images(output_dir=Path("runs/fixmatch_fashion_mnist")), CONFIG, FixMatch.for_images())
 
 
 if __name__ == "__main__":

@@ -72,8 +72,7 @@ def main(argv: Sequence[str]) -> None:
     with Cache(options.cache_dir or cache_folder() / "rewritings") as cache:
         views = rewrite(_texts(table), engine, cache, samples=options.samples, workers=options.workers, gates=gates)
         _write(options.out, _watched(views, len(table) * options.samples, report))
-        asked = cache.hits + cache.misses
-        log.info("%d of %d rewritings came from the cache", cache.hits, asked)
+        log.info("%d rewritings are new, the others came from the cache", cache.written)
     for line in report.lines():
         click.echo(line)
     for text, view in report.examples:

@@ -38,7 +38,7 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.hits = self.misses = 0
+        self.written = 0  # by this process
         self._lock = threading.Lock()
         self._open = ExitStack()
         self._own: dict[tuple[int, int], tuple[int, int]] = {}  # place and size in the writer's segment
@@ -73,14 +73,10 @@ class Cache:
         wanted = np.array([key for key, _ in keys], dtype=np.uint64)
         place = np.searchsorted(self._entries["key"], wanted)
         with self._lock:
-            found = [
-                self._written(key) if key in self._own else self._stored(key, at)
+            return [
+                self._read_own(key) if key in self._own else self._stored(key, at)
                 for key, at in zip(keys, place.tolist(), strict=True)
             ]
-        hits = sum(text is not None for text in found)
-        self.hits += hits
-        self.misses += len(found) - hits
-        return found
 
     def put(self, key: tuple[int, int], text: str) -> None:
         """Keeps a rewriting; any thread may call it."""
@@ -88,8 +84,9 @@ class Cache:
             if self._writer is None:
                 self._writer = self._open.enter_context(_Writer(self.folder))
             self._own[key] = self._writer.append(key, text)
+            self.written += 1
 
-    def _written(self, key: tuple[int, int]) -> str:
+    def _read_own(self, key: tuple[int, int]) -> str:
         """A text of this process's own."""
         assert self._writer is not None
         start, size = self._own[key]

@@ -68,9 +68,7 @@ def _parts(texts: Iterable[str], size: int) -> Iterator[list[str]]:
 
 def _views(block: Sequence[str], samples: int, name: str, cache: Cache, gates: Gates) -> Iterator[View]:
     pairs = [(text, sample) for text in block for sample in range(samples)]
-    hits, misses = cache.hits, cache.misses
     found = cache.get([key_of(name, text, sample) for text, sample in pairs])
-    cache.hits, cache.misses = hits, misses  # looked up a second time
     for (text, sample), rewriting in zip(pairs, found, strict=True):
         outcome = "too few words" if rewriting is None else gates.judge(text, rewriting)
         yield View(text, sample, text if outcome != ACCEPTED or rewriting is None else rewriting, outcome)

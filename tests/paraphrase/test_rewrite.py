@@ -56,7 +56,7 @@ def test_second_run_takes_all_from_the_cache_and_a_changed_text_is_done_alone(tm
     with Cache(tmp_path) as cache:
         assert list(rewrite(TEXTS, second, cache)) == before
         assert not second.opened, "an engine was started for nothing"
-        assert (cache.hits, cache.misses) == (20, 0)
+        assert cache.written == 0
         list(rewrite([*TEXTS[:7], "another row here", *TEXTS[8:]], second, cache))
     assert second.asked == {("another row here", 0): 1}
 
