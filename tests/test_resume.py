@@ -77,7 +77,7 @@ def test_resume_in_the_middle_is_bit_equal(tmp_path, method, monkeypatch):
 def test_resume_refuses_other_settings(tmp_path):
     task = tiny_task(tmp_path)
     fit(FixMatch(), task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "run")
-    with pytest.raises(ConfigError, match="threshold: 0.95 -> 0.5"):
+    with pytest.raises(ConfigError, match="threshold: 0.8 -> 0.5"):
         fit(FixMatch(threshold=0.5), task.data, task.build, CONFIG, augment=task.augment,
             output_dir=tmp_path / "run", resume=True)  # fmt: skip
 
