@@ -26,8 +26,8 @@ class MixMatch(Method):
     random order of all rows, each with its own lam = max(l, 1 - l), l ~ Beta(alpha, alpha).
     `target_dropout` leaves dropout on in the guess: for text it is what tells the two views apart.
 
-    Differs from the paper: a text's rows are mixed at a hidden layer by default, and the weight (10 instead of 75) and its
-    ramp, a share of training, suit hundreds of steps.
+    Differs from the paper: a text's rows are mixed at a hidden layer by default, and the weight, 10 instead of 75, and
+    its ramp, a share of training, suit hundreds of steps.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_w2": "weak"}
