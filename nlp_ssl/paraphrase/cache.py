@@ -9,8 +9,9 @@ import mmap
 import os
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 
@@ -111,7 +112,7 @@ class _Writer:
         self._folder = folder
 
     def __enter__(self) -> "_Writer":
-        for stem in _stems():
+        for stem in map("{:03d}".format, count()):
             self._lock = FileLock(self._folder / f"{stem}.lock")
             try:
                 self._lock.acquire(timeout=0)
@@ -145,13 +146,6 @@ class _Writer:
         self._index.write(entry.tobytes())
         self._index.flush()
         return start, len(data)
-
-
-def _stems() -> Iterator[str]:
-    number = 0
-    while True:
-        yield f"{number:03d}"
-        number += 1
 
 
 def _read(index: Path) -> tuple[np.ndarray, memoryview]:
