@@ -1,12 +1,14 @@
-"""Strong views by name: `tfidf(p=0.4)`, `back_translation+tfidf`, `span(p=0.1)+swap`."""
+"""Strong views by name: `tfidf(p=0.4)`, `back_translation+tfidf`, `some_of(2, tfidf(0.1..0.4), swap, span)`."""
 
 import re
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 
 from nlp_ssl.augment.base import Augment, Identity, Vocabulary
-from nlp_ssl.augment.word_noise import WORD_OPS
+from nlp_ssl.augment.counter_rng import uniform
+from nlp_ssl.augment.word_noise import WORD_OPS, stream
 from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.method import check
@@ -14,39 +16,105 @@ from nlp_ssl.method import check
 BACK_TRANSLATION = "back_translation"
 _NAMES = {"tfidf": "replace", **{name: name for name in WORD_OPS if name != "replace"}}  # in a policy: operation
 _STRENGTH = {"replace": 0.4}  # where none is given; the others have 0.15
-_TERM = re.compile(r"(?P<name>[a-z_]+)(\(\s*(p\s*=\s*)?(?P<p>[0-9.eE+-]+)\s*\))?")
+_ONE_OF, _SOME_OF = "one_of", "some_of"
+_TOKEN = re.compile(r"\.\.|[a-z_]+|\d*\.?\d+(?:e[+-]?\d+)?|[()+,=]", re.IGNORECASE)
+
+_MAGNITUDE, _CHOICE = 6, 7  # random streams of their own, beside those of word noise
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One word operation; each row draws its strength between `low` and `high`.
+
+    Raises:
+        ConfigError: a strength outside [0, 1], or low above high.
+    """
+
+    name: str  # of `WORD_OPS`
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        check(self.high, f"p of {self.name}", 0.0, 1.0)
+        check(self.low, f"p of {self.name}", 0.0, self.high)
+
+    def apply(
+        self, words: Ragged, weights: np.ndarray, keys: np.ndarray, vocabulary: Vocabulary, use: np.ndarray
+    ) -> tuple[Ragged, np.ndarray]:
+        """Changes the rows where `use` [n] holds."""
+        p = np.full(len(words), self.low)
+        if self.high > self.low:
+            p += (self.high - self.low) * uniform(stream(keys, _MAGNITUDE), np.zeros(len(words)))
+        return WORD_OPS[self.name](words, weights, keys, vocabulary, p * use)
+
+
+@dataclass(frozen=True)
+class SomeOf:
+    """Each row draws `count` of the chains and runs them in the order they stand in.
+
+    With strengths in ranges this is RandAugment (Cubuk et al. 2020, arXiv:1909.13719) over word operations. Differs
+    from the paper: an operation is drawn at most once, and each draws its own magnitude.
+
+    Raises:
+        ConfigError: there are not that many chains.
+    """
+
+    count: int
+    chains: tuple["Chain", ...]
+
+    def __post_init__(self) -> None:
+        check(self.count, "number of operations in some_of", 1, len(self.chains))
+
+    def apply(
+        self, words: Ragged, weights: np.ndarray, keys: np.ndarray, vocabulary: Vocabulary, use: np.ndarray
+    ) -> tuple[Ragged, np.ndarray]:
+        """Changes the rows where `use` [n] holds."""
+        stream_of_choice = stream(keys, _CHOICE)
+        drawn = np.stack([uniform(stream_of_choice, np.full(len(words), i)) for i in range(len(self.chains))], axis=-1)
+        chosen = drawn.argsort(axis=-1).argsort(axis=-1) < self.count  # [n, chains]
+        for i, chain in enumerate(self.chains):
+            words, weights = chain.apply(words, weights, _apart(keys, i + 1 << 8), vocabulary, use & chosen[:, i])
+        return words, weights
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Word operations one after the other, each with its strength p.
+    """Steps one after the other."""
 
-    Raises:
-        ConfigError: p outside [0, 1].
-    """
-
-    steps: tuple[tuple[str, float], ...]
-
-    def __post_init__(self) -> None:
-        for name, p in self.steps:
-            check(p, f"p of {name}", 0.0, 1.0)
+    steps: tuple[Operation | SomeOf, ...]
 
     def __call__(self, words: Ragged, weights: np.ndarray, keys: np.ndarray, vocabulary: Vocabulary) -> Ragged:
-        for name, p in self.steps:
-            words, weights = WORD_OPS[name](words, weights, keys, vocabulary, np.full(len(words), p))
-        return words
+        return self.apply(words, weights, keys, vocabulary, np.ones(len(words), dtype=bool))[0]
+
+    def apply(
+        self, words: Ragged, weights: np.ndarray, keys: np.ndarray, vocabulary: Vocabulary, use: np.ndarray
+    ) -> tuple[Ragged, np.ndarray]:
+        """Changes the rows where `use` [n] holds."""
+        for i, step in enumerate(self.steps):
+            words, weights = step.apply(words, weights, _apart(keys, i << 16), vocabulary, use)
+        return words, weights
+
+
+def _apart(keys: np.ndarray, place: int) -> np.ndarray:
+    """Keys of their own for a place in a policy: an operation that occurs twice does not repeat its draws."""
+    apart: np.ndarray = keys ^ np.uint64(place)
+    return apart
 
 
 @dataclass(frozen=True)
 class Rewritten:
-    """Each row makes way for one of its stored rewritings, drawn by its key, and `then` changes that.
+    """A share p of the rows that have stored rewritings takes one of them, drawn by its key, and `then` changes that.
 
-    A row without any is changed by `otherwise`: UDA's mixture is back-translation where there is one and words replaced
+    The other rows are changed by `otherwise`: UDA's mixture is back-translation where there is one and words replaced
     elsewhere (Xie et al. 2020, arXiv:1904.12848). The token store knows the rewritings.
     """
 
     then: Augment = Identity()
-    otherwise: Augment = Chain((("replace", 0.4),))
+    otherwise: Augment = Chain((Operation("replace", 0.4, 0.4),))
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check(self.p, f"p of {BACK_TRANSLATION}", 0.0, 1.0)
 
     def __call__(self, words: Ragged, weights: np.ndarray, keys: np.ndarray, vocabulary: Vocabulary) -> Ragged:
         return self.otherwise(words, weights, keys, vocabulary)
@@ -55,31 +123,94 @@ class Rewritten:
 def parse_policy(text: str) -> Augment:
     """The strong view that a policy names.
 
+    `a+b` runs one after the other, `one_of(a, b)` one of them for each row, `some_of(2, a, b, c)` two. An operation has
+    its usual strength, a fixed one `tfidf(p=0.2)` or one drawn for each row `tfidf(0.1..0.4)`. `back_translation` comes
+    first: rows without a stored rewriting have words replaced, with `back_translation(p=0.5)` half of the others too.
+
     Raises:
-        ConfigError: unknown operation (with the nearest name), or a strength that is none.
+        ConfigError: unknown operation (with the nearest name), or not of this form.
     """
-    steps, first, rewritten = [], True, False
-    for term in re.split(r"\+(?![0-9])", text.replace(" ", "")):
-        match = _TERM.fullmatch(term)
-        if match is None:
-            raise ConfigError(283, f"policy {text!r}: write operations like tfidf(p=0.4)+swap")
-        name, p = match["name"], match["p"]
+    return _Parser(text).policy()
+
+
+class _Parser:
+    """Reads a policy from left to right."""
+
+    def __init__(self, text: str) -> None:
+        self._text, plain = text, text.replace(" ", "")
+        self._tokens = _TOKEN.findall(plain)
+        if "".join(self._tokens) != plain:
+            self._fail()
+
+    def policy(self) -> Augment:
+        found = self._rewritten() if self._tokens[:1] == [BACK_TRANSLATION] else self._chain()
+        if self._tokens:
+            self._fail()
+        return found
+
+    def _fail(self, reason: str = "write operations like tfidf(p=0.4)+swap") -> NoReturn:
+        raise ConfigError(283, f"policy {self._text!r}: {reason}")
+
+    def _took(self, token: str) -> bool:
+        """Whether this token was next, and is now past."""
+        if self._tokens[:1] != [token]:
+            return False
+        del self._tokens[0]
+        return True
+
+    def _expect(self, token: str) -> None:
+        if not self._took(token):
+            self._fail()
+
+    def _number(self) -> float:
+        try:
+            return float(self._tokens.pop(0))
+        except (IndexError, ValueError):
+            self._fail()
+
+    def _rewritten(self) -> Rewritten:
+        self._expect(BACK_TRANSLATION)
+        p = self._strengths()[0] if self._took("(") else 1.0
+        return Rewritten(then=self._chain() if self._took("+") else Identity(), p=p)
+
+    def _chain(self) -> Chain:
+        steps = [self._step()]
+        while self._took("+"):
+            steps.append(self._step())
+        return Chain(tuple(steps))
+
+    def _step(self) -> Operation | SomeOf:
+        name = self._tokens.pop(0) if self._tokens else ""
+        if name in (_ONE_OF, _SOME_OF):
+            return self._some_of(name)
         if name == BACK_TRANSLATION:
-            if not first or p is not None:
-                raise ConfigError(283, f"policy {text!r}: back_translation comes first and has no strength")
-            rewritten = True
-        elif name not in _NAMES:
-            hint = nearest(name, [BACK_TRANSLATION, *_NAMES])
-            raise ConfigError(283, f"policy {text!r}: no operation {name!r}.{hint}")
-        else:
-            steps.append((_NAMES[name], _strength(text, p, _STRENGTH.get(_NAMES[name], 0.15))))
-        first = False
-    chain = Chain(tuple(steps))
-    return Rewritten(then=chain if steps else Identity()) if rewritten else chain
+            self._fail("back_translation comes first; back_translation(p=0.5) takes it for half of the rows")
+        if not name.isidentifier():
+            self._fail()
+        if name not in _NAMES:
+            hint = nearest(name, [BACK_TRANSLATION, _ONE_OF, _SOME_OF, *_NAMES])
+            self._fail(f"no operation {name!r}.{hint}")
+        usual = _STRENGTH.get(_NAMES[name], 0.15)
+        return Operation(_NAMES[name], *(self._strengths() if self._took("(") else (usual, usual)))
 
+    def _some_of(self, name: str) -> SomeOf:
+        self._expect("(")
+        count = 1.0
+        if name == _SOME_OF:
+            count = self._number()
+            self._expect(",")
+        chains = [self._chain()]
+        while self._took(","):
+            chains.append(self._chain())
+        self._expect(")")
+        if count != int(count):
+            self._fail(f"{count} is no number of operations")
+        return SomeOf(int(count), tuple(chains))
 
-def _strength(text: str, p: str | None, default: float) -> float:
-    try:
-        return default if p is None else float(p)
-    except ValueError:
-        raise ConfigError(283, f"policy {text!r}: {p!r} is no strength") from None
+    def _strengths(self) -> tuple[float, float]:
+        if self._took("p"):
+            self._expect("=")
+        low = self._number()
+        high = self._number() if self._took("..") else low
+        self._expect(")")
+        return low, high

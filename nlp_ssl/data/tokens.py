@@ -156,8 +156,10 @@ class TokenStore:
     def _rewritten(self, rows: np.ndarray, augment: Rewritten, keys: np.ndarray) -> Ragged:
         inside = np.minimum(rows, len(self.rewritings) - 1)
         count = np.where(rows == inside, self.rewritings.lengths_at(inside), 0)
-        there, gone = np.flatnonzero(count), np.flatnonzero(count == 0)
-        drawn = (uniform(mix(keys[there] ^ _REWRITING), np.zeros(len(there))) * count[there]).astype(np.int64)
+        key = mix(keys ^ _REWRITING)
+        takes = (count > 0) & (uniform(key, np.ones(len(rows))) < augment.p)
+        there, gone = np.flatnonzero(takes), np.flatnonzero(~takes)
+        drawn = (uniform(key[there], np.zeros(len(there))) * count[there]).astype(np.int64)
         source = self.rewritings.values[self.rewritings.offsets[rows[there]] + drawn]
         parts = [
             self._changed(source, augment.then, keys[there]),
