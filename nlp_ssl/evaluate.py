@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from nlp_ssl.adversary import AddNoise, Measure, sized
 from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.data.dataset import Data, Store
+from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.functional import ce
 from nlp_ssl.method import Batch
 from nlp_ssl.nets.base import Module, Net
+from nlp_ssl.nets.text import TextNet
 from nlp_ssl.precision import Autocast
 
 _TOKENS = 8192  # tokens of one prediction batch
@@ -97,6 +99,30 @@ def predict(
     found = features(module, store, positions, max_length, context, augment=augment, seed=seed)
     with evaluating(module):
         return module.head(found.to(device)).float().cpu()
+
+
+def longest_text(net: TextNet, asked: int | None = None) -> int:
+    """Tokens per text: what was asked for or trained with, within what the model has positions for."""
+    longest = net.longest()
+    wanted = asked if asked is not None else min(int(net.tokenizer.model_max_length), 512)
+    if longest is not None and asked is not None and asked > longest:
+        raise ConfigError(229, f"max_length is {asked}, the model has positions for {longest} tokens: lower it")
+    return wanted if longest is None else min(wanted, longest)
+
+
+@torch.no_grad()
+def predict_texts(net: TextNet, texts: Sequence[str], max_length: int) -> list[tuple[str, float]]:
+    """(label, probability) of each text, computed in batches of like length."""
+    tokens = net.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    answers: list[tuple[str, float]] = [("", 0.0)] * len(texts)
+    for rows in batches(np.array([len(t) for t in tokens])):
+        inputs = net.tokenizer.pad({"input_ids": [tokens[i] for i in rows]}, return_tensors="pt")
+        confidence, label = net(dict(inputs)).float().softmax(-1).max(-1)
+        if not bool(torch.isfinite(confidence).all()):
+            raise RunError(304, "the model's answers are not numbers: its weights are damaged, train it again")
+        for i, p, c in zip(rows, confidence.tolist(), label.tolist(), strict=True):
+            answers[i] = (net.model.config.id2label[c], p)
+    return answers
 
 
 def predict_attacked(

@@ -1,50 +1,61 @@
-"""`nlp-ssl augment`: strong views of the texts of a file, made once and kept."""
+"""`nlp-ssl augment`: strong views of the texts of a file or of a folder of files, made once and kept."""
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import click
-import pyarrow as pa
-import pyarrow.parquet as pq
+import xxhash
 
-from nlp_ssl import atomic
+from nlp_ssl.augment.base import Augment
+from nlp_ssl.augment.policy import BACK_TRANSLATION, Rewritten, parse_policy
 from nlp_ssl.cli.options import parse
+from nlp_ssl.cli.train import model_name
 from nlp_ssl.config import cache_folder
 from nlp_ssl.data.sources import Table, read_table
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import check
 from nlp_ssl.paraphrase.apertium import Apertium
 from nlp_ssl.paraphrase.cache import Cache
+from nlp_ssl.paraphrase.checks import Checks, Cosines, Labels
 from nlp_ssl.paraphrase.engine import Engine
-from nlp_ssl.paraphrase.gates import Gates, Report
+from nlp_ssl.paraphrase.gates import Gates, Report, View
 from nlp_ssl.paraphrase.marian import CTranslate2, Marian
-from nlp_ssl.paraphrase.rewrite import View, rewrite
-from nlp_ssl.paraphrase.views import SCHEMA
+from nlp_ssl.paraphrase.rewrite import Rewriting
+from nlp_ssl.paraphrase.views import made_of, write_views
+from nlp_ssl.paraphrase.words import change_words
 
 log = logging.getLogger("nlp_ssl")
-_ROWS = 4096  # views written at once
+_ROWS = 4096  # texts taken from the table at once
 _SECONDS = 10.0  # between two lines of progress
+_MASKED_LM = "masked_lm"
+EngineName = Literal["apertium", "marian", "ctranslate2"]
 
 
 @dataclass(frozen=True)
 class Options:
     """Flags of `augment` beside those of the gates."""
 
-    how: Annotated[Literal["back_translation"], "what is done to the texts"] = "back_translation"
-    engine: Annotated[Literal["apertium", "marian", "ctranslate2"], "what translates"] = "apertium"
-    there: Annotated[str | None, "mode (Apertium) or model into the other language, if not the engine's own"] = None
-    back: Annotated[str | None, "mode or model back"] = None
+    how: Annotated[str, "back_translation, masked_lm, or word operations like tfidf(p=0.4)+swap"] = BACK_TRANSLATION
+    engine: Annotated[EngineName, "what translates"] = "apertium"
+    there: Annotated[str | None, "mode (Apertium) or model into the other language; several with commas"] = None
+    back: Annotated[str | None, "mode or model back, one for each there"] = None
     temperature: Annotated[float, "of the sampling by models; 0 takes the likeliest token"] = 0.9
-    samples: Annotated[int, "views of each text"] = 1
+    masked_model: Annotated[str, "folder or hub name of the masked language model"] = "bert-base-uncased"
+    masked_share: Annotated[float, "share of the words that it replaces"] = 0.15
+    samples: Annotated[int, "views of each text; of several languages each sample takes the next one"] = 1
     workers: Annotated[int, "engines side by side"] = 1
+    cosine_encoder: Annotated[str | None, "encoder (folder, hub name, embedded) that measures the cosine"] = None
+    same_label: Annotated[Path | None, "trained model; views that it labels otherwise are not accepted"] = None
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
+    scheduler: Annotated[Literal["local", "ray"], "where the files of a folder are worked on"] = "local"
     cache_dir: Annotated[Path | None, "where finished rewritings are kept"] = None
-    out: Annotated[Path | None, "Parquet file of the views: text, sample, view, outcome"] = None
+    out: Annotated[Path | None, "Parquet file of the views (text, sample, view, outcome, cosine), or a folder"] = None
     overwrite: Annotated[bool, "replace that file"] = False
 
     def __post_init__(self) -> None:
@@ -58,28 +69,131 @@ def main(argv: Sequence[str]) -> None:
     doc = (
         "Rewrites every text of INPUT and writes the views to a Parquet file that `nlp-ssl train --views` takes. "
         "What is finished is kept: an interrupted command goes on where it stopped, a changed text is done alone. "
+        "INPUT may be a folder: each of its files becomes a file of the folder --out, here or on a Ray cluster. "
         "Example: nlp-ssl augment pool.txt --out views.parquet --workers 2"
     )
     options, gates = parse(list(argv)[len(places) :], Options(), Gates(), name="nlp-ssl augment INPUT", doc=doc)
     if not places or options.out is None:
         raise ConfigError(206, "augment needs a file of texts and --out: nlp-ssl augment pool.txt --out views.parquet")
-    if options.out.exists() and not options.overwrite:
-        raise ConfigError(224, f"{options.out} exists: name another file or add --overwrite")
-    table = read_table(places[0], text_column=options.text_column, encoding=options.encoding)
-    for note in table.notes:
-        log.info("%s", note)
-    engine, report = _engine(options), Report()
-    with Cache(options.cache_dir or cache_folder() / "rewritings") as cache:
-        views = rewrite(_texts(table), engine, cache, samples=options.samples, workers=options.workers, gates=gates)
-        _write(options.out, _watched(views, len(table) * options.samples, report))
-        log.info("%d rewritings are new, the others came from the cache", cache.written)
-    for line in report.lines():
-        click.echo(line)
-    for text, view in report.examples:
-        click.echo(f"  {_short(text)}\n    -> {_short(view)}")
+    if gates.lowest_cosine > -1 and options.cosine_encoder is None:
+        raise ConfigError(287, "--lowest-cosine needs an encoder that measures it: add --cosine-encoder embedded")
+    pairs = _pairs(Path(places[0]), options.out)
+    job = Job(options, gates)
+    if not options.overwrite:
+        pairs = [pair for pair in pairs if not job.is_done(*pair)]
+    if not pairs:
+        return
+    report = Report()
+    for part in _reports(job, pairs):
+        report.merge(part)
+    _show(report)
 
 
-def _engine(options: Options) -> Engine:
+def _pairs(source: Path, out: Path) -> list[tuple[Path, Path]]:
+    """Files of texts, and the files of their views."""
+    if not source.is_dir():
+        return [(source, out)]
+    files = sorted(p for p in source.iterdir() if p.is_file() and not p.name.startswith("."))
+    return [(file, out / f"{file.name.split('.')[0]}.parquet") for file in files]
+
+
+def _reports(job: "Job", pairs: Sequence[tuple[Path, Path]]) -> Iterator[Report]:
+    """Works on the files, one after the other or on Ray."""
+    if job.options.scheduler == "ray":
+        from nlp_ssl.paraphrase.on_ray import on_ray
+
+        yield from map(Report.of_json, on_ray(job.open, pairs, job.options.workers))
+    else:
+        with job.open() as work:
+            yield from (Report.of_json(work(source, out)) for source, out in pairs)
+
+
+@dataclass(frozen=True)
+class Job:
+    """How views are made: a value, so that it can be sent to another machine."""
+
+    options: Options
+    gates: Gates
+
+    def is_done(self, source: Path, out: Path) -> bool:
+        """Whether the file of views is there, made of this file in this way.
+
+        Raises:
+            ConfigError: the file is there and another.
+        """
+        if not out.exists():
+            return False
+        if made_of(out) != self._name(source):
+            raise ConfigError(224, f"{out} exists and is made otherwise: name another place or add --overwrite")
+        click.echo(f"{out} is there already")
+        return True
+
+    def _name(self, source: Path) -> str:
+        """A hash of the file and of all that decides on its views."""
+        options = replace(self.options, out=None, cache_dir=None, overwrite=False, workers=1, scheduler="local")
+        digest = xxhash.xxh3_128(f"{options} {self.gates}".encode())
+        with source.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+        return digest.hexdigest()
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[Path, Path], str]]:
+        """What works on a file and returns the report as JSON; what it loads for the first file serves the others."""
+        options, gates, checks = self.options, self.gates, _checks(self.options)
+        policy = _policy(options.how)
+        with ExitStack() as stack:
+            if policy is None:
+                cache = stack.enter_context(Cache(options.cache_dir or cache_folder() / "rewritings"))
+                make = stack.enter_context(
+                    Rewriting(
+                        engines_of(options), cache, samples=options.samples, workers=options.workers, gates=gates,
+                        checks=checks,
+                    )
+                )  # fmt: skip
+
+            def views(table: Table) -> Iterator[View]:
+                if policy is not None:
+                    return change_words(table.texts, policy, samples=options.samples, gates=gates, checks=checks)
+                return make(_texts(table))
+
+            def work(source: Path, out: Path) -> str:
+                table = read_table(source, text_column=options.text_column, encoding=options.encoding)
+                for note in table.notes:
+                    log.info("%s", note)
+                report = Report()
+                write_views(out, _watched(views(table), len(table) * options.samples, report), self._name(source))
+                return report.to_json()
+
+            yield work
+            if policy is None:
+                log.info("%d rewritings are new, the others came from the cache", cache.written)
+
+
+def _policy(how: str) -> Augment | None:
+    """The word operations of --how; None where an engine rewrites."""
+    if how in (BACK_TRANSLATION, _MASKED_LM):
+        return None
+    policy = parse_policy(how)
+    if isinstance(policy, Rewritten):
+        raise ConfigError(290, f"--how {how}: make the back-translations alone; `train --strong` adds word operations")
+    return policy
+
+
+def _checks(options: Options) -> Checks:
+    """The models that judge, loaded when the first views are there."""
+    encoder, classifier = options.cosine_encoder, options.same_label
+    return Checks(
+        None if encoder is None else Cosines(model_name(encoder)), None if classifier is None else Labels(classifier)
+    )
+
+
+def engines_of(options: Options) -> list[Engine]:
+    """The engines that the flags name, one for each language.
+
+    Raises:
+        ConfigError: as many models there as back are needed.
+    """
     engine: Apertium | Marian | CTranslate2
     if options.engine == "apertium":
         engine = Apertium()
@@ -87,7 +201,10 @@ def _engine(options: Options) -> Engine:
         engine = Marian(temperature=options.temperature)
     else:
         engine = CTranslate2(temperature=options.temperature)
-    return replace(engine, there=options.there or engine.there, back=options.back or engine.back)
+    there, back = (options.there or engine.there).split(","), (options.back or engine.back).split(",")
+    if len(there) != len(back):
+        raise ConfigError(289, f"--there names {len(there)}, --back {len(back)}: each way there needs one back")
+    return [replace(engine, there=one, back=other) for one, other in zip(there, back, strict=True)]
 
 
 def _texts(table: Table) -> Iterator[str]:
@@ -96,11 +213,11 @@ def _texts(table: Table) -> Iterator[str]:
             yield from chunk.slice(start, _ROWS).to_pylist()
 
 
-def _watched(views: Iterator[View], total: int, report: Report) -> Iterator[View]:
+def _watched(views: Iterable[View], total: int, report: Report) -> Iterator[View]:
     """The views as they come, counted in the report, with a line of progress now and then."""
     start = said = time.monotonic()
     for number, view in enumerate(views, 1):
-        report.add(view.text, view.view, view.outcome)
+        report.add(view)
         yield view
         now = time.monotonic()
         if now - said >= _SECONDS:
@@ -108,25 +225,11 @@ def _watched(views: Iterator[View], total: int, report: Report) -> Iterator[View
             log.info("%d of %d views, %.0f a second, about %.0f s left", number, total, rate, (total - number) / rate)
 
 
-def _write(path: Path, views: Iterator[View]) -> None:
-    """The Parquet file, in one step: absent or whole."""
-    with atomic.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.partial")
-        with pq.ParquetWriter(temporary, SCHEMA) as writer:
-            rows: list[View] = []
-            for view in views:
-                rows.append(view)
-                if len(rows) == _ROWS:
-                    writer.write_table(_arrow(rows))
-                    rows = []
-            writer.write_table(_arrow(rows))
-        temporary.replace(path)
-
-
-def _arrow(rows: list[View]) -> pa.Table:
-    columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+def _show(report: Report) -> None:
+    for line in report.lines():
+        click.echo(line)
+    for text, view in report.examples:
+        click.echo(f"  {_short(text)}\n    -> {_short(view)}")
 
 
 def _short(text: str) -> str:

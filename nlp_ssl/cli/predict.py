@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-import torch
-
 from nlp_ssl.cli.options import parse
 from nlp_ssl.data.sources import read_table
-from nlp_ssl.errors import ConfigError, DataError, RunError
-from nlp_ssl.evaluate import batches
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.evaluate import longest_text, predict_texts
 from nlp_ssl.method import check
-from nlp_ssl.nets.text import TextNet, load_text_net
+from nlp_ssl.nets.text import load_trained
 
 _CHUNK = 4096  # texts read, sorted by length and predicted at a time
 
@@ -52,12 +49,9 @@ def predict_file(model: Path, file: Path, options: Options) -> Iterator[tuple[st
     Raises:
         DataError: the file cannot be read, or the folder holds no model.
     """
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        if not (model / name).is_file():
-            raise DataError(123, f"{model}: no whole trained model there ({name} is missing)")
+    net = load_trained(model)
     table = read_table(file, text_column=options.text_column, encoding=options.encoding)
-    net = load_text_net(str(model)).eval()
-    max_length = _length(net, options.max_length)
+    max_length = longest_text(net, options.max_length)
     row = 1
     for start in range(0, len(table), _CHUNK):
         texts = table.texts.slice(start, _CHUNK).to_pylist()
@@ -66,30 +60,6 @@ def predict_file(model: Path, file: Path, options: Options) -> Iterator[tuple[st
             yield from ((None, 0.0) for _ in range(row, int(at)))  # blank rows, so that lines keep their places
             row = int(at) + 1
             yield answer
-
-
-@torch.no_grad()
-def predict_texts(net: TextNet, texts: Sequence[str], max_length: int) -> list[tuple[str, float]]:
-    """(label, probability) of each text, computed in batches of like length."""
-    tokens = net.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
-    answers: list[tuple[str, float]] = [("", 0.0)] * len(texts)
-    for rows in batches(np.array([len(t) for t in tokens])):
-        inputs = net.tokenizer.pad({"input_ids": [tokens[i] for i in rows]}, return_tensors="pt")
-        confidence, label = net(dict(inputs)).float().softmax(-1).max(-1)
-        if not bool(torch.isfinite(confidence).all()):
-            raise RunError(304, "the model's answers are not numbers: its weights are damaged, train it again")
-        for i, p, c in zip(rows, confidence.tolist(), label.tolist(), strict=True):
-            answers[i] = (net.model.config.id2label[c], p)
-    return answers
-
-
-def _length(net: TextNet, asked: int | None) -> int:
-    """Tokens per text: what was asked for or trained with, within what the model has positions for."""
-    longest = net.longest()
-    wanted = asked if asked is not None else min(int(net.tokenizer.model_max_length), 512)
-    if longest is not None and asked is not None and asked > longest:
-        raise ConfigError(229, f"max_length is {asked}, the model has positions for {longest} tokens: lower it")
-    return wanted if longest is None else min(wanted, longest)
 
 
 def _harmless(label: str) -> str:

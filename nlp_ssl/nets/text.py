@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as hf_logging
 
 from nlp_ssl import draws
-from nlp_ssl.errors import ConfigError
+from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.nets.base import Edit, Module
 
 Pooling = Literal["auto", "mean", "stock"]
@@ -303,6 +303,18 @@ def load_text_net(
     if tokenizer.pad_token_id is None:
         raise ConfigError(225, f"the tokenizer of {name!r} has no pad token: set one and save it with the model")
     return TextNet(model, tokenizer, pooling)
+
+
+def load_trained(folder: Path) -> TextNet:
+    """The classifier that a run left in a folder, to predict with.
+
+    Raises:
+        DataError: the folder holds no whole model.
+    """
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise DataError(123, f"{folder}: no whole trained model there ({name} is missing)")
+    return load_text_net(str(folder)).eval()
 
 
 def load_teacher(name: str, like: TextNet) -> TextNet:

@@ -5,100 +5,117 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
-from typing import NamedTuple
+from types import TracebackType
+from typing import TypeVar
 
 from nlp_ssl.paraphrase.cache import Cache, key_of
+from nlp_ssl.paraphrase.checks import Checks
 from nlp_ssl.paraphrase.engine import Engine, Rewriter
-from nlp_ssl.paraphrase.gates import ACCEPTED, Gates
+from nlp_ssl.paraphrase.gates import Gates, View
 
+T = TypeVar("T")
 _BLOCK = 4096  # texts in hand at a time
 _PART = 256  # texts an engine is given at once: enough to sort by length, or to keep a pipe filled
 
 
-class View(NamedTuple):
-    """A text, the number of its sample, what the text became, and why it is the text itself where it had to be."""
+class Rewriting:
+    """Engines at work for as long as the context is open; called with texts, it makes their views.
 
-    text: str
-    sample: int
-    view: str
-    outcome: str
-
-
-def rewrite(
-    texts: Iterable[str],
-    engine: Engine,
-    cache: Cache,
-    *,
-    samples: int = 1,
-    workers: int = 1,
-    gates: Gates | None = None,
-) -> Iterator[View]:
-    """Views of the texts in their order, all samples of one after the other.
-
-    Every rewriting lies in the cache as soon as the engine has it; the engine starts when the first one is missing.
+    Every rewriting lies in the cache as soon as the engine has it; an engine starts when its first one is missing.
 
     Args:
-        texts: any number of texts; a few thousand are in memory at a time.
-        engine: what rewrites.
+        engines: what rewrites; of several, each sample takes the next one in turn.
         cache: what is done, and will be.
         samples: views of each text.
-        workers: engines side by side.
+        workers: copies of each engine side by side.
         gates: which rewritings are good enough; `Gates()` if not given.
-
-    Raises:
-        ConfigError: the engine cannot be started.
-        RunError: it ended, or the cache cannot be written.
+        checks: judges that are models.
     """
-    gates, name = gates or Gates(), repr(engine)
-    with ExitStack() as stack:
-        crew = _Crew(engine, cache, name, workers, stack)
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        cache: Cache,
+        *,
+        samples: int = 1,
+        workers: int = 1,
+        gates: Gates | None = None,
+        checks: Checks | None = None,
+    ) -> None:
+        self._open = ExitStack()
+        self._gates, self._checks = gates or Gates(), checks or Checks()
+        crews = [_Crew(engine, cache, workers, self._open) for engine in engines]
+        self._turns = [(crews[sample % len(crews)], sample // len(crews)) for sample in range(samples)]
+
+    def __enter__(self) -> "Rewriting":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def __call__(self, texts: Iterable[str]) -> Iterator[View]:
+        """Views of any number of texts in their order, all samples of one after the other.
+
+        A few thousand texts are in memory at a time.
+
+        Raises:
+            ConfigError: an engine cannot be started.
+            RunError: it ended, or the cache cannot be written.
+        """
         for block in _parts(texts, _BLOCK):
-            wanted = [text for text in dict.fromkeys(block) if gates.wanted(text)]
-            for sample in range(samples):
-                done = cache.get([key_of(name, text, sample) for text in wanted])
-                crew.work([text for text, found in zip(wanted, done, strict=True) if found is None], sample)
-            yield from _views(block, samples, name, cache, gates)
+            wanted = [text for text in dict.fromkeys(block) if self._gates.wanted(text)]
+            rewritings = [dict(zip(wanted, crew.work(wanted, seed), strict=True)) for crew, seed in self._turns]
+            yield from _judged(block, rewritings, self._gates, self._checks)
 
 
-def _parts(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    left = iter(texts)
+def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    left = iter(items)
     while part := list(islice(left, size)):
         yield part
 
 
-def _views(block: Sequence[str], samples: int, name: str, cache: Cache, gates: Gates) -> Iterator[View]:
-    pairs = [(text, sample) for text in block for sample in range(samples)]
-    found = cache.get([key_of(name, text, sample) for text, sample in pairs])
-    for (text, sample), rewriting in zip(pairs, found, strict=True):
-        outcome = "too few words" if rewriting is None else gates.judge(text, rewriting)
-        yield View(text, sample, text if outcome != ACCEPTED or rewriting is None else rewriting, outcome)
+def _judged(block: Sequence[str], rewritings: Sequence[dict[str, str]], gates: Gates, checks: Checks) -> list[View]:
+    """The views of a block, given the rewriting of every text that is worth one, for each sample."""
+    views = [gates.view(text, sample, done.get(text, "")) for text in block for sample, done in enumerate(rewritings)]
+    return checks(views, gates)
 
 
 class _Crew:
-    """Engines that share the work, started when there is some."""
+    """Copies of an engine that share the work, started when there is some."""
 
-    def __init__(self, engine: Engine, cache: Cache, name: str, workers: int, stack: ExitStack) -> None:
-        self._engine, self._cache, self._name, self._workers, self._stack = engine, cache, name, workers, stack
+    def __init__(self, engine: Engine, cache: Cache, workers: int, stack: ExitStack) -> None:
+        self._engine, self._cache, self._workers, self._stack = engine, cache, workers, stack
+        self._name = repr(engine)
         self._idle: queue.Queue[Rewriter] = queue.Queue()
         self._pool: ThreadPoolExecutor | None = None
 
-    def work(self, texts: list[str], sample: int) -> None:
-        """Rewrites the texts into the cache."""
-        if not texts:
-            return
-        if self._pool is None:
+    def work(self, texts: Sequence[str], seed: int) -> list[str]:
+        """The rewriting of each text; what is not in the cache yet is done now, and then is."""
+        keys = [key_of(self._name, text, seed) for text in texts]
+        found = self._cache.get(keys)
+        missing = [i for i, rewriting in enumerate(found) if rewriting is None]
+        if missing and self._pool is None:
             for _ in range(self._workers):
                 self._idle.put(self._stack.enter_context(self._engine.open()))
             self._pool = ThreadPoolExecutor(self._workers)
             self._stack.callback(self._pool.shutdown, wait=True, cancel_futures=True)
-        jobs: list[Future[None]] = [self._pool.submit(self._part, part, sample) for part in _parts(texts, _PART)]
-        for job in jobs:
-            job.result()
+        if self._pool is not None:
+            jobs: list[Future[None]] = [
+                self._pool.submit(self._part, [texts[i] for i in part], [keys[i] for i in part], seed)
+                for part in _parts(missing, _PART)
+            ]
+            for job in jobs:
+                job.result()
+        for i, rewriting in zip(missing, self._cache.get([keys[i] for i in missing]), strict=True):
+            found[i] = rewriting
+        return [rewriting or "" for rewriting in found]
 
-    def _part(self, texts: list[str], sample: int) -> None:
+    def _part(self, texts: list[str], keys: list[tuple[int, int]], seed: int) -> None:
         rewriter = self._idle.get()
         try:
-            for number, rewriting in rewriter.translate(texts, sample):
-                self._cache.put(key_of(self._name, texts[number], sample), rewriting)
+            for number, rewriting in rewriter.translate(texts, seed):
+                self._cache.put(keys[number], rewriting)
         finally:
             self._idle.put(rewriter)

@@ -1,5 +1,8 @@
 """Files of views: written by `nlp-ssl augment`, read by training."""
 
+import os
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +10,57 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from nlp_ssl import atomic
 from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.errors import DataError
+from nlp_ssl.paraphrase.gates import View
 
 SCHEMA = pa.schema(
-    [("text", pa.large_string()), ("sample", pa.int32()), ("view", pa.large_string()), ("outcome", pa.string())]
+    [
+        ("text", pa.large_string()),
+        ("sample", pa.int32()),
+        ("view", pa.large_string()),
+        ("outcome", pa.string()),
+        ("cosine", pa.float32()),
+    ]
 )
+_ROWS = 4096  # views written at once
+_MADE_OF = b"nlp_ssl.made_of"
 _COLUMNS = pa.schema([SCHEMA.field("text"), SCHEMA.field("view")])
+
+
+def write_views(path: Path, views: Iterable[View], made_of: str = "") -> None:
+    """The Parquet file, in one step: absent or whole. `made_of` names its texts and how the views are made.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    left = iter(views)
+    schema = SCHEMA.with_metadata({_MADE_OF: made_of.encode()})
+    with atomic.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with pq.ParquetWriter(temporary, schema) as writer:
+                while rows := list(islice(left, _ROWS)):
+                    writer.write_table(_arrow(rows, schema))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def made_of(path: Path) -> str | None:
+    """What `write_views` was told about the file; None where there is no whole file of views."""
+    try:
+        found = (pq.read_schema(path).metadata or {}).get(_MADE_OF)
+    except (OSError, pa.ArrowException):
+        return None
+    return None if found is None else found.decode()
+
+
+def _arrow(rows: list[View], schema: pa.Schema) -> pa.Table:
+    columns = zip(*rows, strict=True)
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 
 
 def read_views(path: Path) -> pa.Table:

@@ -18,6 +18,7 @@ from nlp_ssl.cli import augment, run
 from nlp_ssl.errors import RunError
 from nlp_ssl.paraphrase.apertium import Apertium
 from nlp_ssl.paraphrase.marian import CTranslate2, Marian
+from nlp_ssl.paraphrase.rewrite import Rewriting
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def test_views_are_written_and_reported(files, capsys):
         "sample": 1,
         "view": " ".join(reversed(texts[0].split())) + " again",
         "outcome": "",
+        "cosine": None,
     }
     printed = capsys.readouterr().out
     assert printed.startswith("80 views: changed 100.0 %") and f"  {texts[0]}\n    -> " in printed
@@ -135,7 +137,13 @@ def test_training_takes_the_views(files):
 def test_engines_by_flags(tmp_path, monkeypatch, more, engine):
     (tmp_path / "u.txt").write_text("a text of words\n")
     asked = []
-    monkeypatch.setattr(augment, "rewrite", lambda texts, engine, cache, **more: asked.append(engine) or iter(()))
+
+    class Nothing(Rewriting):
+        def __init__(self, engines, cache, **more):
+            asked.extend(engines)
+            super().__init__([Fake()], cache, **more)
+
+    monkeypatch.setattr(augment, "Rewriting", Nothing)
     assert command(tmp_path, *more) == 0 and asked == [engine]
 
 
@@ -159,3 +167,100 @@ def test_killed_again_and_again(tmp_path):
     whole = [*argv[:-1], str(tmp_path / "other"), "--out", str(tmp_path / "w.parquet")]
     subprocess.run(whole, check=True, capture_output=True)
     assert (tmp_path / "v.parquet").read_bytes() == (tmp_path / "w.parquet").read_bytes()
+
+
+def folder_of_files(folder, texts):
+    (folder / "in").mkdir()
+    for i in range(4):
+        (folder / f"in/part{i}.txt").write_text("\n".join(texts[10 * i : 10 * i + 10]) + "\n")
+    return ["augment", str(folder / "in"), "--out", str(folder / "out"), "--cache-dir", str(folder / "c")]
+
+
+def of_folder(folder):
+    return {p.name: pq.read_table(p).to_pylist() for p in sorted((folder / "out").iterdir())}
+
+
+def test_a_folder_becomes_a_folder(files, capsys):
+    folder, texts = files
+    argv = folder_of_files(folder, texts)
+    assert run(argv) == 0
+    assert capsys.readouterr().out.startswith("40 views: changed 100.0 %")
+    found = of_folder(folder)
+    assert list(found) == [f"part{i}.parquet" for i in range(4)]
+    assert [row["text"] for rows in found.values() for row in rows] == texts
+    (folder / "in/part2.txt").write_text("one new text of words\n")
+    times = {p.name: p.stat().st_mtime_ns for p in (folder / "out").iterdir()}
+    assert run(argv) == 2 and "part2.parquet exists and is made otherwise" in capsys.readouterr().err
+    (folder / "out/part2.parquet").unlink()
+    assert run(argv) == 0 and "part3.parquet is there already\n1 views" in capsys.readouterr().out
+    same = [p.name for p in (folder / "out").iterdir() if times[p.name] == p.stat().st_mtime_ns]
+    assert sorted(same) == ["part0.parquet", "part1.parquet", "part3.parquet"]
+    assert run([*argv, "--samples", "2"]) == 2 and "made otherwise" in capsys.readouterr().err
+
+
+def test_a_file_that_is_done_is_not_done_again(files, capsys):
+    folder, _ = files
+    assert command(folder) == 0
+    before = (folder / "v.parquet").stat().st_mtime_ns
+    capsys.readouterr()
+    assert command(folder, "--workers", "2") == 0
+    assert capsys.readouterr().out == f"{folder / 'v.parquet'} is there already\n"
+    assert (folder / "v.parquet").stat().st_mtime_ns == before
+    assert command(folder, "--longest", "3") == 2
+
+
+def test_word_operations_on_texts(files, capsys):
+    folder, texts = files
+    assert command(folder, "--how", "swap(p=1)", "--samples", "2") == 0
+    rows = pq.read_table(folder / "v.parquet").to_pylist()
+    assert [row["text"] for row in rows] == [text for text in texts for _ in range(2)]
+    assert all(sorted(row["view"].split()) == sorted(row["text"].split()) for row in rows)
+    assert sum(row["view"] != row["text"] for row in rows) > 60
+    assert any(rows[i]["view"] != rows[i + 1]["view"] for i in range(0, 80, 2))
+    assert not (folder / "c").exists()
+    assert command(folder, "--how", "tfidf(p=0.5)", out="w.parquet") == 0
+    known = set(" ".join(texts).split())
+    for row in pq.read_table(folder / "w.parquet").to_pylist():
+        assert len(row["view"].split()) == len(row["text"].split()) and set(row["view"].split()) <= known
+    for how, message in (("back_translation+swap", "SSL290"), ("tfdif", "Did you mean 'tfidf'")):
+        assert command(folder, "--how", how, out="x.parquet") == 2 and message in capsys.readouterr().err
+
+
+def test_models_judge_the_views(files, monkeypatch, capsys):
+    """The real encoder and classifier code on a tiny model: every outcome follows from what the models say alone."""
+    folder, texts = files
+    tiny_bert(folder / "model")
+    argv = ["train", "--method", "supervised", "--model", str(folder / "model"), "--labeled", str(folder / "l.csv"),
+            "--max-steps", "2", "--batch-size", "4", "--warm-start", "none", "--mixed-precision", "no", "--max-length",
+            "24", "--cache-dir", str(folder / "cache"), "--output-dir", str(folder / "trained")]  # fmt: skip
+    assert run(argv) == 0
+    judges = ["--cosine-encoder", str(folder / "model"), "--same-label", str(folder / "trained")]
+    assert command(folder, *judges) == 0
+    assert "cosine to the text: from 0." in capsys.readouterr().out
+    rows = pq.read_table(folder / "v.parquet").to_pylist()
+    middle = sorted(row["cosine"] for row in rows)[20]
+    assert command(folder, *judges, "--lowest-cosine", str(middle), out="w.parquet") == 0
+    capsys.readouterr()
+    strict = pq.read_table(folder / "w.parquet").to_pylist()
+    assert [row["outcome"] == "other meaning" for row in strict] == [row["cosine"] < middle for row in rows]
+    written = [" ".join(reversed(text.split())) for text in texts]
+    labels = []
+    for part in (texts, written):
+        (folder / "p.txt").write_text("\n".join(part) + "\n")
+        assert run(["predict", str(folder / "trained"), str(folder / "p.txt")]) == 0
+        labels.append([line.split("\t")[0] for line in capsys.readouterr().out.splitlines()])
+    same = [a == b for a, b in zip(*labels, strict=True)]
+    assert [row["outcome"] == "" for row in rows] == same
+    assert [row["view"] for row in rows] == [w if s else t for w, s, t in zip(written, same, texts, strict=True)]
+    assert command(folder, "--lowest-cosine", "0.5", out="x.parquet") == 2 and "SSL287" in capsys.readouterr().err
+    assert command(folder, "--same-label", str(folder), out="x.parquet") == 3 and "SSL123" in capsys.readouterr().err
+    assert command(folder, "--cosine-encoder", str(folder), out="x.parquet") == 2
+    assert "SSL286" in capsys.readouterr().err
+
+
+def test_several_languages(tmp_path, capsys):
+    (tmp_path / "u.txt").write_text("a text of words\n")
+    assert command(tmp_path, "--there", "eng-spa,eng-cat", "--back", "spa-eng") == 2
+    assert "SSL289: --there names 2, --back 1" in capsys.readouterr().err
+    several = augment.engines_of(augment.Options(there="eng-spa,eng-cat", back="spa-eng,cat-eng"))
+    assert several == [Apertium("eng-spa", "spa-eng"), Apertium("eng-cat", "cat-eng")]

@@ -8,7 +8,7 @@ import torch
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.paraphrase.cache import Cache
 from nlp_ssl.paraphrase.marian import CTranslate2, Marian
-from nlp_ssl.paraphrase.rewrite import rewrite
+from nlp_ssl.paraphrase.rewrite import Rewriting
 from nlp_ssl.paraphrase.sentences import _batches, by_sentence, split
 
 MISSING = "not installed: pip install '.[translate]'"
@@ -105,9 +105,8 @@ def test_float32_conversion_says_what_the_model_says(model, tmp_path, monkeypatc
 
 def test_through_the_cache_with_samples(engine, tmp_path):
     texts = [TEXTS[0], TEXTS[2]]
-    with Cache(tmp_path / "c") as cache:
-        found = list(rewrite(texts, engine(temperature=1.0), cache, samples=2))
-        again = list(rewrite(texts, engine(temperature=1.0), cache, samples=2))
+    with Cache(tmp_path / "c") as cache, Rewriting([engine(temperature=1.0)], cache, samples=2) as work:
+        found, again = list(work(texts)), list(work(texts))
     assert found == again and [(v.text, v.sample) for v in found] == [(t, s) for t in texts for s in (0, 1)]
 
 

@@ -5,13 +5,16 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
 from nlp_ssl.errors import ConfigError, RunError
+from nlp_ssl.paraphrase import gates
 from nlp_ssl.paraphrase import rewrite as module
 from nlp_ssl.paraphrase.cache import Cache
-from nlp_ssl.paraphrase.gates import Gates, Report
-from nlp_ssl.paraphrase.rewrite import View, rewrite
+from nlp_ssl.paraphrase.checks import Checks
+from nlp_ssl.paraphrase.gates import Gates, Report, View
+from nlp_ssl.paraphrase.rewrite import Rewriting
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class Backwards:
                 raise RunError(330, "broken")
             self.asked[texts[number], seed] += 1
             yield number, " ".join(reversed(texts[number].split())) + " again" * seed
+
+
+def rewrite(texts, engine, cache, **options):
+    with Rewriting([engine], cache, **options) as work:
+        yield from work(texts)
 
 
 TEXTS = [f"row number {i}" for i in range(20)]
@@ -126,7 +134,7 @@ def test_blocks_do_not_show(tmp_path, monkeypatch):
     ],
 )
 def test_gates(text, rewriting, outcome):
-    assert Gates().judge(text, rewriting) == outcome
+    assert Gates().view(text, 0, rewriting) == View(text, 0, text if outcome else rewriting, outcome)
 
 
 def test_rejected_rewritings_give_way_to_the_text(tmp_path):
@@ -143,12 +151,107 @@ def test_gates_that_exclude_everything():
         Gates(shortest=1.5)
 
 
-def test_report():
+def test_each_sample_takes_the_next_engine_in_turn(tmp_path):
+    one, two = Backwards(), Backwards(breaks_at=10**6)
+    with Cache(tmp_path) as cache, Rewriting([one, two], cache, samples=3) as work:
+        views = list(work(TEXTS[:1]))
+    assert [v.view for v in views] == ["0 number row", "0 number row", "0 number row again"]
+    assert one.asked == {(TEXTS[0], 0): 1, (TEXTS[0], 1): 1} and two.asked == {(TEXTS[0], 0): 1}
+
+
+def test_an_engine_serves_many_texts_and_is_closed_at_the_end(tmp_path):
+    engine, closed = Backwards(), []
+
+    @dataclass(frozen=True)
+    class Closing(Backwards):
+        @contextmanager
+        def open(self):
+            self.opened.append(self)
+            yield self
+            closed.append(self)
+
+    engine = Closing()
+    with Cache(tmp_path) as cache, Rewriting([engine], cache) as work:
+        list(work(TEXTS[:5]))
+        list(work(TEXTS[5:]))
+        assert len(engine.opened) == 1 and not closed
+    assert len(closed) == 1
+
+
+CLOSE = {"0 number row": 0.9, "1 number row": 0.2, "2 number row": 0.5}
+
+
+def cosines(texts, views):
+    return np.array([CLOSE[view] for view in views])
+
+
+def test_meaning_and_label_must_stay(tmp_path):
+    """Texts 1 (too far) and 2 (another label) give way; the third check sees only what passed the second."""
+    asked = []
+
+    def labels(texts):
+        asked.append(texts)
+        return ["other" if text == "2 number row" else "one" for text in texts]
+
+    checks, bounds = Checks(cosines, labels), Gates(lowest_cosine=0.5)
+    with Cache(tmp_path) as cache:
+        views = list(rewrite(["too few", *TEXTS[:3]], Backwards(), cache, gates=bounds, checks=checks))
+    assert views == [
+        View("too few", 0, "too few", "too few words"),
+        View(TEXTS[0], 0, "0 number row", "", 0.9),
+        View(TEXTS[1], 0, TEXTS[1], "other meaning", 0.2),
+        View(TEXTS[2], 0, TEXTS[2], "other label", 0.5),
+    ]
+    assert asked == [[TEXTS[0], TEXTS[2]], ["0 number row", "2 number row"]]
+
+
+def report_of(*views):
     report = Report()
-    report.add("a b c d", "a b x y", "")
-    report.add("a b c d", "a b c d", "")
-    report.add("a b", "a b", "too few words")
-    assert report.lines()[0] == "3 views: changed 33.3 %, same 33.3 %, too few words 33.3 %"
-    assert report.lines()[1].startswith("words kept in changed views: median 50 %")
+    for view in views:
+        report.add(view)
+    return report
+
+
+def test_report():
+    report = report_of(
+        View("a b c d", 0, "a b x y", "", 0.71),
+        View("a b c d", 0, "a b c d", ""),
+        View("a b", 0, "a b", "too few words"),
+        View("c d e", 0, "c d e", "other meaning", -0.3),
+    )
+    lines = report.lines()
+    assert lines[0] == "4 views: changed 25.0 %, same 25.0 %, too few words 25.0 %, other meaning 25.0 %"
+    assert lines[1].startswith("words kept in changed views: median 50 %")
+    assert lines[3] == "cosine to the text: from 0.7 50.0 %, below 0 50.0 %"
     assert report.examples == [("a b c d", "a b x y")]
     assert Report().lines() == ["no views"]
+
+
+def test_likeness_is_that_of_sacrebleu():
+    sacrebleu = pytest.importorskip("sacrebleu")
+    text, view = "the plot is slow and the end is warm", "the story is slow and its end is warm"
+    line = report_of(View(text, 0, view, "")).lines()[2]
+    chrf, bleu = sacrebleu.sentence_chrf(view, [text]).score, sacrebleu.corpus_bleu([view], [[text]], force=True).score
+    assert line == f"against the texts: chrF {chrf:.0f}, BLEU {bleu:.0f} (100 is the text itself; 1 changed views)"
+    assert 40 < chrf < 90
+
+
+def test_the_sample_of_a_report_is_drawn_evenly(monkeypatch):
+    monkeypatch.setattr(gates, "_SAMPLE", 100)
+    report = report_of(*(View(str(i), 0, f"{i} x", "") for i in range(1000)))
+    drawn = [int(text) for text, _ in report.sample]
+    assert len(set(drawn)) == 100 and np.mean(drawn) == pytest.approx(500, abs=100)
+
+
+def test_reports_of_files_add_up(monkeypatch):
+    monkeypatch.setattr(gates, "_SAMPLE", 100)
+    many = report_of(*(View(str(i), 0, f"{i} x", "", 0.35) for i in range(300)))
+    few = report_of(*(View("few", 0, f"few {i}", "") for i in range(100)), View("a", 0, "a", "empty"))
+    for first, second in ((many, few), (few, many)):
+        whole = Report.of_json(first.to_json())
+        whole.merge(second)
+        assert whole.outcomes == {"changed": 400, "empty": 1} and whole.cosines == {3: 300}
+        assert len(whole.sample) == 100 and sum(text == "few" for text, _ in whole.sample) == 25
+    alone = Report()
+    alone.merge(few)
+    assert alone.sample == few.sample

@@ -1,0 +1,93 @@
+"""Judges of rewritings that are models: does the meaning stay, and the label?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.evaluate import longest_text, predict_texts
+from nlp_ssl.nets.text import TextNet, load_trained
+from nlp_ssl.paraphrase.gates import ACCEPTED, Gates, View
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What takes a model to judge; each is left out if not given.
+
+    Attributes:
+        cosines: cosine of the embeddings of each text and its rewriting, float [n], for `Gates.lowest_cosine`.
+        labels: the class of each text; a rewriting of another class than its text is not accepted.
+    """
+
+    cosines: Callable[[list[str], list[str]], np.ndarray] | None = None
+    labels: Callable[[list[str]], list[str]] | None = None
+
+    def __call__(self, views: list[View], gates: Gates) -> list[View]:
+        """The views, those not accepted with their text in place of the rewriting."""
+        views = list(views)
+        changed = [i for i, v in enumerate(views) if v.outcome == ACCEPTED and v.view != v.text]
+        if self.cosines is not None and changed:
+            found = self.cosines([views[i].text for i in changed], [views[i].view for i in changed])
+            for i, cosine in zip(changed, found.tolist(), strict=True):
+                views[i] = views[i]._replace(cosine=cosine)
+                if cosine < gates.lowest_cosine:
+                    views[i] = views[i]._replace(view=views[i].text, outcome="other meaning")
+        changed = [i for i in changed if views[i].outcome == ACCEPTED]
+        if self.labels is not None and changed:
+            before = self.labels([views[i].text for i in changed])
+            after = self.labels([views[i].view for i in changed])
+            for i, one, other in zip(changed, before, after, strict=True):
+                if one != other:
+                    views[i] = views[i]._replace(view=views[i].text, outcome="other label")
+        return views
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """`Checks.cosines` by a sentence encoder, loaded when it is first asked.
+
+    Raises:
+        ConfigError: the encoder cannot be opened.
+    """
+
+    encoder: str
+
+    @cached_property
+    def _model(self) -> Any:
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            return SentenceTransformer(self.encoder)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(286, f"no encoder can be opened as {self.encoder!r} ({reason}): name a folder") from error
+
+    def __call__(self, texts: list[str], views: list[str]) -> np.ndarray:
+        known = list(dict.fromkeys([*texts, *views]))
+        z = self._model.encode(known, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
+        place = {text: i for i, text in enumerate(known)}
+        left, right = z[[place[t] for t in texts]], z[[place[v] for v in views]]
+        cosines: np.ndarray = (left * right).sum(-1)
+        return cosines
+
+
+@dataclass(frozen=True)
+class Labels:
+    """`Checks.labels` by a classifier of `nlp-ssl train`, loaded when it is first asked.
+
+    Raises:
+        DataError: the folder holds no whole model.
+    """
+
+    folder: Path
+
+    @cached_property
+    def _net(self) -> TextNet:
+        return load_trained(self.folder)
+
+    def __call__(self, texts: list[str]) -> list[str]:
+        return [label for label, _ in predict_texts(self._net, texts, longest_text(self._net))]

@@ -1,0 +1,69 @@
+"""Files shared out by Ray Data, on one machine or a cluster whose machines see the same folders."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlp_ssl.errors import ConfigError, RunError, SSLError
+
+Work = Callable[[Path, Path], str]
+
+
+class _Actor:
+    """Opens what does the work once, and does it for one file after the other."""
+
+    def __init__(self, open_work: Callable[[], AbstractContextManager[Work]]) -> None:
+        self._open_work, self._stack = open_work, ExitStack()
+        self._work: Work | None = None
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        answers, errors = [], []
+        for source, out in zip(batch["source"], batch["out"], strict=True):
+            try:
+                if self._work is None:
+                    self._work = self._stack.enter_context(self._open_work())
+                answers.append(self._work(Path(str(source)), Path(str(out))))
+                errors.append("")
+            except SSLError as error:  # one line, not the trace of another machine
+                answers.append("")
+                errors.append(str(error))
+        return {"answer": answers, "error": errors}
+
+
+def on_ray(
+    open_work: Callable[[], AbstractContextManager[Work]], pairs: Sequence[tuple[Path, Path]], workers: int
+) -> Iterator[str]:
+    """The answer of each file's work, as they are done. A worker that dies is replaced and its file done again.
+
+    Args:
+        open_work: opened once by each worker; the result is called with (file, file to write).
+        pairs: files and what is made of them, on a file system that all machines share.
+        workers: Ray actors side by side.
+
+    Raises:
+        ConfigError: Ray is not installed.
+        RunError: a file could not be done; the others were.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError(291, "Ray is not installed: pip install '.[ray]'") from None
+    if not pairs:
+        return
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False)
+    items: list[Any] = [{"source": str(a.absolute()), "out": str(b.absolute())} for a, b in pairs]
+    data = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        _Actor, fn_constructor_args=(open_work,), batch_size=1, concurrency=min(workers, len(items)), num_cpus=1
+    )
+    errors = []
+    for row in data.iter_rows():
+        if row["error"]:
+            errors.append(row["error"])
+        else:
+            yield row["answer"]
+    if errors:
+        raise RunError(331, f"{len(errors)} of {len(items)} files were not done; the first: {errors[0]}")

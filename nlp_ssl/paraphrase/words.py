@@ -1,0 +1,58 @@
+"""Texts changed word by word, by the operations that training runs on token ids (`nlp_ssl.augment.policy`)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nlp_ssl.augment.base import Augment, Vocabulary
+from nlp_ssl.augment.counter_rng import row_keys
+from nlp_ssl.augment.tfidf import document_frequency, inverse_document_frequency, replace_weights, score, summed_scores
+from nlp_ssl.data.ragged import Ragged
+from nlp_ssl.paraphrase.checks import Checks
+from nlp_ssl.paraphrase.gates import Gates, View
+
+_BLOCK = 4096
+
+
+def change_words(
+    texts: pa.ChunkedArray,
+    policy: Augment,
+    *,
+    samples: int = 1,
+    seed: int = 0,
+    gates: Gates | None = None,
+    checks: Checks | None = None,
+) -> Iterator[View]:
+    """Views of texts [N] in their order, all samples of one after the other; words are what white space separates.
+
+    All texts count in the word statistics; a view is a pure function of them, the seed, the row and the sample.
+    """
+    gates, checks = gates or Gates(), checks or Checks()
+    whole = pc.utf8_split_whitespace(texts).combine_chunks()
+    spelled = whole.flatten().dictionary_encode()
+    words = Ragged(spelled.indices.to_numpy(), np.append(0, np.cumsum(pc.list_value_length(whole).to_numpy())))
+    spelling = spelled.dictionary
+    df = document_frequency(words, len(spelling))
+    idf = inverse_document_frequency(df, len(words))
+    nothing = Ragged(np.zeros(0, dtype=np.int32), np.zeros(len(spelling) + 1, dtype=np.int64))
+    vocabulary = Vocabulary(nothing, df, summed_scores(words, idf))
+    for start in range(0, len(words), _BLOCK):
+        rows = words.slice(start, min(start + _BLOCK, len(words)))
+        weights, ids = replace_weights(Ragged(score(rows, idf), rows.offsets)), np.arange(start, start + len(rows))
+        changed = [policy(rows, weights, row_keys(seed, s, ids), vocabulary) for s in range(samples)]
+        views = [_joined(found, spelling) for found in changed]
+        made = [
+            gates.view(text, sample, found[i])
+            for i, text in enumerate(texts.slice(start, len(rows)).to_pylist())
+            for sample, found in enumerate(views)
+        ]
+        yield from checks(made, gates)
+
+
+def _joined(words: Ragged, spelling: pa.Array) -> list[str]:
+    """Rows of word ids as texts."""
+    rows = pa.ListArray.from_arrays(pa.array(words.offsets, pa.int32()), spelling.take(pa.array(words.values)))
+    found: list[str] = pc.binary_join(rows, pa.scalar(" ", spelling.type)).to_pylist()
+    return found
