@@ -40,7 +40,7 @@ def by_sentence(
     yield from ((number, texts[number]) for number, count in enumerate(left) if not count)
     places = [(number, i) for number, parts in enumerate(sentences) for i in range(len(parts))]
     sizes = [size(sentences[number][i]) for number, i in places]
-    for batch in _batches(sizes, budget):
+    for batch in batches(sizes, budget):
         chosen = [places[at] for at in batch]
         for (number, i), new in zip(chosen, translate([sentences[n][j] for n, j in chosen]), strict=True):
             done[number][i] = new.strip() or sentences[number][i]
@@ -49,7 +49,7 @@ def by_sentence(
                 yield number, " ".join(done[number])
 
 
-def _batches(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
+def batches(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Positions sorted by size, in batches whose longest member times their number stays within the budget."""
     batch: list[int] = []
     for at in sorted(range(len(sizes)), key=sizes.__getitem__):

@@ -9,7 +9,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.paraphrase.cache import Cache
 from nlp_ssl.paraphrase.marian import CTranslate2, Marian
 from nlp_ssl.paraphrase.rewrite import Rewriting
-from nlp_ssl.paraphrase.sentences import _batches, by_sentence, split
+from nlp_ssl.paraphrase.sentences import batches, by_sentence, split
 
 MISSING = "not installed: pip install '.[translate]'"
 sentencepiece = pytest.importorskip("sentencepiece", reason=MISSING)
@@ -147,10 +147,10 @@ def test_a_sentence_without_end_is_cut():
 
 def test_batches_waste_little():
     sizes = [3, 50, 4, 49, 3, 100]
-    found = list(_batches(sizes, 100))
+    found = list(batches(sizes, 100))
     assert sorted(sum(found, [])) == list(range(6))
     assert found == [[0, 4, 2], [3, 1], [5]]
-    assert list(_batches([500], 100)) == [[0]] and list(_batches([], 100)) == []
+    assert list(batches([500], 100)) == [[0]] and list(batches([], 100)) == []
 
 
 def test_texts_come_as_soon_as_they_are_whole():

@@ -1,0 +1,125 @@
+"""Flags of the strong view, for every command that trains on texts."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pyarrow as pa
+from filelock import FileLock
+
+from nlp_ssl.augment.base import Augment
+from nlp_ssl.augment.policy import Rewritten, parse_policy
+from nlp_ssl.augment.tfidf import TfidfReplace
+from nlp_ssl.config import cache_folder
+from nlp_ssl.data.sources import Table
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.paraphrase.apertium import Apertium
+from nlp_ssl.paraphrase.cache import Cache
+from nlp_ssl.paraphrase.engine import Engine
+from nlp_ssl.paraphrase.gates import Report, View
+from nlp_ssl.paraphrase.marian import CTranslate2, Marian
+from nlp_ssl.paraphrase.rewrite import Rewriting
+from nlp_ssl.paraphrase.views import read_views
+
+log = logging.getLogger("nlp_ssl")
+EngineName = Literal["apertium", "marian", "ctranslate2"]
+_ROWS = 4096  # texts taken from a table at once
+_SECONDS = 10.0  # between two lines of progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrongView:
+    """Flags of the strong view: words replaced by default, rewritings where there are some."""
+
+    replace_words: Annotated[float | None, "share of words the strong view replaces (TF-IDF); chosen if not given"] = (
+        None
+    )
+    strong: Annotated[str | None, "strong view, e.g. tfidf(p=0.2) or back_translation+swap; chosen if not given"] = None
+    views: Annotated[Path | None, "rewritings made by `nlp-ssl augment`, used as the strong view"] = None
+    back_translation: Annotated[EngineName | None, "make the rewritings now, with this engine; they are kept"] = None
+
+    def policy(self) -> Augment | None:
+        """The strong view that the flags name; None leaves the choice to the task.
+
+        Raises:
+            ConfigError: two flags name one, or it needs rewritings and there are none.
+        """
+        if self.replace_words is not None and self.strong is not None:
+            raise ConfigError(284, "--replace-words and --strong both name the strong view: drop one")
+        if self.views is not None and self.back_translation is not None:
+            raise ConfigError(284, "--views and --back-translation both bring rewritings: drop one")
+        if self.strong is None:
+            return None if self.replace_words is None else TfidfReplace(self.replace_words)
+        policy = parse_policy(self.strong)
+        if isinstance(policy, Rewritten) and self.views is None and self.back_translation is None:
+            raise ConfigError(
+                284, "back_translation needs an engine or finished views: add --back-translation apertium"
+            )
+        return policy
+
+    def rewritings(self, tables: Sequence[Table]) -> pa.Table | None:
+        """Rewritings of the texts of the tables, read or made now; None where the flags ask for none.
+
+        Raises:
+            DataError: the file of views cannot be read.
+            ConfigError: the engine cannot be started.
+        """
+        if self.back_translation is None:
+            return None if self.views is None else read_views(self.views)
+        folder, report = rewritings_folder(), Report()
+        folder.mkdir(parents=True, exist_ok=True)
+        texts = (text for table in tables for text in texts_of(table))
+        # Of several processes one translates; the others wait, and find all of it done.
+        with FileLock(folder / "training.lock"), Cache(folder) as cache:
+            with Rewriting(engines_of(self.back_translation), cache) as rewriting:
+                made = list(watched(rewriting(texts), sum(map(len, tables)), report))
+        log.info("back-translation: %s", report.lines()[0])
+        return pa.table({"text": [v.text for v in made], "view": [v.view for v in made]})
+
+
+def engines_of(
+    name: EngineName, there: str | None = None, back: str | None = None, temperature: float = 0.9
+) -> list[Engine]:
+    """Engines that translate there and back, one for each language of the comma-separated names.
+
+    Raises:
+        ConfigError: not as many ways back as there.
+    """
+    engine: Apertium | Marian | CTranslate2
+    if name == "apertium":
+        engine = Apertium()
+    elif name == "marian":
+        engine = Marian(temperature=temperature)
+    else:
+        engine = CTranslate2(temperature=temperature)
+    ways, returns = (there or engine.there).split(","), (back or engine.back).split(",")
+    if len(ways) != len(returns):
+        raise ConfigError(289, f"--there names {len(ways)}, --back {len(returns)}: each way there needs one back")
+    return [replace(engine, there=one, back=other) for one, other in zip(ways, returns, strict=True)]
+
+
+def rewritings_folder() -> Path:
+    """Where finished rewritings are kept."""
+    return cache_folder() / "rewritings"
+
+
+def texts_of(table: Table) -> Iterator[str]:
+    """The texts of a table, one by one."""
+    for chunk in table.texts.chunks:
+        for start in range(0, len(chunk), _ROWS):
+            yield from chunk.slice(start, _ROWS).to_pylist()
+
+
+def watched(views: Iterable[View], total: int, report: Report) -> Iterator[View]:
+    """The views as they come, counted in the report, with a line of progress now and then."""
+    start = said = time.monotonic()
+    for number, view in enumerate(views, 1):
+        report.add(view)
+        yield view
+        now = time.monotonic()
+        if now - said >= _SECONDS:
+            said, rate = now, number / (now - start)
+            log.info("%d of %d views, %.0f a second, about %.0f s left", number, total, rate, (total - number) / rate)
