@@ -1,8 +1,7 @@
 """`nlp-ssl augment`: strong views of the texts of a file or of a folder of files, made once and kept."""
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,26 +13,22 @@ import xxhash
 from nlp_ssl.augment.base import Augment
 from nlp_ssl.augment.policy import BACK_TRANSLATION, Rewritten, parse_policy
 from nlp_ssl.cli.options import parse
-from nlp_ssl.cli.train import model_name
-from nlp_ssl.config import cache_folder
+from nlp_ssl.cli.strong import EngineName, engines_of, rewritings_folder, texts_of, watched
+from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.sources import Table, read_table
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import check
-from nlp_ssl.paraphrase.apertium import Apertium
 from nlp_ssl.paraphrase.cache import Cache
 from nlp_ssl.paraphrase.checks import Checks, Cosines, Labels
 from nlp_ssl.paraphrase.engine import Engine
 from nlp_ssl.paraphrase.gates import Gates, Report, View
-from nlp_ssl.paraphrase.marian import CTranslate2, Marian
+from nlp_ssl.paraphrase.masked import MaskedLM
 from nlp_ssl.paraphrase.rewrite import Rewriting
 from nlp_ssl.paraphrase.views import made_of, write_views
 from nlp_ssl.paraphrase.words import change_words
 
 log = logging.getLogger("nlp_ssl")
-_ROWS = 4096  # texts taken from the table at once
-_SECONDS = 10.0  # between two lines of progress
 _MASKED_LM = "masked_lm"
-EngineName = Literal["apertium", "marian", "ctranslate2"]
 
 
 @dataclass(frozen=True)
@@ -144,10 +139,10 @@ class Job:
         policy = _policy(options.how)
         with ExitStack() as stack:
             if policy is None:
-                cache = stack.enter_context(Cache(options.cache_dir or cache_folder() / "rewritings"))
+                cache = stack.enter_context(Cache(options.cache_dir or rewritings_folder()))
                 make = stack.enter_context(
                     Rewriting(
-                        engines_of(options), cache, samples=options.samples, workers=options.workers, gates=gates,
+                        _engines(options), cache, samples=options.samples, workers=options.workers, gates=gates,
                         checks=checks,
                     )
                 )  # fmt: skip
@@ -155,19 +150,25 @@ class Job:
             def views(table: Table) -> Iterator[View]:
                 if policy is not None:
                     return change_words(table.texts, policy, samples=options.samples, gates=gates, checks=checks)
-                return make(_texts(table))
+                return make(texts_of(table))
 
             def work(source: Path, out: Path) -> str:
                 table = read_table(source, text_column=options.text_column, encoding=options.encoding)
                 for note in table.notes:
                     log.info("%s", note)
                 report = Report()
-                write_views(out, _watched(views(table), len(table) * options.samples, report), self._name(source))
+                write_views(out, watched(views(table), len(table) * options.samples, report), self._name(source))
                 return report.to_json()
 
             yield work
             if policy is None:
                 log.info("%d rewritings are new, the others came from the cache", cache.written)
+
+
+def _engines(options: Options) -> list[Engine]:
+    if options.how == _MASKED_LM:
+        return [MaskedLM(options.masked_model, options.masked_share, options.temperature)]
+    return engines_of(options.engine, options.there, options.back, options.temperature)
 
 
 def _policy(how: str) -> Augment | None:
@@ -176,7 +177,7 @@ def _policy(how: str) -> Augment | None:
         return None
     policy = parse_policy(how)
     if isinstance(policy, Rewritten):
-        raise ConfigError(290, f"--how {how}: make the back-translations alone; `train --strong` adds word operations")
+        raise ConfigError(292, f"--how {how}: make the back-translations alone; `train --strong` adds word operations")
     return policy
 
 
@@ -184,45 +185,8 @@ def _checks(options: Options) -> Checks:
     """The models that judge, loaded when the first views are there."""
     encoder, classifier = options.cosine_encoder, options.same_label
     return Checks(
-        None if encoder is None else Cosines(model_name(encoder)), None if classifier is None else Labels(classifier)
+        None if encoder is None else Cosines(encoder_name(encoder)), None if classifier is None else Labels(classifier)
     )
-
-
-def engines_of(options: Options) -> list[Engine]:
-    """The engines that the flags name, one for each language.
-
-    Raises:
-        ConfigError: as many models there as back are needed.
-    """
-    engine: Apertium | Marian | CTranslate2
-    if options.engine == "apertium":
-        engine = Apertium()
-    elif options.engine == "marian":
-        engine = Marian(temperature=options.temperature)
-    else:
-        engine = CTranslate2(temperature=options.temperature)
-    there, back = (options.there or engine.there).split(","), (options.back or engine.back).split(",")
-    if len(there) != len(back):
-        raise ConfigError(289, f"--there names {len(there)}, --back {len(back)}: each way there needs one back")
-    return [replace(engine, there=one, back=other) for one, other in zip(there, back, strict=True)]
-
-
-def _texts(table: Table) -> Iterator[str]:
-    for chunk in table.texts.chunks:
-        for start in range(0, len(chunk), _ROWS):
-            yield from chunk.slice(start, _ROWS).to_pylist()
-
-
-def _watched(views: Iterable[View], total: int, report: Report) -> Iterator[View]:
-    """The views as they come, counted in the report, with a line of progress now and then."""
-    start = said = time.monotonic()
-    for number, view in enumerate(views, 1):
-        report.add(view)
-        yield view
-        now = time.monotonic()
-        if now - said >= _SECONDS:
-            said, rate = now, number / (now - start)
-            log.info("%d of %d views, %.0f a second, about %.0f s left", number, total, rate, (total - number) / rate)
 
 
 def _show(report: Report) -> None:

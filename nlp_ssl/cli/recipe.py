@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from nlp_ssl.cli import console, options
-from nlp_ssl.cli.train import model_name
+from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.data.embedded import load_embedded, load_named
+from nlp_ssl.data.embedded import encoder_name, load_embedded, load_named
 from nlp_ssl.data.images import load_images
 from nlp_ssl.data.schema import build
 from nlp_ssl.data.splits import draw_rows
@@ -46,7 +46,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reviews(Recipe):
+class Reviews(Recipe, StrongView):
     """Movie reviews: the embedded ones, IMDb from the hub, or a folder of your own."""
 
     data: Annotated[str, "embedded, hub, or a folder with train and test rows"] = "embedded"
@@ -62,10 +62,11 @@ class Reviews(Recipe):
             train, dev, test = load_named("stanfordnlp/imdb" if self.data == "hub" else self.data)
         if test is not None and 0 < self.test_rows < len(test):
             test = test.take(draw_rows(len(test), self.test_rows, seed=0))
+        policy, views = self.policy(), self.rewritings([train])
 
         def task_of(seed: int) -> Task:
             data = build(train, None, dev, test, labels_per_class=self.labels_per_class, seed=seed, drop_leaks=True)
-            return text_task(data, model_name(self.model), max_length=config.max_length)
+            return text_task(data, encoder_name(self.model), strong=policy, views=views, max_length=config.max_length)
 
         return task_of
 

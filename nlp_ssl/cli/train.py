@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from nlp_ssl.augment.base import Augment
-from nlp_ssl.augment.policy import Rewritten, parse_policy
-from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.cli.console import show
 from nlp_ssl.cli.options import parse
+from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.schema import TextData, build
 from nlp_ssl.data.sources import Table, read_table
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.experiment import compare
 from nlp_ssl.nets.text import Pooling
-from nlp_ssl.paraphrase.views import read_views
 from nlp_ssl.process import check_output
 from nlp_ssl.registry import get_method
 from nlp_ssl.task import Task, text_task
@@ -46,11 +44,6 @@ class Files:
     allow_transductive: Annotated[bool, "keep pool texts that are also test texts"] = False
     drop_leaks: Annotated[bool, "remove training and pool texts that are also test texts"] = False
     pooling: Annotated[Pooling, "how token vectors become one"] = "auto"
-    replace_words: Annotated[float | None, "share of words the strong view replaces (TF-IDF); chosen if not given"] = (
-        None
-    )
-    strong: Annotated[str | None, "strong view, e.g. tfidf(p=0.2) or back_translation+swap; chosen if not given"] = None
-    views: Annotated[Path | None, "rewritings made by `nlp-ssl augment`, used as the strong view"] = None
     baseline: Annotated[bool, "also train on the labels alone, and compare"] = False
     seeds: Annotated[tuple[int, ...] | None, "repeat with these seeds, e.g. 0,1,2 (instead of --seed)"] = None
     trackers: Annotated[str | None, "Accelerate trackers, e.g. tensorboard or tensorboard,wandb"] = None
@@ -64,14 +57,16 @@ def main(argv: Sequence[str]) -> None:
     """Parses the flags of the files, the loop and the chosen method, trains, and prints the closing table."""
     cls = get_method(_chosen_method(argv))
     doc = f"Trains {cls.name} on your files. Every hyper-parameter of the method is a flag (the last ones below)."
-    files, config, method = parse(argv, Files(), TrainConfig(), cls(), name="nlp-ssl train", doc=doc)
+    files, strong, config, method = parse(
+        argv, Files(), StrongView(), TrainConfig(), cls(), name="nlp-ssl train", doc=doc
+    )
     if files.labeled is None or files.output_dir is None:
         raise ConfigError(206, "train needs --labeled FILE and --output-dir DIR")
     check_output(files.output_dir, files.resume, files.overwrite)
     tables = _tables(files)
     comparison = compare(
         method,
-        _cached_task(lambda seed: _text(files, tables, seed), files, config),
+        _cached_task(lambda seed: _text(files, tables, seed), files, strong, config, tables),
         config,
         files.seeds or (config.seed,),
         baseline=files.baseline,
@@ -131,16 +126,23 @@ def _text(files: Files, tables: dict[str, Table | None], seed: int) -> TextData:
     )
 
 
-def _cached_task(text_of: Callable[[int], TextData], files: Files, config: TrainConfig) -> Callable[[int], Task]:
-    views = None if files.views is None else read_views(files.views)
+def _cached_task(
+    text_of: Callable[[int], TextData],
+    files: Files,
+    strong: StrongView,
+    config: TrainConfig,
+    tables: dict[str, Table | None],
+) -> Callable[[int], Task]:
+    policy = strong.policy()
+    views = strong.rewritings([table for name in ("labeled", "unlabeled") if (table := tables[name]) is not None])
 
     def task_of(seed: int) -> Task:
         text = text_of(seed)
         task = text_task(
             text,
-            model_name(files.model),
+            encoder_name(files.model),
             pooling=files.pooling,
-            strong=_strong(files),
+            strong=policy,
             views=views,
             max_length=config.max_length,
             cache_dir=files.cache_dir,
@@ -150,26 +152,3 @@ def _cached_task(text_of: Callable[[int], TextData], files: Files, config: Train
         return task
 
     return task_of
-
-
-def _strong(files: Files) -> Augment | None:
-    """The strong view that the flags name; None leaves the choice to the task.
-
-    Raises:
-        ConfigError: two flags name one, or it needs rewritings and there are none.
-    """
-    if files.replace_words is not None and files.strong is not None:
-        raise ConfigError(284, "--replace-words and --strong both name the strong view: drop one")
-    if files.strong is None:
-        return None if files.replace_words is None else TfidfReplace(files.replace_words)
-    policy = parse_policy(files.strong)
-    if isinstance(policy, Rewritten) and files.views is None:
-        raise ConfigError(284, "back_translation takes its views from a file: make it with `nlp-ssl augment`, --views")
-    return policy
-
-
-def model_name(name: str) -> str:
-    """The folder or hub name that `embedded` stands for, or the name itself."""
-    from nlp_ssl.data.embedded import embedded_encoder
-
-    return str(embedded_encoder()) if name == "embedded" else name

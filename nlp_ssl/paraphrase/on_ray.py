@@ -50,7 +50,7 @@ def on_ray(
     try:
         import ray
     except ImportError:
-        raise ConfigError(291, "Ray is not installed: pip install '.[ray]'") from None
+        raise ConfigError(293, "Ray is not installed: pip install '.[ray]'") from None
     if not pairs:
         return
     if not ray.is_initialized():

@@ -29,8 +29,7 @@ from nlp_ssl import TfidfReplace, TrainConfig, build_data, fit, get_method, imag
 from nlp_ssl.atomic import write_text
 from nlp_ssl.cli import console, options
 from nlp_ssl.cli.recipe import IMAGE_LOOP
-from nlp_ssl.cli.train import model_name
-from nlp_ssl.data.embedded import load_embedded, load_named
+from nlp_ssl.data.embedded import encoder_name, load_embedded, load_named
 from nlp_ssl.data.images import load_images
 from nlp_ssl.data.splits import draw_rows
 from nlp_ssl.evaluate import predict, score
@@ -128,7 +127,7 @@ def tasks(bench, config):
     def task_of(seed):
         data = build_data(train, None, None, test, labels_per_class=bench.labels_per_class, seed=seed, drop_leaks=True)
         strong = TFIDF if bench.replace_words is None else TfidfReplace(bench.replace_words)
-        name = model_name(bench.model)
+        name = encoder_name(bench.model)
         return text_task(data, name, pooling=bench.pooling, strong=strong, max_length=config.max_length)
 
     return task_of

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,15 +15,18 @@ from test_apertium import needs_apertium
 from test_rewrite import Backwards
 from tiny import tiny_bert, tiny_texts
 
-from nlp_ssl.cli import augment, run
+from nlp_ssl.cli import augment, run, strong
 from nlp_ssl.errors import RunError
 from nlp_ssl.paraphrase.apertium import Apertium
 from nlp_ssl.paraphrase.marian import CTranslate2, Marian
 from nlp_ssl.paraphrase.rewrite import Rewriting
 
+ASKED = Counter()
+
 
 @dataclass(frozen=True)
 class Fake(Backwards):
+    asked: Counter = field(default_factory=lambda: ASKED, repr=False, compare=False)
     there: str = ""
     back: str = ""
 
@@ -30,7 +34,7 @@ class Fake(Backwards):
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """A pool of distinct texts of at least four words, and an engine that turns them around."""
-    monkeypatch.setattr(augment, "Apertium", Fake)
+    monkeypatch.setattr(strong, "Apertium", Fake)
     texts, labels = tiny_texts(60, seed=3)
     (tmp_path / "u.txt").write_text("\n".join(texts[:40]) + "\n")
     rows = [f"{text},{label}" for text, label in zip(texts[40:], labels[40:], strict=True)]
@@ -93,17 +97,19 @@ def test_what_is_there_is_kept(files, capsys):
 
 def test_a_failure_leaves_no_file_and_the_next_run_goes_on(files, monkeypatch, capsys):
     folder, _ = files
-    monkeypatch.setattr(augment, "Apertium", lambda: Fake(breaks_at=17))
+    monkeypatch.setattr(strong, "Apertium", lambda: Fake(asked=Counter(), breaks_at=17))
     assert command(folder) == RunError.exit_code
     assert "SSL330" in capsys.readouterr().err and not (folder / "v.parquet").exists()
     assert len((folder / "c/000.index").read_bytes()) == 17 * 32
 
 
-def test_training_takes_the_views(files):
+def test_training_takes_the_views(files, monkeypatch):
     """The strong view of every pool row is its rewriting: with the views of other texts the weights differ."""
     folder, texts = files
     tiny_bert(folder / "model")
     assert command(folder) == 0
+    monkeypatch.setattr(strong, "rewritings_folder", lambda: folder / "other")
+    ASKED.clear()
 
     def train(out, *more):
         return run([
@@ -118,11 +124,16 @@ def test_training_takes_the_views(files):
         assert train(out, *more) == 0, out
     weights = {out: (folder / out / "model.safetensors").read_bytes() for out in ("one", "two", "three")}
     assert len(set(weights.values())) == 3
+    for out in ("made", "found"):  # the engine runs within the command, and has nothing left to do the second time
+        assert train(out, "--back-translation", "apertium") == 0
+        assert (folder / out / "model.safetensors").read_bytes() == weights["one"]
+    assert set(ASKED.values()) == {1} and {text for text, _ in ASKED} >= set(texts)
     found = [json.loads((folder / out / "result.json").read_text())["identity"] for out in ("one", "two")]
     assert found[0] != found[1], "a resumed run notices other views"
     assert train("four", "--strong", "back_translation") == 2
     assert train("four", "--strong", "swap", "--replace-words", "0.1") == 2
     assert train("four", "--views", str(folder / "u.txt")) == 3
+    assert train("four", "--back-translation", "apertium", *views) == 2
 
 
 @pytest.mark.parametrize(
@@ -222,7 +233,7 @@ def test_word_operations_on_texts(files, capsys):
     known = set(" ".join(texts).split())
     for row in pq.read_table(folder / "w.parquet").to_pylist():
         assert len(row["view"].split()) == len(row["text"].split()) and set(row["view"].split()) <= known
-    for how, message in (("back_translation+swap", "SSL290"), ("tfdif", "Did you mean 'tfidf'")):
+    for how, message in (("back_translation+swap", "SSL292"), ("tfdif", "Did you mean 'tfidf'")):
         assert command(folder, "--how", how, out="x.parquet") == 2 and message in capsys.readouterr().err
 
 
@@ -262,5 +273,5 @@ def test_several_languages(tmp_path, capsys):
     (tmp_path / "u.txt").write_text("a text of words\n")
     assert command(tmp_path, "--there", "eng-spa,eng-cat", "--back", "spa-eng") == 2
     assert "SSL289: --there names 2, --back 1" in capsys.readouterr().err
-    several = augment.engines_of(augment.Options(there="eng-spa,eng-cat", back="spa-eng,cat-eng"))
+    several = strong.engines_of("apertium", "eng-spa,eng-cat", "spa-eng,cat-eng")
     assert several == [Apertium("eng-spa", "spa-eng"), Apertium("eng-cat", "cat-eng")]

@@ -101,4 +101,4 @@ def test_without_ray(monkeypatch, capsys, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.txt").write_text("a text of words\n")
     assert run(["augment", str(tmp_path / "in"), "--out", str(tmp_path / "o"), "--scheduler", "ray"]) == 2
-    assert "SSL291: Ray is not installed: pip install" in capsys.readouterr().err
+    assert "SSL293: Ray is not installed: pip install" in capsys.readouterr().err
