@@ -102,6 +102,6 @@ def selection(p: Tensor, threshold: float, before: Tensor) -> Tensor:
     return torch.where(conf >= threshold, label, before.clamp(min=-1))
 
 
-def flexible(threshold: float, status: Tensor) -> Tensor:
-    """Thresholds [C] that grow with the learning status [C]: threshold * status / (2 - status) (FlexMatch)."""
-    return threshold * (status / (2.0 - status))
+def flexible(threshold: float, status: Tensor, lowest: float = 0.0) -> Tensor:
+    """Thresholds [C] that grow with the learning status [C] from `lowest` to `threshold`, by status / (2 - status)."""
+    return lowest + (threshold - lowest) * (status / (2.0 - status))

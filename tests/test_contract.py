@@ -41,6 +41,8 @@ MOVING_THRESHOLD: tuple[str, ...] = (
 )
 # Options that count only together with others.
 TOGETHER: dict[tuple[str, str], dict[str, object]] = {
+    ("flexmatch", "lowest"): {"unused": "pool"},  # of the first step all rows are unused then
+    ("marginmatch", "lowest"): {"unused": "pool"},
     ("crmatch", "pretext_weight"): {"pretext": "rotation"},
     ("multimatch", "quantile"): {"refresh": 1},
     ("multimatch", "useful_weight"): {"refresh": 1, "quantile": 1.0},

@@ -19,19 +19,22 @@ class FlexMatch(Method):
     """FlexMatch (Zhang et al. 2021, arXiv:2110.08263): FixMatch with lower thresholds for classes learned less well.
 
     Loss: mean_B w CE(y, x) + weight * mean_N 1[max p >= thr[argmax p]] CE(argmax p, u_s), p = sg softmax(u_w).
-    thr [C] = threshold * M(beta), M(b) = b / (2 - b), beta = rows of the pool selected for the class / the most that
-    any class has, or the `unused` rows if they are more. A row is selected for the last class in which it reached the
-    fixed `threshold`; a step uses the thresholds of the steps before it.
+    thr [C] = lowest + (threshold - lowest) M(beta), M(b) = b / (2 - b), beta = rows of the pool selected for the class
+    / the most that any class has, or the `unused` rows if they are more. A row is selected for the last class in which
+    it reached the fixed `threshold`; a step uses the thresholds of the steps before it.
 
     Differs from the paper: there all rows of the pool that are not selected yet are unused (`unused="pool"`); a short
     run never sees most of a large pool, and its thresholds would stay near zero. Here rows are unused when they were
-    seen and not confident. With "seen" the first step has `threshold` for all classes, with "pool" zero. Labels are
-    made without dropout by default.
+    seen and not confident. With "seen" the first step has `threshold` for all classes, with "pool" `lowest`. That is
+    0 in the paper; a net that starts at random would learn its first guesses, so that images have 0.8. Labels are made
+    without dropout by default.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    images = {"lowest": 0.8}
     threshold: Share = 0.95
     weight: Weight = 1.0
+    lowest: Share = 0.0
     unused: Unused = "seen"
     target_dropout: bool = False
 
@@ -45,7 +48,8 @@ class FlexMatch(Method):
         x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
         p = run.aligned(softmax(w.detach()))
         selected = run.state["selected"]
-        keep = classwise(p, flexible(self.threshold, class_status(selected, p.shape[-1], self.unused).to(p.dtype)))
+        status = class_status(selected, p.shape[-1], self.unused).to(p.dtype)
+        keep = classwise(p, flexible(self.threshold, status, self.lowest))
         run.remember("selected", ids, selection(p, self.threshold, selected[ids]))
         run.watch(p, keep, batch["hidden"])
         return {

@@ -26,13 +26,16 @@ class MarginMatch(Method):
 
     Differs from the paper: there g is the 95th percentile of rows that carry a class of their own, made for the
     purpose, and comes in late in training. The mean is a plain one: rows are seen a few times only in short runs.
-    Thresholds count rows as in this package's FlexMatch. Labels are made without dropout by default.
+    Thresholds count rows, and end at `lowest`, as in this package's FlexMatch. Labels are made without dropout by
+    default.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    images = {"lowest": 0.8}
     threshold: Share = 0.95
     weight: Weight = 1.0
     quantile: Share = 0.2
+    lowest: Share = 0.0
     unused: Unused = "seen"
     target_dropout: bool = False
 
@@ -51,7 +54,8 @@ class MarginMatch(Method):
         x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
         p = run.aligned(softmax(w.detach()))
         label, selected, times = p.argmax(-1), state["selected"], state["times"][ids]
-        keep = classwise(p, flexible(self.threshold, class_status(selected, p.shape[-1], self.unused).to(p.dtype)))
+        status = class_status(selected, p.shape[-1], self.unused).to(p.dtype)
+        keep = classwise(p, flexible(self.threshold, status, self.lowest))
         run.remember("selected", ids, selection(p, self.threshold, selected[ids]))
         margins = state["margins"][ids] + (leads(p) - state["margins"][ids]) / (times + 1)[:, None]  # [N, C]
         run.remember("margins", ids, margins)

@@ -341,6 +341,7 @@ def test_thresholds_follow_the_status():
     """0.95 x b / (2 - b): 0.95, 0.95 x 0.25 / 1.75 = 0.135714, 0.95 x 0.5 / 1.5 = 0.316667; 0.95 x 0.125 / 1.875."""
     status = torch.tensor([1.0, 0.25, 0.5, 0.125, 0.0], dtype=torch.float64)
     assert flexible(0.95, status).tolist() == [near(v) for v in (0.95, 0.135714, 0.316667, 0.063333, 0.0)]
+    assert flexible(0.95, status, 0.8).tolist() == [near(v) for v in (0.95, 0.821429, 0.85, 0.81, 0.8)]
 
 
 # --- flexmatch ---
@@ -367,6 +368,16 @@ def test_flexmatch():
     assert losses(FlexMatch(weight=3.0), ids=torch.tensor(IDS), state={"selected": selected_before()})["unsup"] == near(
         3 * masked([1, 0, 1, 1])
     )
+
+
+def test_flexmatch_lowest_threshold():
+    """0.9 + 0.05 x (1, 0.25 / 1.75, 0.5 / 1.5) = 0.95, 0.907143, 0.916667: row 2 (0.918, class 1) is in, as without it;
+    with 0.92 it is out (0.924286). Where it is the threshold itself, FixMatch is left.
+    """
+    kept = {0.0: THREE, 0.9: THREE, 0.92: TWO, 0.95: TWO}
+    for lowest, unsup in kept.items():
+        state = {"selected": selected_before()}
+        assert losses(FlexMatch(lowest=lowest), ids=torch.tensor(IDS), state=state)["unsup"] == near(unsup), lowest
 
 
 def test_flexmatch_second_step_uses_what_the_first_one_selected():
