@@ -230,7 +230,7 @@ class _Loop:
         self._bind_policy(augment)
         self._estimate_prior(start is not None)
         self.guard = Guard(len(data.classes), self.state.spec.prior)
-        self.warnings: list[str] = []
+        self.warnings = self._untrained(started=start is not None, given=given)
         self.bad_updates = 0
         self.best: tuple[float, int] = (-1.0, 0)  # dev accuracy, evaluations since
         self.best_weights: dict[str, Tensor] = {}
@@ -266,6 +266,20 @@ class _Loop:
         for role, module in modules.items():
             module.train(roles.get(role) != "frozen")  # statistics of a frozen net's norms are those it was made with
         return modules
+
+    def _untrained(self, started: bool, given: Mapping[str, Module]) -> list[str]:
+        """A warning where the frozen nets are copies of a student that nothing has trained yet."""
+        copied = [role for role, kind in self.method.nets.items() if kind == "frozen" and role not in given]
+        started = started and start_kind(self.modules[self.method.default_net()], self.config) != "none"
+        if started or not copied:
+            return []
+        warning = (
+            f"{self.method.name}: the {' and '.join(copied)} is a copy of the student before training: add "
+            "--warm-start supervised, or start from a model that is trained already"
+        )
+        if self.found is None:
+            log.warning("%s", warning)
+        return [warning]
 
     def _settled(self, augment: Mapping[str, Any]) -> dict[str, Any]:
         """The augmentations with a fixed strength: chosen once, with the started model, and kept in checkpoints."""

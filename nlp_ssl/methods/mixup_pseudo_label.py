@@ -32,7 +32,7 @@ class MixUpPseudoLabel(Method):
     """
 
     views = {"x": "weak", "u_w": "weak"}
-    images = {"mixer": "embedding", "supervised_until": 0.2}
+    images = {"mixer": "embedding", "supervised_until": 0.5}
     weight: Weight = 1.0
     alpha: Annotated[float, Range(0.0, 1e3)] = 1.0
     prior_weight: Weight = 0.8

@@ -38,6 +38,7 @@ class MultiMatch(Method):
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     heads = {"second": Head("classifier"), "third": Head("classifier")}
+    images = {"weight": 1.0}
     weight: Weight = 3.0
     heads_weight: Weight = 1.0
     useful_weight: Weight = 3.0

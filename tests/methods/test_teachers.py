@@ -874,6 +874,21 @@ def test_a_teacher_that_is_not_given_is_the_started_student(task, seen):
     assert difference(weights(found.module), started[0]) > 1e-4
 
 
+def test_a_teacher_that_nothing_has_trained_is_warned_of(task, larger):
+    """Also where a start is there and set to none; not where it trains, where a teacher is given, where none is."""
+    warning = "distillation: the teacher is a copy of the student before training: add --warm-start supervised"
+    silent = replace(FAST, guard=False)
+
+    def warned(*more, **given):
+        return [w for w in distill(task, *more, **given).warnings if w.startswith(warning)]
+
+    assert len(warned(config=silent)) == 1
+    assert len(warned(config=replace(silent, warm_start="none"), start=lambda module, number: None)) == 1
+    assert not warned(config=replace(silent, warm_start="auto"), start=lambda module, number: None)
+    assert not warned(config=silent, given={"teacher": load_teacher(larger, task.build(0))})
+    assert not warned(MeanTeacher(), config=silent)
+
+
 def test_a_student_on_labels_alone_does_not_hear_its_teacher(task):
     method = Distillation(alpha=0.0)
     assert difference(trained(Supervised(), task), trained(method, task)) < 1e-5
