@@ -15,6 +15,7 @@ Commands:
   train     train a method on your files
   predict   label and probability for every text of a file
   augment   rewrite texts by back-translation, once, for training on them
+  select    of a large pool the texts that look most like the task's own
   methods   what can be trained
 
 Example: nlp-ssl train --method uda --model MODEL --labeled l.csv --unlabeled u.txt --output-dir out
@@ -56,6 +57,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _commands() -> dict[str, Callable[[list[str]], None]]:
-    from nlp_ssl.cli import augment, methods, predict, train
+    from nlp_ssl.cli import augment, methods, predict, select, train
 
-    return {"train": train.main, "predict": predict.main, "augment": augment.main, "methods": methods.main}
+    modules = {"train": train, "predict": predict, "augment": augment, "select": select, "methods": methods}
+    return {name: module.main for name, module in modules.items()}

@@ -16,6 +16,7 @@ from nlp_ssl.cli.options import parse
 from nlp_ssl.cli.strong import EngineName, engines_of, rewritings_folder, texts_of, watched
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.sources import Table, read_table
+from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import check
 from nlp_ssl.paraphrase.cache import Cache
@@ -185,7 +186,8 @@ def _checks(options: Options) -> Checks:
     """The models that judge, loaded when the first views are there."""
     encoder, classifier = options.cosine_encoder, options.same_label
     return Checks(
-        None if encoder is None else Cosines(encoder_name(encoder)), None if classifier is None else Labels(classifier)
+        None if encoder is None else Cosines(Embedder(encoder_name(encoder))),
+        None if classifier is None else Labels(classifier),
     )
 
 

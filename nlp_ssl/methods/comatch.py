@@ -37,7 +37,7 @@ class CoMatch(Method):
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong", "u_s2": "strong"}
     heads = {"projection": Head("mlp", _WIDTH)}
-    images = {"threshold": 0.95, "queue": 4096, "contrast_weight": 1.0}
+    images = {"threshold": 0.95, "queue": 4096}
     threshold: Share = 0.8
     weight: Weight = 1.0
     contrast_weight: Weight = 0.1

@@ -53,7 +53,7 @@ class DivideMix(Method):
     views = {"x": "weak", "x2": "weak", "u_w": "weak", "u_w2": "weak"}
     nets = {"student": "trained", "second": "trained"}
     pool_optional = True
-    images = {"mixer": "embedding", "supervised_until": 0.2, "weight": 25.0}
+    images = {"mixer": "embedding", "supervised_until": 0.4, "weight": 10.0}
     weight: Weight = 5.0
     penalty_weight: Weight = 1.0
     threshold: Share = 0.5

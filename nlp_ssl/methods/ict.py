@@ -32,7 +32,7 @@ class ICT(Method):
 
     views = {"x": "weak", "u_w": "weak"}
     nets = {"student": "trained", "teacher": "ema"}
-    images = {"weight": 50.0, "alpha": 1.0}
+    images = {"alpha": 1.0}
     weight: Weight = 10.0
     alpha: Annotated[float, Range(0.0, 1e3)] = 0.2
     ema_decay: Share = 0.99

@@ -30,6 +30,7 @@ class SoftMatch(Method):
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    images = {"weight": 0.3}
     weight: Weight = 1.0
     n_sigma: Weight = 2.0
     decay: Annotated[float, Range(0.0, 0.9999)] = 0.9

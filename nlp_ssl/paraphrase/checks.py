@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from nlp_ssl.errors import ConfigError
+from nlp_ssl.embed import Embedder
 from nlp_ssl.evaluate import longest_text, predict_texts
 from nlp_ssl.nets.text import TextNet, load_trained
 from nlp_ssl.paraphrase.gates import ACCEPTED, Gates, View
@@ -48,30 +47,14 @@ class Checks:
 
 @dataclass(frozen=True)
 class Cosines:
-    """`Checks.cosines` by a sentence encoder, loaded when it is first asked.
+    """`Checks.cosines` by a sentence encoder."""
 
-    Raises:
-        ConfigError: the encoder cannot be opened.
-    """
-
-    encoder: str
-
-    @cached_property
-    def _model(self) -> Any:
-        from sentence_transformers import SentenceTransformer
-
-        try:
-            return SentenceTransformer(self.encoder)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(286, f"no encoder can be opened as {self.encoder!r} ({reason}): name a folder") from error
+    embed: Embedder
 
     def __call__(self, texts: list[str], views: list[str]) -> np.ndarray:
         known = list(dict.fromkeys([*texts, *views]))
-        z = self._model.encode(known, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
-        place = {text: i for i, text in enumerate(known)}
-        left, right = z[[place[t] for t in texts]], z[[place[v] for v in views]]
-        cosines: np.ndarray = (left * right).sum(-1)
+        z, place = self.embed(known), {text: i for i, text in enumerate(known)}
+        cosines: np.ndarray = (z[[place[t] for t in texts]] * z[[place[v] for v in views]]).sum(-1)
         return cosines
 
 

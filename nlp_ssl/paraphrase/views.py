@@ -1,8 +1,6 @@
 """Files of views: written by `nlp-ssl augment`, read by training."""
 
-import os
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nlp_ssl import atomic
+from nlp_ssl.data.parquet import write_parquet
 from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.errors import DataError
 from nlp_ssl.paraphrase.gates import View
@@ -24,7 +22,6 @@ SCHEMA = pa.schema(
         ("cosine", pa.float32()),
     ]
 )
-_ROWS = 4096  # views written at once
 _MADE_OF = b"nlp_ssl.made_of"
 _COLUMNS = pa.schema([SCHEMA.field("text"), SCHEMA.field("view")])
 
@@ -35,18 +32,7 @@ def write_views(path: Path, views: Iterable[View], made_of: str = "") -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    left = iter(views)
-    schema = SCHEMA.with_metadata({_MADE_OF: made_of.encode()})
-    with atomic.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with pq.ParquetWriter(temporary, schema) as writer:
-                while rows := list(islice(left, _ROWS)):
-                    writer.write_table(_arrow(rows, schema))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_parquet(path, views, SCHEMA.with_metadata({_MADE_OF: made_of.encode()}))
 
 
 def made_of(path: Path) -> str | None:
@@ -56,11 +42,6 @@ def made_of(path: Path) -> str | None:
     except (OSError, pa.ArrowException):
         return None
     return None if found is None else found.decode()
-
-
-def _arrow(rows: list[View], schema: pa.Schema) -> pa.Table:
-    columns = zip(*rows, strict=True)
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 
 
 def read_views(path: Path) -> pa.Table:

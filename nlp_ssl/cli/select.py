@@ -1,0 +1,111 @@
+"""`nlp-ssl select`: of a large pool of other texts those that look most like the task's own."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import click
+import pyarrow as pa
+
+from nlp_ssl.cli.options import parse
+from nlp_ssl.cli.strong import texts_of
+from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.parquet import write_parquet
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.embed import Embedder
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.evaluate import longest_text, predict_texts
+from nlp_ssl.method import check
+from nlp_ssl.nets.text import load_trained
+from nlp_ssl.select import Picked, Scorer, domain_scorer, select
+
+log = logging.getLogger("nlp_ssl")
+_SAMPLE = 10_000  # texts of the pool that the domain classifier learns from at most
+_SCHEMA = pa.schema(
+    [("text", pa.large_string()), ("row", pa.int64()), ("predicted", pa.string()), ("probability", pa.float64())]
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of `select`."""
+
+    model: Annotated[Path | None, "classifier that `nlp-ssl train` left: texts are kept by its classes"] = None
+    in_domain: Annotated[Path | None, "file of texts of the task: texts are kept that look like them"] = None
+    encoder: Annotated[str, "encoder for --in-domain: folder, hub name or embedded"] = "embedded"
+    keep: Annotated[int, "texts kept of every class, or in all with --in-domain"] = 1000
+    floor: Annotated[float, "probability of a kept text, at least"] = 0.0
+    text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
+    encoding: Annotated[str, "of the files"] = "utf-8"
+    seed: Annotated[int, "draws what the domain classifier learns from"] = 0
+    out: Annotated[Path | None, "Parquet file of the texts (text, row, predicted, probability)"] = None
+    overwrite: Annotated[bool, "replace that file"] = False
+
+    def __post_init__(self) -> None:
+        check(self.keep, "keep", 1, 1e9)
+        check(self.floor, "floor", 0.0, 1.0)
+
+
+def main(argv: Sequence[str]) -> None:
+    """`nlp-ssl select POOL --model OUT --out FILE`: keeps the texts that look most like the task's own."""
+    places = [a for a in argv[:1] if not a.startswith("-")]
+    doc = (
+        "Keeps those texts of POOL that a classifier is surest of, equally many of each class (the data filter of "
+        "UDA), or those that look most like the texts of a file. `nlp-ssl train --unlabeled` takes the result. "
+        "Example: nlp-ssl select news.parquet --model out --keep 5000 --out selected.parquet"
+    )
+    (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl select POOL", doc=doc)
+    if not places or options.out is None:
+        raise ConfigError(206, "select needs texts and --out: nlp-ssl select pool.txt --model out --out s.parquet")
+    if (options.model is None) == (options.in_domain is None):
+        raise ConfigError(294, "select goes by --model FOLDER or by --in-domain FILE: give one of them")
+    if options.out.exists() and not options.overwrite:
+        raise ConfigError(224, f"{options.out} exists: name another file or add --overwrite")
+    table = read_table(places[0], text_column=options.text_column, encoding=options.encoding)
+    for note in table.notes:
+        log.info("%s", note)
+    rows = zip(table.rows.tolist(), texts_of(table), strict=True)
+    score = _classes(options.model) if options.model is not None else _domain(options, table.texts)
+    picked = select(_watched(rows, len(table)), score, options.keep, options.floor)
+    write_parquet(options.out, picked, _SCHEMA)
+    for line in _lines(picked, len(table), options.keep):
+        click.echo(line)
+
+
+def _classes(folder: Path) -> Scorer:
+    """Scores by a trained classifier.
+
+    Raises:
+        DataError: the folder holds no whole model.
+    """
+    net = load_trained(folder)
+    return lambda texts: predict_texts(net, texts, longest_text(net))
+
+
+def _domain(options: Options, pool: pa.ChunkedArray) -> Scorer:
+    """Scores by a classifier of texts of the file against texts of the pool."""
+    assert options.in_domain is not None
+    ours = read_table(options.in_domain, text_column=options.text_column, encoding=options.encoding)
+    step = max(len(pool) // _SAMPLE, 1)
+    theirs = pool.take(pa.array(range(0, len(pool), step)))
+    embed = Embedder(encoder_name(options.encoder))
+    return domain_scorer(ours.texts.to_pylist(), theirs.to_pylist(), embed, options.seed)
+
+
+def _watched(rows: Iterator[tuple[int, str]], total: int) -> Iterator[tuple[int, str]]:
+    for number, row in enumerate(rows, 1):
+        yield row
+        if number % 50_000 == 0:
+            log.info("%d of %d texts", number, total)
+
+
+def _lines(picked: Sequence[Picked], total: int, keep: int) -> Iterator[str]:
+    """What was kept, a line for each class."""
+    yield f"{len(picked)} of {total} texts kept"
+    for label, count in sorted(Counter(one.predicted for one in picked).items()):
+        least = min(one.probability for one in picked if one.predicted == label)
+        short = f": fewer than the {keep} asked for" if count < keep else ""
+        yield f"  {label}: {count}, probability from {least:.3f}{short}"

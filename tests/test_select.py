@@ -1,0 +1,134 @@
+"""Texts of a pool chosen by how sure a classifier is."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tiny import tiny_bert, tiny_texts
+
+from nlp_ssl import select as module
+from nlp_ssl.cli import run
+from nlp_ssl.select import Picked, domain_scorer, select
+
+#        text, class and probability
+KNOWN = {"a": ("x", 0.9), "b": ("x", 0.7), "c": ("y", 0.6), "d": ("x", 0.9), "e": ("x", 0.8), "f": ("y", 0.3)}
+
+
+def score(texts):
+    return [KNOWN[text] for text in texts]
+
+
+def rows(texts):
+    return list(enumerate(texts, 1))
+
+
+@pytest.mark.parametrize("block", [1, 2, 100])
+def test_the_surest_of_each_class_in_the_order_of_the_pool(monkeypatch, block):
+    monkeypatch.setattr(module, "_BLOCK", block)
+    assert select(rows("abcdef"), score, 2) == [
+        Picked("a", 1, "x", 0.9), Picked("c", 3, "y", 0.6), Picked("d", 4, "x", 0.9), Picked("f", 6, "y", 0.3),
+    ]  # fmt: skip
+    assert [one.text for one in select(rows("abcdef"), score, 2, floor=0.6)] == ["a", "c", "d"]
+    assert [one.row for one in select(rows("dadbe"), score, 1)] == [1], "of equally sure texts the first"
+    assert [one.row for one in select(rows("bbaaeeb"), score, 3)] == [1, 3, 5], "equal texts once, the first of them"
+    assert select([], score, 2) == []
+
+
+def test_any_cut_keeps_what_sorting_keeps():
+    """Against a plain sort of a thousand texts with many ties."""
+    rng = np.random.default_rng(0)
+    known = {str(i): (str(rng.integers(3)), rng.integers(20) / 20) for i in range(1000)}
+    found = select(rows(known), lambda texts: [known[t] for t in texts], 25)
+    wanted = []
+    for label in "012":
+        of_class = [(-p, row, text) for row, (text, (c, p)) in enumerate(known.items(), 1) if c == label]
+        wanted += [(text, row) for _, row, text in sorted(of_class)[:25]]
+    assert [(one.text, one.row) for one in found] == sorted(wanted, key=lambda pair: pair[1])
+
+
+def test_texts_of_the_domain_score_higher():
+    """Texts are numbers here, embedded as a point: those of the domain lie to the right, a tenth of the pool too."""
+
+    def embed(texts):
+        return np.array([[float(t), 1.0] for t in texts])
+
+    rng = np.random.default_rng(1)
+    ours = [str(v) for v in rng.normal(3, 1, 50)]
+    pool = [str(v) for v in np.concatenate([rng.normal(-3, 1, 450), rng.normal(3, 1, 50)])]
+    scorer = domain_scorer(ours, pool, embed)
+    found = select(rows(pool), scorer, 50)
+    assert {one.predicted for one in found} == {"in_domain"}
+    assert np.mean([one.row > 450 for one in found]) > 0.9
+    assert scorer(pool) == domain_scorer(ours, pool, embed)(pool)
+    assert scorer(pool) != domain_scorer(ours, pool, embed, seed=1)(pool)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A classifier of tiny texts, a pool, and the command that selects."""
+    folder = tmp_path_factory.mktemp("select")
+    tiny_bert(folder / "model")
+    texts, labels = tiny_texts(80, seed=5)
+    lines = [f"{text},{label}" for text, label in zip(texts[:20], labels[:20], strict=True)]
+    (folder / "l.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    (folder / "pool.txt").write_text("\n".join([*texts[20:], texts[20]]) + "\n")
+    assert run(["train", "--method", "supervised", "--model", str(folder / "model"), "--labeled", str(folder / "l.csv"),
+                "--max-steps", "2", "--batch-size", "4", "--warm-start", "none", "--mixed-precision", "no",
+                "--max-length", "24", "--cache-dir", str(folder / "cache"), "--output-dir",
+                str(folder / "out")]) == 0  # fmt: skip
+    return folder
+
+
+def command(folder, *more, out="s.parquet"):
+    return run(["select", str(folder / "pool.txt"), "--out", str(folder / out), *more])
+
+
+def test_select_by_a_trained_classifier(trained, capsys):
+    capsys.readouterr()
+    assert run(["predict", str(trained / "out"), str(trained / "pool.txt")]) == 0
+    said = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert command(trained, "--model", str(trained / "out"), "--keep", "5") == 0
+    printed = capsys.readouterr().out
+    found = pq.read_table(trained / "s.parquet").to_pylist()
+    lines = (trained / "pool.txt").read_text().splitlines()
+    for one in found:
+        assert one["text"] == lines[one["row"] - 1]
+        label, p = said[one["row"] - 1]
+        assert one["predicted"] == label and one["probability"] == pytest.approx(float(p), abs=1e-4)
+    for label in {label for label, _ in said}:
+        surest = sorted((float(p) for c, p in said if c == label), reverse=True)[:5]
+        mine = [one["probability"] for one in found if one["predicted"] == label]
+        assert min(mine) >= min(surest) - 1e-4 and f"  {label}: {len(mine)}, probability from" in printed
+    assert printed.startswith(f"{len(found)} of 61 texts kept")
+    assert command(trained, "--model", str(trained / "out")) == 2 and "add --overwrite" in capsys.readouterr().err
+    assert command(trained, "--model", str(trained / "out"), "--overwrite", "--floor", "1") == 0
+    assert "0 of 61 texts kept" in capsys.readouterr().out
+
+
+def test_select_by_texts_of_the_domain(trained, capsys):
+    argv = ["--in-domain", str(trained / "l.csv"), "--encoder", str(trained / "model"), "--keep", "7"]
+    assert command(trained, *argv, out="d.parquet") == 0
+    assert "  in_domain: 7, probability from 0." in capsys.readouterr().out
+    assert pq.read_table(trained / "d.parquet").num_rows == 7
+
+
+def test_what_was_selected_is_a_pool(trained):
+    assert command(trained, "--model", str(trained / "out"), "--keep", "8", out="p.parquet") == 0
+    assert run(["train", "--model", str(trained / "model"), "--labeled", str(trained / "l.csv"), "--unlabeled",
+                str(trained / "p.parquet"), "--max-steps", "2", "--batch-size", "4", "--warm-start", "none",
+                "--mixed-precision", "no", "--max-length", "24", "--cache-dir", str(trained / "cache"),
+                "--output-dir", str(trained / "again")]) == 0  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        ([], 2, "SSL294: select goes by --model FOLDER or by --in-domain FILE"),
+        (["--model", "x", "--in-domain", "y"], 2, "SSL294"),
+        (["--model", "x"], 3, "SSL123: x: no whole trained model"),
+        (["--model", "x", "--keep", "0"], 2, "SSL202: keep must lie in"),
+        (["--in-domain", "absent.csv"], 3, "absent.csv"),
+    ],
+)
+def test_errors_are_one_line(trained, capsys, more, code, message):
+    assert command(trained, *more, out="e.parquet") == code
+    assert message in capsys.readouterr().err and not (trained / "e.parquet").exists()
