@@ -32,7 +32,7 @@ class MixText(Method):
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
-    images = {"mixer": "embedding"}
+    images = {"mixer": "embedding", "alpha": 0.75}
     weight: Weight = 1.0
     temperature: Temperature = 0.5
     alpha: Annotated[float, Range(0.0, 1e3)] = 16.0
