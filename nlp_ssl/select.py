@@ -16,7 +16,7 @@ Scorer = Callable[[Sequence[str]], Sequence[tuple[str, float]]]
 
 
 class Picked(NamedTuple):
-    """A text of the pool, its row (from 1), the class it looks like and the probability of that."""
+    """A text of the pool, its row in its file (from 1), the class it looks like and the probability of that."""
 
     text: str
     row: int
@@ -28,29 +28,31 @@ def select(rows: Iterable[tuple[int, str]], score: Scorer, per_class: int, floor
     """The `per_class` surest texts of every predicted class, in the order of the pool.
 
     One pass; only the picked texts are in memory, beside a few thousand others. Of equal texts and of equally sure ones
-    the first stays, so that the result does not depend on how the pool is cut into blocks.
+    the first stays, so that the result does not depend on how the pool is cut into blocks. Equal texts count once even
+    where they are given to two classes: a model's answers differ in the last digits from block to block.
 
     Args:
-        rows: (row number, text), rising.
+        rows: (row number, text), in the order of the pool; the numbers may start again with each of its files.
         score: the classifier.
         per_class: texts kept of each class at most.
         floor: probability of a kept text, at least.
     """
-    best: dict[str, list[tuple[float, int, str]]] = {}  # heaps: the least sure and latest first
-    kept: dict[str, set[str]] = {}
-    left = iter(rows)
+    best: dict[str, list[tuple[float, int, Picked]]] = {}  # heaps: the least sure and latest first
+    known: set[str] = set()
+    left, place = iter(rows), 0
     while block := list(islice(left, _BLOCK)):
         for (row, text), (label, p) in zip(block, score([text for _, text in block]), strict=True):
-            heap, known = best.setdefault(label, []), kept.setdefault(label, set())
+            place += 1
+            heap = best.setdefault(label, [])
             full = len(heap) == per_class
-            if p < floor or text in known or (full and (p, -row) < heap[0][:2]):
+            if p < floor or text in known or (full and p <= heap[0][0]):
                 continue
             if full:
-                known.discard(heapq.heappop(heap)[2])
-            heapq.heappush(heap, (p, -row, text))
+                known.discard(heapq.heappop(heap)[2].text)
+            heapq.heappush(heap, (p, -place, Picked(text, row, label, p)))
             known.add(text)
-    picked = [Picked(text, -place, label, p) for label, heap in best.items() for p, place, text in heap]
-    return sorted(picked, key=lambda one: one.row)
+    by_place = sorted((-minus, one) for heap in best.values() for _, minus, one in heap)
+    return [one for _, one in by_place]
 
 
 def domain_scorer(

@@ -45,6 +45,20 @@ def test_any_cut_keeps_what_sorting_keeps():
     assert [(one.text, one.row) for one in found] == sorted(wanted, key=lambda pair: pair[1])
 
 
+def test_rows_of_several_files_stay_in_the_order_of_the_pool():
+    """Each file counts its rows from 1: the order of the pool decides between equally sure texts, not the number."""
+    pool = [(1, "a"), (2, "d"), (1, "c"), (1, "e")]
+    answers = {"a": ("x", 0.9), "d": ("x", 0.9), "c": ("y", 0.6), "e": ("x", 0.9)}
+    found = select(pool, lambda texts: [answers[t] for t in texts], 2)
+    assert [(one.row, one.text) for one in found] == [(1, "a"), (2, "d"), (1, "c")]
+
+
+def test_a_text_that_two_classes_claim_is_kept_once():
+    answers = iter([("x", 0.5), ("y", 0.5), ("x", 0.9), ("y", 0.5)])
+    found = select(rows("aaba"), lambda texts: [next(answers) for _ in texts], 1)
+    assert [(one.text, one.row, one.predicted) for one in found] == [("b", 3, "x"), ("a", 4, "y")], "free once it fell"
+
+
 def test_texts_of_the_domain_score_higher():
     """Texts are numbers here, embedded as a point: those of the domain lie to the right, a tenth of the pool too."""
 
