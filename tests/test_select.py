@@ -115,7 +115,11 @@ def test_select_by_a_trained_classifier(trained, capsys):
     assert printed.startswith(f"{len(found)} of 61 texts kept")
     assert command(trained, "--model", str(trained / "out")) == 2 and "add --overwrite" in capsys.readouterr().err
     assert command(trained, "--model", str(trained / "out"), "--overwrite", "--floor", "1") == 0
-    assert "0 of 61 texts kept" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines() == [
+        "0 of 61 texts kept",
+        "  neg: 0: fewer than the 1000 asked for",
+        "  pos: 0: fewer than the 1000 asked for",
+    ], "a class that got nothing has a line too"
 
 
 def test_select_by_texts_of_the_domain(trained, capsys):

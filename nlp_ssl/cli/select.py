@@ -1,7 +1,6 @@
 """`nlp-ssl select`: of a large pool of other texts those that look most like the task's own."""
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.evaluate import longest_text, predict_texts
 from nlp_ssl.method import check
 from nlp_ssl.nets.text import load_trained
-from nlp_ssl.select import Picked, Scorer, domain_scorer, select
+from nlp_ssl.select import IN_DOMAIN, Picked, Scorer, domain_scorer, select
 
 log = logging.getLogger("nlp_ssl")
 _SAMPLE = 10_000  # texts of the pool that the domain classifier learns from at most
@@ -68,24 +67,28 @@ def main(argv: Sequence[str]) -> None:
     for note in table.notes:
         log.info("%s", note)
     rows = zip(table.rows.tolist(), texts_of(table), strict=True)
-    score = _classes(options.model) if options.model is not None else _domain(options, table.texts)
+    if options.model is not None:
+        score, classes = _by_class(options.model)
+    else:
+        score, classes = _by_domain(options, table.texts), [IN_DOMAIN]
     picked = select(_watched(rows, len(table)), score, options.keep, options.floor)
     write_parquet(options.out, picked, _SCHEMA)
-    for line in _lines(picked, len(table), options.keep):
+    for line in _lines(picked, classes, len(table), options.keep):
         click.echo(line)
 
 
-def _classes(folder: Path) -> Scorer:
-    """Scores by a trained classifier.
+def _by_class(folder: Path) -> tuple[Scorer, list[str]]:
+    """Scores by a trained classifier, and all of its classes.
 
     Raises:
         DataError: the folder holds no whole model.
     """
     net = load_trained(folder)
-    return lambda texts: predict_texts(net, texts, longest_text(net))
+    longest = longest_text(net)
+    return lambda texts: predict_texts(net, texts, longest), list(net.model.config.id2label.values())
 
 
-def _domain(options: Options, pool: pa.ChunkedArray) -> Scorer:
+def _by_domain(options: Options, pool: pa.ChunkedArray) -> Scorer:
     """Scores by a classifier of texts of the file against texts of the pool."""
     assert options.in_domain is not None
     ours = read_table(options.in_domain, text_column=options.text_column, encoding=options.encoding)
@@ -102,10 +105,11 @@ def _watched(rows: Iterator[tuple[int, str]], total: int) -> Iterator[tuple[int,
             log.info("%d of %d texts", number, total)
 
 
-def _lines(picked: Sequence[Picked], total: int, keep: int) -> Iterator[str]:
-    """What was kept, a line for each class."""
+def _lines(picked: Sequence[Picked], classes: Sequence[str], total: int, keep: int) -> Iterator[str]:
+    """What was kept, a line for each class, those that got nothing too: training on the rest would forget them."""
     yield f"{len(picked)} of {total} texts kept"
-    for label, count in sorted(Counter(one.predicted for one in picked).items()):
-        least = min(one.probability for one in picked if one.predicted == label)
-        short = f": fewer than the {keep} asked for" if count < keep else ""
-        yield f"  {label}: {count}, probability from {least:.3f}{short}"
+    for label in sorted(classes):
+        kept = [one.probability for one in picked if one.predicted == label]
+        least = f", probability from {min(kept):.3f}" if kept else ""
+        short = f": fewer than the {keep} asked for" if len(kept) < keep else ""
+        yield f"  {label}: {len(kept)}{least}{short}"
