@@ -7,6 +7,7 @@ from tiny import tiny_bert, tiny_texts
 
 from nlp_ssl import select as module
 from nlp_ssl.cli import run
+from nlp_ssl.cli import select as command_module
 from nlp_ssl.select import Picked, domain_scorer, select
 
 #        text, class and probability
@@ -127,6 +128,29 @@ def test_select_by_texts_of_the_domain(trained, capsys):
     assert command(trained, *argv, out="d.parquet") == 0
     assert "  in_domain: 7, probability from 0." in capsys.readouterr().out
     assert pq.read_table(trained / "d.parquet").num_rows == 7
+
+
+def test_the_domain_is_told_from_a_random_sample_of_the_pool(tmp_path, monkeypatch):
+    """The pool alternates between two sources; both are learned from, and no more texts than the sample may have."""
+    seen = []
+
+    def embed(texts):
+        seen.append(texts)
+        return np.arange(len(texts), dtype=float)[:, None]
+
+    monkeypatch.setattr(command_module, "_SAMPLE", 10)
+    monkeypatch.setattr(command_module, "Embedder", lambda name: embed)
+    (tmp_path / "ours.txt").write_text("".join(f"ours {i}\n" for i in range(30)))
+    (tmp_path / "pool.txt").write_text("".join(f"{('even', 'odd')[i % 2]} {i}\n" for i in range(29)))
+    argv = ["select", str(tmp_path / "pool.txt"), "--in-domain", str(tmp_path / "ours.txt"), "--encoder", "stub",
+            "--keep", "3", "--out"]  # fmt: skip
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        assert run([*argv, str(tmp_path / name), "--seed", seed]) == 0
+    learned, again, other = (sorted(texts) for texts in seen[::2])  # after each the whole pool is scored
+    assert [sum(t.startswith(word) for t in learned) for word in ("ours", "even", "odd")] in (
+        [10, a, 10 - a] for a in range(1, 10)
+    )
+    assert learned == again and learned != other
 
 
 def test_what_was_selected_is_a_pool(trained):

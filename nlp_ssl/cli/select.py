@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import click
+import numpy as np
 import pyarrow as pa
 
 from nlp_ssl.cli.options import parse
@@ -92,8 +93,9 @@ def _by_domain(options: Options, pool: pa.ChunkedArray) -> Scorer:
     """Scores by a classifier of texts of the file against texts of the pool."""
     assert options.in_domain is not None
     ours = read_table(options.in_domain, text_column=options.text_column, encoding=options.encoding)
-    step = max(len(pool) // _SAMPLE, 1)
-    theirs = pool.take(pa.array(range(0, len(pool), step)))
+    # Drawn, not every n-th: a pool that was put together in turns from several sources would give texts of one alone.
+    drawn = np.random.default_rng(options.seed).choice(len(pool), min(len(pool), _SAMPLE), replace=False)
+    theirs = pool.take(pa.array(drawn))
     embed = Embedder(encoder_name(options.encoder))
     return domain_scorer(ours.texts.to_pylist(), theirs.to_pylist(), embed, options.seed)
 
