@@ -33,6 +33,7 @@ class FreeMatch(Method):
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
+    images = {"weight": 0.3}
     weight: Weight = 1.0
     fairness_weight: Weight = 0.001
     decay: Annotated[float, Range(0.0, 0.9999)] = 0.9
