@@ -56,15 +56,29 @@ def write_text(path: Path, text: str) -> None:
 
     Raises RunError when the disk is full or the place cannot be written.
     """
+    with write_file(path) as temporary, writing(path):
+        _write_flushed(temporary, text)
+
+
+@contextmanager
+def write_file(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path`; when the block ends, the file written there becomes `path` in one step.
+
+    Raises RunError when the place cannot be written; what the block raises passes as it is.
+    """
     with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(path.parent)
-        try:
-            _write_flushed(temporary, text)
+    temporary = _temporary(path.parent)
+    try:
+        yield temporary
+        with writing(path):
+            _flush(temporary)
             os.replace(temporary, path)
             _flush(path.parent)
-        finally:
-            _remove(temporary)
+    finally:
+        _remove(temporary)
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -116,9 +130,9 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno in _FULL:
-            message = f"no space left to write {path} ({reason}): free space or choose another --output-dir"
+            message = f"no space left to write {path} ({reason}): free space or choose another place"
             raise RunError(316, message) from error
-        message = f"cannot write {path} ({reason}): make its directory writable or choose another --output-dir"
+        message = f"cannot write {path} ({reason}): make its directory writable or choose another place"
         raise RunError(317, message) from error
 
 

@@ -257,7 +257,7 @@ def test_write_text_keeps_the_old_text_when_it_fails(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match="SSL316: no space left .*free space or choose another --output-dir"):
+    with pytest.raises(RunError, match="SSL316: no space left .*free space or choose another place"):
         write_text(path, "new")
     assert path.read_text() == "old" and names(tmp_path) == ["text"]
 

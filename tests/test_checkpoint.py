@@ -338,7 +338,7 @@ def test_a_full_disk_is_said_and_the_older_checkpoint_stays(tmp_path):
     code, message = in_child(fill)
     assert code == 1
     assert message.startswith("RunError: SSL316: no space left to write ") and "\n" not in message
-    assert "free space or choose another --output-dir" in message
+    assert "free space or choose another place" in message
     assert steps(tmp_path) == ["step-1"]
     assert_is(load_latest(tmp_path)[0], 1)
 

@@ -161,6 +161,19 @@ def test_what_was_selected_is_a_pool(trained):
                 "--output-dir", str(trained / "again")]) == 0  # fmt: skip
 
 
+def test_rows_for_testing_are_left_out_and_the_column_keeps_its_name(trained):
+    (trained / "f").mkdir()
+    for name in ("train", "test"):
+        (trained / f"f/{name}.csv").write_text(f"body,label\nthe {name} film is good,good\nthe {name} one is bad,bad\n")
+    argv = ["--model", str(trained / "out"), "--text-column", "body", "--out", str(trained / "f.parquet")]
+    assert run(["select", str(trained / "f"), *argv]) == 0
+    found = pq.read_table(trained / "f.parquet")
+    assert sorted(found["body"].to_pylist()) == ["the train film is good", "the train one is bad"]
+    assert run(["select", str(trained / "pool.txt"), "--model", "x", "--out", str(trained / "pool.txt"),
+                "--overwrite"]) == 2  # fmt: skip
+    assert (trained / "pool.txt").read_text().count("\n") == 61
+
+
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [

@@ -111,7 +111,7 @@ class TextPolicy(_Policy):
     """
 
     known = tuple(WORD_OPS)
-    ops: tuple[str, ...] = ("replace", "cutoff", "span", "swap")
+    ops: tuple[str, ...] = ("tfidf", "cutoff", "span", "swap")
     bins: int = 8
     strongest: float = 0.5
 

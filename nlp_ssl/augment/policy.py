@@ -7,18 +7,18 @@ from typing import NoReturn
 import numpy as np
 
 from nlp_ssl.augment.base import Augment, Identity, Vocabulary
-from nlp_ssl.augment.counter_rng import uniform
+from nlp_ssl.augment.counter_rng import mix, uniform
 from nlp_ssl.augment.word_noise import WORD_OPS, stream
 from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.method import check
 
 BACK_TRANSLATION = "back_translation"
-_NAMES = {"tfidf": "replace", **{name: name for name in WORD_OPS if name != "replace"}}  # in a policy: operation
-_STRENGTH = {"replace": 0.4}  # where none is given; the others have 0.15
+_STRENGTH = {"tfidf": 0.4}  # where none is given; the others have 0.15
 _ONE_OF, _SOME_OF = "one_of", "some_of"
 _TOKEN = re.compile(r"\.\.|[a-z_]+|\d*\.?\d+(?:e[+-]?\d+)?|[()+,=]", re.IGNORECASE)
 
+_LONGEST = 500  # tokens: deeper nesting would exhaust the stack
 _MAGNITUDE, _CHOICE = 6, 7  # random streams of their own, beside those of word noise
 
 
@@ -73,7 +73,7 @@ class SomeOf:
         drawn = np.stack([uniform(stream_of_choice, np.full(len(words), i)) for i in range(len(self.chains))], axis=-1)
         chosen = drawn.argsort(axis=-1).argsort(axis=-1) < self.count  # [n, chains]
         for i, chain in enumerate(self.chains):
-            words, weights = chain.apply(words, weights, _apart(keys, i + 1 << 8), vocabulary, use & chosen[:, i])
+            words, weights = chain.apply(words, weights, _apart(keys, i + 1), vocabulary, use & chosen[:, i])
         return words, weights
 
 
@@ -91,14 +91,16 @@ class Chain:
     ) -> tuple[Ragged, np.ndarray]:
         """Changes the rows where `use` [n] holds."""
         for i, step in enumerate(self.steps):
-            words, weights = step.apply(words, weights, _apart(keys, i << 16), vocabulary, use)
+            words, weights = step.apply(words, weights, _apart(keys, i), vocabulary, use)
         return words, weights
 
 
 def _apart(keys: np.ndarray, place: int) -> np.ndarray:
-    """Keys of their own for a place in a policy: an operation that occurs twice does not repeat its draws."""
-    apart: np.ndarray = keys ^ np.uint64(place)
-    return apart
+    """Keys of their own for a place in a policy: an operation that occurs twice does not repeat its draws.
+
+    Mixed, so that places within places never cancel.
+    """
+    return mix(keys ^ np.uint64(place)) if place else keys
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Rewritten:
     """
 
     then: Augment = Identity()
-    otherwise: Augment = Chain((Operation("replace", 0.4, 0.4),))
+    otherwise: Augment = Chain((Operation("tfidf", 0.4, 0.4),))
     p: float = 1.0
 
     def __post_init__(self) -> None:
@@ -139,7 +141,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self._text, plain = text, text.replace(" ", "")
         self._tokens = _TOKEN.findall(plain)
-        if "".join(self._tokens) != plain:
+        if "".join(self._tokens) != plain or len(self._tokens) > _LONGEST:
             self._fail()
 
     def policy(self) -> Augment:
@@ -163,14 +165,16 @@ class _Parser:
             self._fail()
 
     def _number(self) -> float:
-        try:
-            return float(self._tokens.pop(0))
-        except (IndexError, ValueError):
+        token = self._tokens.pop(0) if self._tokens else ""
+        if not re.match(r"[\d.]+\d|\d", token) or not np.isfinite(number := float(token)):
             self._fail()
+        return number
 
     def _rewritten(self) -> Rewritten:
         self._expect(BACK_TRANSLATION)
-        p = self._strengths()[0] if self._took("(") else 1.0
+        p, high = self._strengths() if self._took("(") else (1.0, 1.0)
+        if p != high:
+            self._fail("back_translation has one share, as in back_translation(p=0.5)")
         return Rewritten(then=self._chain() if self._took("+") else Identity(), p=p)
 
     def _chain(self) -> Chain:
@@ -187,11 +191,11 @@ class _Parser:
             self._fail("back_translation comes first; back_translation(p=0.5) takes it for half of the rows")
         if not name.isidentifier():
             self._fail()
-        if name not in _NAMES:
-            hint = nearest(name, [BACK_TRANSLATION, _ONE_OF, _SOME_OF, *_NAMES])
+        if name not in WORD_OPS:
+            hint = nearest(name, [BACK_TRANSLATION, _ONE_OF, _SOME_OF, *WORD_OPS])
             self._fail(f"no operation {name!r}.{hint}")
-        usual = _STRENGTH.get(_NAMES[name], 0.15)
-        return Operation(_NAMES[name], *(self._strengths() if self._took("(") else (usual, usual)))
+        usual = _STRENGTH.get(name, 0.15)
+        return Operation(name, *(self._strengths() if self._took("(") else (usual, usual)))
 
     def _some_of(self, name: str) -> SomeOf:
         self._expect("(")

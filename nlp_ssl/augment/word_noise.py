@@ -100,9 +100,9 @@ def _kept(words: Ragged, weights: np.ndarray, keep: np.ndarray) -> tuple[Ragged,
 WORD_OPS: dict[str, WordOp] = {
     "cutoff": cut_off,
     "dropout": drop_out,
-    "replace": replace,
     "span": delete_span,
     "swap": swap,
+    "tfidf": replace,
 }
 
 

@@ -1,6 +1,7 @@
 """`nlp-ssl augment`: strong views of the texts of a file or of a folder of files, made once and kept."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,15 +16,16 @@ from nlp_ssl.augment.policy import BACK_TRANSLATION, Rewritten, parse_policy
 from nlp_ssl.cli.options import parse
 from nlp_ssl.cli.strong import EngineName, engines_of, rewritings_folder, texts_of, watched
 from nlp_ssl.data.embedded import encoder_name
-from nlp_ssl.data.sources import Table, read_table
+from nlp_ssl.data.sources import SUFFIXES, Table, data_stem, read_table
 from nlp_ssl.embed import Embedder
-from nlp_ssl.errors import ConfigError
+from nlp_ssl.errors import ConfigError, DataError, RunError, SSLError
 from nlp_ssl.method import check
 from nlp_ssl.paraphrase.cache import Cache
 from nlp_ssl.paraphrase.checks import Checks, Cosines, Labels
-from nlp_ssl.paraphrase.engine import Engine
+from nlp_ssl.paraphrase.engine import Engine, contents
 from nlp_ssl.paraphrase.gates import Gates, Report, View
 from nlp_ssl.paraphrase.masked import MaskedLM
+from nlp_ssl.paraphrase.on_ray import on_ray
 from nlp_ssl.paraphrase.rewrite import Rewriting
 from nlp_ssl.paraphrase.views import made_of, write_views
 from nlp_ssl.paraphrase.words import change_words
@@ -74,34 +76,63 @@ def main(argv: Sequence[str]) -> None:
     if gates.lowest_cosine > -1 and options.cosine_encoder is None:
         raise ConfigError(287, "--lowest-cosine needs an encoder that measures it: add --cosine-encoder embedded")
     pairs = _pairs(Path(places[0]), options.out)
-    job = Job(options, gates)
+    job = Job(_absolute(options), gates)
     if not options.overwrite:
         pairs = [pair for pair in pairs if not job.is_done(*pair)]
     if not pairs:
         return
-    report = Report()
-    for part in _reports(job, pairs):
-        report.merge(part)
+    report, errors = Report(), []
+    for answer, error in on_ray(job.open, pairs, options.workers) if options.scheduler == "ray" else _here(job, pairs):
+        if error:
+            errors.append(error)
+        else:
+            report.merge(Report.of_json(answer))
     _show(report)
+    if errors:
+        raise RunError(331, f"{len(errors)} of {len(pairs)} files were not done; the first: {errors[0]}")
 
 
 def _pairs(source: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Files of texts, and the files of their views."""
+    """Files of texts, and the files of their views.
+
+    Raises:
+        DataError: the folder holds no file of texts.
+        ConfigError: two files would have the same file of views, or one would take the place of the texts.
+    """
+    if out.absolute() == source.absolute():
+        raise ConfigError(295, f"{out}: the views would take the place of the texts: name another --out")
     if not source.is_dir():
         return [(source, out)]
-    files = sorted(p for p in source.iterdir() if p.is_file() and not p.name.startswith("."))
-    return [(file, out / f"{file.name.split('.')[0]}.parquet") for file in files]
+    files = [p for p in sorted(source.iterdir()) if p.is_file() and p.name[0] not in "._" and data_stem(p) is not None]
+    if not files:
+        raise DataError(142, f"{source}: no files of texts in this folder: use {', '.join(SUFFIXES)}")
+    pairs = [(file, out / f"{data_stem(file)}.parquet") for file in files]
+    twice = [name for name, count in Counter(path.name for _, path in pairs).items() if count > 1]
+    if twice:
+        raise ConfigError(296, f"{source}: several files would become {out / twice[0]}: rename one of them")
+    return pairs
 
 
-def _reports(job: "Job", pairs: Sequence[tuple[Path, Path]]) -> Iterator[Report]:
-    """Works on the files, one after the other or on Ray."""
-    if job.options.scheduler == "ray":
-        from nlp_ssl.paraphrase.on_ray import on_ray
+def _here(job: "Job", pairs: Sequence[tuple[Path, Path]]) -> Iterator[tuple[str, str]]:
+    """(answer, error) of each file, one after the other; what is wrong with a single file is raised."""
+    with job.open() as work:
+        for source, out in pairs:
+            try:
+                yield work(source, out), ""
+            except SSLError as error:
+                if len(pairs) == 1:
+                    raise
+                yield "", str(error)
 
-        yield from map(Report.of_json, on_ray(job.open, pairs, job.options.workers))
-    else:
-        with job.open() as work:
-            yield from (Report.of_json(work(source, out)) for source, out in pairs)
+
+def _absolute(options: Options) -> Options:
+    """The options with folders that mean the same on any machine, and one copy of each engine for a worker of Ray."""
+    folders = {
+        name: type(value)(str(Path(value).absolute()))
+        for name in ("there", "back", "masked_model", "cosine_encoder", "same_label", "cache_dir")
+        if (value := vars(options)[name]) is not None and (name == "cache_dir" or Path(value).is_dir())
+    }
+    return replace(options, workers=1 if options.scheduler == "ray" else options.workers, **folders)
 
 
 @dataclass(frozen=True)
@@ -127,10 +158,13 @@ class Job:
     def _name(self, source: Path) -> str:
         """A hash of the file and of all that decides on its views."""
         options = replace(self.options, out=None, cache_dir=None, overwrite=False, workers=1, scheduler="local")
-        digest = xxhash.xxh3_128(f"{options} {self.gates}".encode())
-        with source.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
+        digest = xxhash.xxh3_128(f"{options} {self.gates} {contents(vars(options).values())}".encode())
+        try:
+            with source.open("rb") as file:
+                while block := file.read(1 << 22):
+                    digest.update(block)
+        except OSError as error:
+            raise DataError(101, f"{source}: cannot be read ({error.strerror}): check the path") from error
         return digest.hexdigest()
 
     @contextmanager
@@ -154,11 +188,12 @@ class Job:
                 return make(texts_of(table))
 
             def work(source: Path, out: Path) -> str:
+                name = self._name(source)
                 table = read_table(source, text_column=options.text_column, encoding=options.encoding)
                 for note in table.notes:
                     log.info("%s", note)
                 report = Report()
-                write_views(out, watched(views(table), len(table) * options.samples, report), self._name(source))
+                write_views(out, watched(views(table), len(table) * options.samples, report), name)
                 return report.to_json()
 
             yield work
@@ -199,4 +234,5 @@ def _show(report: Report) -> None:
 
 
 def _short(text: str) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= 160 else f"{text[:157]}..."

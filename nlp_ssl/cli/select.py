@@ -62,18 +62,25 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError(206, "select needs texts and --out: nlp-ssl select pool.txt --model out --out s.parquet")
     if (options.model is None) == (options.in_domain is None):
         raise ConfigError(294, "select goes by --model FOLDER or by --in-domain FILE: give one of them")
+    if options.out.absolute() == Path(places[0]).absolute():
+        raise ConfigError(295, f"{options.out}: the result would take the place of the pool: name another --out")
     if options.out.exists() and not options.overwrite:
         raise ConfigError(224, f"{options.out} exists: name another file or add --overwrite")
     table = read_table(places[0], text_column=options.text_column, encoding=options.encoding)
     for note in table.notes:
         log.info("%s", note)
+    if table.splits is not None and {"dev", "test"} & set(table.splits):
+        log.info("rows of dev and test are left out")
+        table = table.take(np.flatnonzero([split not in ("dev", "test") for split in table.splits]))
     rows = zip(table.rows.tolist(), texts_of(table), strict=True)
     if options.model is not None:
         score, classes = _by_class(options.model)
     else:
         score, classes = _by_domain(options, table.texts), [IN_DOMAIN]
     picked = select(_watched(rows, len(table)), score, options.keep, options.floor)
-    write_parquet(options.out, picked, _SCHEMA)
+    # Under the name that it had: `train --text-column` is the same for both of its files.
+    names = [options.text_column or "text", *_SCHEMA.names[1:]]
+    write_parquet(options.out, picked, pa.schema([f.with_name(n) for f, n in zip(_SCHEMA, names, strict=True)]))
     for line in _lines(picked, classes, len(table), options.keep):
         click.echo(line)
 

@@ -51,13 +51,14 @@ class StrongView:
             raise ConfigError(284, "--replace-words and --strong both name the strong view: drop one")
         if self.views is not None and self.back_translation is not None:
             raise ConfigError(284, "--views and --back-translation both bring rewritings: drop one")
-        if self.strong is None:
-            return None if self.replace_words is None else TfidfReplace(self.replace_words)
-        policy = parse_policy(self.strong)
-        if isinstance(policy, Rewritten) and self.views is None and self.back_translation is None:
-            raise ConfigError(
-                284, "back_translation needs an engine or finished views: add --back-translation apertium"
-            )
+        policy: Augment | None = None if self.replace_words is None else TfidfReplace(self.replace_words)
+        if self.strong is not None:
+            policy = parse_policy(self.strong)
+        there = self.views is not None or self.back_translation is not None
+        if isinstance(policy, Rewritten) and not there:
+            raise ConfigError(284, "back_translation needs rewritings: add --back-translation apertium or --views FILE")
+        if there and policy is not None and not isinstance(policy, Rewritten):
+            raise ConfigError(284, "the strong view takes no rewritings: begin --strong with back_translation+")
         return policy
 
     def rewritings(self, tables: Sequence[Table]) -> pa.Table | None:
@@ -77,7 +78,7 @@ class StrongView:
             with Rewriting(engines_of(self.back_translation), cache) as rewriting:
                 made = list(watched(rewriting(texts), sum(map(len, tables)), report))
         log.info("back-translation: %s", report.lines()[0])
-        return pa.table({"text": [v.text for v in made], "view": [v.view for v in made]})
+        return pa.table({"text": [v.text for v in made if v.changed], "view": [v.view for v in made if v.changed]})
 
 
 def engines_of(

@@ -1,6 +1,5 @@
 """Parquet files that are whole or absent."""
 
-import os
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -21,15 +20,11 @@ def write_parquet(path: Path, rows: Iterable[tuple[Any, ...]], schema: pa.Schema
         RunError: the file cannot be written.
     """
     left = iter(rows)
-    with atomic.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with pq.ParquetWriter(temporary, schema) as writer:
-                while part := list(islice(left, _ROWS)):
-                    columns = zip(*part, strict=True)
-                    arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
+    with atomic.write_file(path) as temporary:
+        with atomic.writing(path):
+            writer = pq.ParquetWriter(temporary, schema)
+        with writer:
+            while part := list(islice(left, _ROWS)):
+                arrays = [pa.array(c, f.type) for c, f in zip(zip(*part, strict=True), schema, strict=True)]
+                with atomic.writing(path):
                     writer.write_table(pa.table(arrays, schema=schema))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)

@@ -493,6 +493,11 @@ def _suffix(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).suffix.lower()
 
 
+def data_stem(path: Path) -> str | None:
+    """The name of a file of rows without its ending; None for files of other kinds."""
+    return _stem(path) if _suffix(path) in SUFFIXES else None
+
+
 def _stem(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).stem
 

@@ -28,7 +28,7 @@ class Checks:
     def __call__(self, views: list[View], gates: Gates) -> list[View]:
         """The views, those not accepted with their text in place of the rewriting."""
         views = list(views)
-        changed = [i for i, v in enumerate(views) if v.outcome == ACCEPTED and v.view != v.text]
+        changed = [i for i, v in enumerate(views) if v.changed]
         if self.cosines is not None and changed:
             found = self.cosines([views[i].text for i in changed], [views[i].view for i in changed])
             for i, cosine in zip(changed, found.tolist(), strict=True):
@@ -37,10 +37,10 @@ class Checks:
                     views[i] = views[i]._replace(view=views[i].text, outcome="other meaning")
         changed = [i for i in changed if views[i].outcome == ACCEPTED]
         if self.labels is not None and changed:
-            before = self.labels([views[i].text for i in changed])
-            after = self.labels([views[i].view for i in changed])
-            for i, one, other in zip(changed, before, after, strict=True):
-                if one != other:
+            known = list(dict.fromkeys(text for i in changed for text in (views[i].text, views[i].view)))
+            label = dict(zip(known, self.labels(known), strict=True))
+            for i in changed:
+                if label[views[i].text] != label[views[i].view]:
                     views[i] = views[i]._replace(view=views[i].text, outcome="other label")
         return views
 

@@ -1,8 +1,11 @@
 """What an engine is: a frozen value that names what rewrites texts; opened, it does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
+
+import xxhash
 
 
 class Rewriter(Protocol):
@@ -14,7 +17,7 @@ class Rewriter(Protocol):
 
 
 class Engine(Protocol):
-    """Implementations are frozen dataclasses whose fields are the options: their `repr` names what they write."""
+    """Implementations are frozen dataclasses whose fields are the options: `name_of` names what they write."""
 
     def open(self) -> AbstractContextManager[Rewriter]:
         """Starts the program or loads the model.
@@ -23,3 +26,23 @@ class Engine(Protocol):
             ConfigError: it is not installed or cannot be opened.
         """
         ...
+
+
+def name_of(engine: Engine) -> str:
+    """The options and the contents of the folders among them: another model in the same place has another name."""
+    return f"{engine!r} {contents(vars(engine).values())}".rstrip()
+
+
+def contents(options: Iterable[object]) -> str:
+    """A hash of the files in those of the options that are folders; empty where none is."""
+    digest, some = xxhash.xxh3_128(), False
+    for option in options:
+        if not isinstance(option, str | Path) or not Path(option).is_dir():
+            continue
+        some = True
+        for path in sorted(p for p in Path(option).iterdir() if p.is_file()):
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 22):
+                    digest.update(block)
+    return digest.hexdigest() if some else ""

@@ -27,6 +27,11 @@ class View(NamedTuple):
     outcome: str
     cosine: float | None = None
 
+    @property
+    def changed(self) -> bool:
+        """Whether the view is another text."""
+        return self.view != self.text
+
 
 @dataclass(frozen=True)
 class Gates:
@@ -88,13 +93,12 @@ class Report:
 
     def add(self, view: View) -> None:
         """Counts one view."""
-        changed = view.outcome == ACCEPTED and view.view != view.text
-        self.outcomes[view.outcome or ("changed" if changed else "same")] += 1
+        self.outcomes[view.outcome or ("changed" if view.changed else "same")] += 1
         if view.cosine is not None:
             self.cosines[max(int(np.floor(10 * min(view.cosine, 0.999))), -1)] += 1
-        if changed and len(self.sample) < _SAMPLE:
+        if view.changed and len(self.sample) < _SAMPLE:
             self.sample.append((view.text, view.view))
-        elif changed:  # reservoir sampling: each of n changed views stays with the same probability
+        elif view.changed:  # reservoir sampling: each of n changed views stays with the same probability
             place = self._random.randrange(self.outcomes["changed"])
             if place < _SAMPLE:
                 self.sample[place] = (view.text, view.view)
@@ -104,7 +108,8 @@ class Report:
         ours, theirs = self.outcomes["changed"], other.outcomes["changed"]
         room = min(_SAMPLE, len(self.sample) + len(other.sample))
         taken = max(min(round(room * ours / max(ours + theirs, 1)), len(self.sample)), room - len(other.sample))
-        self.sample = self.sample[:taken] + other.sample[: room - taken]
+        drawn = self._random.sample(self.sample, taken), self._random.sample(other.sample, room - taken)
+        self.sample = [*drawn[0], *drawn[1]]
         self.outcomes += other.outcomes
         self.cosines += other.cosines
 
@@ -120,7 +125,7 @@ class Report:
     @property
     def examples(self) -> list[tuple[str, str]]:
         """Ten changed texts beside their rewritings, or as many as there are."""
-        return self.sample[:_EXAMPLES]
+        return Random(0).sample(self.sample, min(_EXAMPLES, len(self.sample)))
 
     def lines(self) -> list[str]:
         """The report in words, a line for each fact."""

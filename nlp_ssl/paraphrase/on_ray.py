@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nlp_ssl.errors import ConfigError, RunError, SSLError
+from nlp_ssl.errors import ConfigError, SSLError
 
 Work = Callable[[Path, Path], str]
 
@@ -35,8 +35,10 @@ class _Actor:
 
 def on_ray(
     open_work: Callable[[], AbstractContextManager[Work]], pairs: Sequence[tuple[Path, Path]], workers: int
-) -> Iterator[str]:
-    """The answer of each file's work, as they are done. A worker that dies is replaced and its file done again.
+) -> Iterator[tuple[str, str]]:
+    """(answer, error) of each file's work, as they are done; the error is empty where all went well.
+
+    A worker that dies is replaced and its file done again.
 
     Args:
         open_work: opened once by each worker; the result is called with (file, file to write).
@@ -45,7 +47,6 @@ def on_ray(
 
     Raises:
         ConfigError: Ray is not installed.
-        RunError: a file could not be done; the others were.
     """
     try:
         import ray
@@ -59,11 +60,5 @@ def on_ray(
     data = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         _Actor, fn_constructor_args=(open_work,), batch_size=1, concurrency=min(workers, len(items)), num_cpus=1
     )
-    errors = []
     for row in data.iter_rows():
-        if row["error"]:
-            errors.append(row["error"])
-        else:
-            yield row["answer"]
-    if errors:
-        raise RunError(331, f"{len(errors)} of {len(items)} files were not done; the first: {errors[0]}")
+        yield row["answer"], row["error"]

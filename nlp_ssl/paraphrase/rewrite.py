@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from nlp_ssl.paraphrase.cache import Cache, key_of
 from nlp_ssl.paraphrase.checks import Checks
-from nlp_ssl.paraphrase.engine import Engine, Rewriter
+from nlp_ssl.paraphrase.engine import Engine, Rewriter, name_of
 from nlp_ssl.paraphrase.gates import Gates, View
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class _Crew:
 
     def __init__(self, engine: Engine, cache: Cache, workers: int, stack: ExitStack) -> None:
         self._engine, self._cache, self._workers, self._stack = engine, cache, workers, stack
-        self._name = repr(engine)
+        self._name = name_of(engine)
         self._idle: queue.Queue[Rewriter] = queue.Queue()
         self._pool: ThreadPoolExecutor | None = None
 

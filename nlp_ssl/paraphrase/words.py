@@ -30,7 +30,7 @@ def change_words(
     All texts count in the word statistics; a view is a pure function of them, the seed, the row and the sample.
     """
     gates, checks = gates or Gates(), checks or Checks()
-    whole = pc.utf8_split_whitespace(texts).combine_chunks()
+    whole = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(texts)).combine_chunks()
     spelled = whole.flatten().dictionary_encode()
     words = Ragged(spelled.indices.to_numpy(), np.append(0, np.cumsum(pc.list_value_length(whole).to_numpy())))
     spelling = spelled.dictionary
@@ -42,9 +42,9 @@ def change_words(
         rows = words.slice(start, min(start + _BLOCK, len(words)))
         weights, ids = replace_weights(Ragged(score(rows, idf), rows.offsets)), np.arange(start, start + len(rows))
         changed = [policy(rows, weights, row_keys(seed, s, ids), vocabulary) for s in range(samples)]
-        views = [_joined(found, spelling) for found in changed]
-        made = [
-            gates.view(text, sample, found[i])
+        plain, *views = (_joined(found, spelling) for found in (rows, *changed))
+        made = [  # other white space alone is no change
+            gates.view(text, sample, text if found[i] == plain[i] else found[i])
             for i, text in enumerate(texts.slice(start, len(rows)).to_pylist())
             for sample, found in enumerate(views)
         ]

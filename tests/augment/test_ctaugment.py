@@ -244,12 +244,12 @@ def test_each_word_op_is_used():
         changed = view(words, np.ones(2000), keys(100), VOCABULARY)
         same = len(changed.values) == 2000
         effects[op] = "gone" if not same else "moved" if sorted(changed.values) == sorted(words.values) else "new"
-    assert effects == {"cutoff": "gone", "dropout": "gone", "replace": "new", "span": "gone", "swap": "moved"}
+    assert effects == {"cutoff": "gone", "dropout": "gone", "tfidf": "new", "span": "gone", "swap": "moved"}
 
 
 def test_weights_follow_the_words_into_the_next_operation():
     """Only word 0 of each row may be replaced; a cut before it must not hand its weight to another word."""
-    policy = TextPolicy(ops=("cutoff", "replace"), bins=1, depth=2, strongest=1.0)
+    policy = TextPolicy(ops=("cutoff", "tfidf"), bins=1, depth=2, strongest=1.0)
     words = Ragged(np.tile(np.arange(40, 60, dtype=np.int32), 300), np.arange(0, 6001, 20))
     weights = np.where(words.values == 40, 100.0, 0.0)
     low = Vocabulary(VOCABULARY.pieces, (np.arange(SIZE) < 40).astype(np.int64), VOCABULARY.tfidf)

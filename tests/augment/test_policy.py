@@ -1,5 +1,7 @@
 """Strong views by name, and rewritings in place of their texts."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,11 +26,11 @@ def chain(*steps):
 @pytest.mark.parametrize(
     ("text", "policy"),
     [
-        ("tfidf", chain(("replace", 0.4))),
-        ("tfidf(p=0.2)", chain(("replace", 0.2))),
-        ("tfidf(.2) + swap", chain(("replace", 0.2), ("swap", 0.15))),
+        ("tfidf", chain(("tfidf", 0.4))),
+        ("tfidf(p=0.2)", chain(("tfidf", 0.2))),
+        ("tfidf(.2) + swap", chain(("tfidf", 0.2), ("swap", 0.15))),
         ("span(p=1e-1)+cutoff(p=1)", chain(("span", 0.1), ("cutoff", 1.0))),
-        ("tfidf(0.1..0.4)", Chain((Operation("replace", 0.1, 0.4),))),
+        ("tfidf(0.1..0.4)", Chain((Operation("tfidf", 0.1, 0.4),))),
         (
             "one_of(swap, span+cutoff)",
             Chain((SomeOf(1, (chain(("swap", 0.15)), chain(("span", 0.15), ("cutoff", 0.15)))),)),
@@ -74,12 +76,17 @@ def test_policies(text, policy):
         ("some_of(1.5, swap, span)", "1.5 is no number of operations"),
         ("some_of(swap, span)", "write operations like"),
         ("one_off(swap, span)", "no operation 'one_off'. Did you mean 'one_of'"),
+        ("some_of(nan, swap)", "write operations like"),
+        ("some_of(1e400, swap)", "write operations like"),
+        ("tfidf(swap)", "write operations like"),
+        ("one_of(" * 400 + "swap" + ")" * 400, "write operations like"),
+        ("back_translation(0.1..0.4)", "back_translation has one share"),
         ("swap+back_translation", "back_translation comes first"),
         ("one_of(back_translation, swap)", "back_translation comes first"),
     ],
 )
 def test_policies_that_are_none(text, message):
-    with pytest.raises(ConfigError, match=f"SSL283: policy .*{message}"):
+    with pytest.raises(ConfigError, match=f"SSL283: policy .*{re.escape(message)}"):
         parse_policy(text)
 
 
@@ -136,6 +143,15 @@ def test_each_row_draws_two_of_three():
 def test_an_operation_that_occurs_twice_draws_twice():
     twice = rows_of(parse_policy("cutoff(0.5)+cutoff(0.5)"))[2].lengths.mean()
     assert twice == pytest.approx(5, abs=0.5)
+
+
+def test_choices_within_choices_are_drawn_apart():
+    """Where they shared their draws the innermost cutoff was never reached, and a second swap undid the first."""
+    nested = rows_of(parse_policy("one_of(one_of(one_of(span(0.5), cutoff(1)), swap(0)), swap(0))"), rows=2000)[2]
+    shares = {n: (nested.lengths == n).mean() for n in (20, 10, 1)}
+    assert [shares[n] for n in (20, 10, 1)] == pytest.approx([0.75, 0.125, 0.125], abs=0.03)
+    twice = rows_of(parse_policy("some_of(2, one_of(swap(1)), swap(1))"))[2]
+    assert all(twice.slice(i, i + 1).values.tolist() != list(range(20)) for i in range(len(twice)))
 
 
 def test_a_row_is_the_same_in_any_company():

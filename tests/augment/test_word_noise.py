@@ -72,7 +72,7 @@ def test_replacing_by_row_is_tfidf_replacement():
     words = ragged(mixed_rows())
     weights = np.random.default_rng(0).random(len(words.values)).astype(np.float16) * 2
     for p in (0.0, 0.5, 1.0):
-        changed, _ = WORD_OPS["replace"](words, weights, keys(200), VOCABULARY, np.full(200, p))
+        changed, _ = WORD_OPS["tfidf"](words, weights, keys(200), VOCABULARY, np.full(200, p))
         assert lists(changed) == lists(TfidfReplace(p)(words, weights, keys(200), VOCABULARY))
 
 

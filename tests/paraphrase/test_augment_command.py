@@ -9,16 +9,23 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_apertium import needs_apertium
 from test_rewrite import Backwards
 from tiny import tiny_bert, tiny_texts
 
+from nlp_ssl.augment.policy import parse_policy
 from nlp_ssl.cli import augment, run, strong
+from nlp_ssl.data.sources import table_of
+from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import RunError
+from nlp_ssl.paraphrase import words
 from nlp_ssl.paraphrase.apertium import Apertium
+from nlp_ssl.paraphrase.engine import name_of
 from nlp_ssl.paraphrase.marian import CTranslate2, Marian
+from nlp_ssl.paraphrase.masked import MaskedLM
 from nlp_ssl.paraphrase.rewrite import Rewriting
 
 ASKED = Counter()
@@ -46,6 +53,12 @@ def command(folder, *more, out="v.parquet"):
     return run(["augment", str(folder / "u.txt"), "--out", str(folder / out), "--cache-dir", str(folder / "c"), *more])
 
 
+def test_masked_words_by_flags(files, monkeypatch):
+    folder, _ = files
+    made = augment._engines(augment.Options(how="masked_lm", masked_model="m", masked_share=0.3, temperature=0.5))
+    assert made == [MaskedLM("m", 0.3, 0.5)]
+
+
 def test_views_are_written_and_reported(files, capsys):
     folder, texts = files
     assert command(folder, "--samples", "2") == 0
@@ -59,7 +72,7 @@ def test_views_are_written_and_reported(files, capsys):
         "cosine": None,
     }
     printed = capsys.readouterr().out
-    assert printed.startswith("80 views: changed 100.0 %") and f"  {texts[0]}\n    -> " in printed
+    assert printed.startswith("80 views: changed 100.0 %") and printed.count("\n    -> ") == 10
     assert command(folder, "--samples", "2", out="w.parquet") == 0
     assert (folder / "w.parquet").read_bytes() == (folder / "v.parquet").read_bytes()
 
@@ -134,6 +147,26 @@ def test_training_takes_the_views(files, monkeypatch):
     assert train("four", "--strong", "swap", "--replace-words", "0.1") == 2
     assert train("four", "--views", str(folder / "u.txt")) == 3
     assert train("four", "--back-translation", "apertium", *views) == 2
+    for more in (["--strong", "swap"], ["--replace-words", "0.1"]):
+        assert train("four", *more, *views) == 2, "they would not be used"
+
+
+def test_texts_without_a_rewriting_have_none(files, monkeypatch):
+    """What gave way to its text, or came back as it was, is no rewriting: words are replaced there."""
+    folder, _ = files
+    monkeypatch.setattr(strong, "rewritings_folder", lambda: folder / "other")
+    table = table_of(["one two", "a text of four words", "same same same"])
+    made = strong.StrongView(back_translation="apertium").rewritings([table])
+    assert made.to_pylist() == [{"text": "a text of four words", "view": "words four of text a"}]
+
+
+def test_another_model_in_the_same_place_has_other_rewritings(tmp_path):
+    (tmp_path / "m").mkdir()
+    names = []
+    for weights in ("one", "two"):
+        (tmp_path / "m/model.safetensors").write_text(weights)
+        names.append(name_of(MaskedLM(str(tmp_path / "m"))))
+    assert names[0] != names[1] and name_of(MaskedLM("absent")) == repr(MaskedLM("absent"))
 
 
 @pytest.mark.parametrize(
@@ -209,6 +242,64 @@ def test_a_folder_becomes_a_folder(files, capsys):
     assert run([*argv, "--samples", "2"]) == 2 and "made otherwise" in capsys.readouterr().err
 
 
+def test_files_of_a_folder_keep_apart(files, capsys):
+    """Dots in names, other kinds of files, hidden ones, two of one name, and one that cannot be read."""
+    folder, texts = files
+    argv = folder_of_files(folder, texts)
+    (folder / "in/part0.txt").rename(folder / "in/a.000.txt")
+    (folder / "in/part1.txt").rename(folder / "in/a.001.txt")
+    for name in ("README.md", "_done.txt", ".x.txt"):
+        (folder / "in" / name).write_text("nothing to be done here\n")
+    (folder / "in/part2.txt").write_text("\n")
+    assert run(argv) == 1
+    assert "SSL331: 1 of 4 files were not done; the first: SSL102" in capsys.readouterr().err
+    assert list(of_folder(folder)) == ["a.000.parquet", "a.001.parquet", "part3.parquet"]
+    (folder / "in/part3.csv").write_text("text\nthe same name twice\n")
+    assert run(argv) == 2 and "SSL296: " in capsys.readouterr().err
+    (folder / "none").mkdir()
+    assert run(["augment", str(folder / "none"), "--out", str(folder / "x")]) == 3
+    assert "SSL142" in capsys.readouterr().err
+
+
+def test_the_texts_are_never_overwritten(files, capsys):
+    folder, texts = files
+    for place in (folder / "u.txt", folder):
+        assert run(["augment", str(place), "--how", "swap", "--out", str(place), "--overwrite"]) == 2
+        assert "SSL295: " in capsys.readouterr().err
+    assert (folder / "u.txt").read_text().splitlines() == texts
+    assert run(["augment", str(folder / "u.txt"), "--how", "swap", "--out", str(folder / "c"), "--overwrite"]) == 0
+    (folder / "d").mkdir()
+    assert run(["augment", str(folder / "u.txt"), "--how", "swap", "--out", str(folder / "d"), "--overwrite"]) == 1
+    assert "SSL317" in capsys.readouterr().err
+    assert run(["augment", str(folder / "absent.txt"), "--out", str(folder / "c")]) == 3
+
+
+def test_a_worker_of_ray_has_one_engine(files):
+    """And sees the folders of this machine under their whole names."""
+    folder, _ = files
+    options = augment.Options(scheduler="ray", workers=8, cache_dir=augment.Path("c"), masked_model="absent")
+    made = augment._absolute(options)
+    assert (made.workers, made.cache_dir, made.masked_model) == (1, augment.Path("c").absolute(), "absent")
+    assert augment._absolute(augment.Options(workers=8)).workers == 8
+
+
+def test_white_space_is_no_change(files):
+    folder, _ = files
+    (folder / "u.txt").write_text("  two  spaces   between the words \n")
+    assert command(folder, "--how", "swap(p=0)") == 0
+    (row,) = pq.read_table(folder / "v.parquet").to_pylist()
+    assert row["view"] == row["text"]
+
+
+def test_views_beyond_the_first_block_belong_to_their_texts(monkeypatch):
+    texts = pa.chunked_array([[f"a{i} b{i} c{i} d{i}" for i in range(30)], [f"e{i} f{i} g{i}" for i in range(7)]])
+    policy = parse_policy("swap(p=1)")
+    whole = list(words.change_words(texts, policy, samples=2))
+    monkeypatch.setattr(words, "_BLOCK", 7)
+    assert list(words.change_words(texts, policy, samples=2)) == whole
+    assert all(sorted(v.text.split()) == sorted(v.view.split()) and v.changed for v in whole)
+
+
 def test_a_file_that_is_done_is_not_done_again(files, capsys):
     folder, _ = files
     assert command(folder) == 0
@@ -249,6 +340,10 @@ def test_models_judge_the_views(files, monkeypatch, capsys):
     assert command(folder, *judges) == 0
     assert "cosine to the text: from 0." in capsys.readouterr().out
     rows = pq.read_table(folder / "v.parquet").to_pylist()
+    known = Embedder(str(folder / "model"))
+    for row in rows[:5]:
+        z = known([row["text"], " ".join(reversed(row["text"].split()))])
+        assert row["cosine"] == pytest.approx(float(z[0] @ z[1]), abs=1e-5)
     middle = sorted(row["cosine"] for row in rows)[20]
     assert command(folder, *judges, "--lowest-cosine", str(middle), out="w.parquet") == 0
     capsys.readouterr()

@@ -22,7 +22,7 @@ from nlp_ssl.augment.counter_rng import row_keys, uniform
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.paraphrase.cache import Cache
 from nlp_ssl.paraphrase.masked import MaskedLM, _gumbel
-from nlp_ssl.paraphrase.rewrite import rewrite
+from nlp_ssl.paraphrase.rewrite import Rewriting
 
 PIECES = ["##ing", "##s", "##ly"]
 VOCABULARY = [*SPECIAL, *GOOD, *FILLER, "play", "warm", *PIECES, ",", ".", "!", "[", "]", "mask", "1", "2"]
@@ -277,9 +277,9 @@ def test_draws_follow_the_distribution(model):
 
 def test_through_the_cache(model, tmp_path):
     engine = MaskedLM(model, 0.3)
-    with Cache(tmp_path / "c") as cache:
-        found = list(rewrite([TEXTS[0], TEXTS[5]], engine, cache, samples=2))
-        assert list(rewrite([TEXTS[0], TEXTS[5]], engine, cache, samples=2)) == found and cache.written == 4
+    with Cache(tmp_path / "c") as cache, Rewriting([engine], cache, samples=2) as work:
+        found = list(work([TEXTS[0], TEXTS[5]]))
+        assert list(work([TEXTS[0], TEXTS[5]])) == found and cache.written == 4
     names = {repr(MaskedLM(*options)) for options in (("a",), ("b",), ("a", 0.2), ("a", 0.15, 0.5))}
     assert len(names) == 4 and repr(MaskedLM("a")) == repr(MaskedLM("a", tokens=9)), "batches do not change a text"
 
