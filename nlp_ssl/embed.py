@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.nets.text import quiet
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Embedder:
         from sentence_transformers import SentenceTransformer
 
         try:
-            return SentenceTransformer(self.encoder, model_kwargs={"use_safetensors": True})
+            with quiet():
+                return SentenceTransformer(self.encoder, model_kwargs={"use_safetensors": True})
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(286, f"no encoder can be opened as {self.encoder!r} ({reason}): name a folder") from error

@@ -172,6 +172,7 @@ class Job:
         """What works on a file and returns the report as JSON; what it loads for the first file serves the others."""
         options, gates, checks = self.options, self.gates, _checks(self.options)
         policy = _policy(options.how)
+        cache: Cache | None = None
         with ExitStack() as stack:
             if policy is None:
                 cache = stack.enter_context(Cache(options.cache_dir or rewritings_folder()))
@@ -193,11 +194,14 @@ class Job:
                 for note in table.notes:
                     log.info("%s", note)
                 report = Report()
-                write_views(out, watched(views(table), len(table) * options.samples, report), name)
+                total = len(table) * options.samples
+                write_views(
+                    out, watched(views(table), total, report, lambda: 0 if cache is None else cache.written), name
+                )
                 return report.to_json()
 
             yield work
-            if policy is None:
+            if cache is not None:
                 log.info("%d rewritings are new, the others came from the cache", cache.written)
 
 

@@ -22,7 +22,8 @@ def guarded(command: Callable[[], None]) -> int:
     """Runs a command and returns its exit code: 0 done, 1 run failed, 2 usage, 3 data, 130/143 stopped by a signal."""
     level = logging.INFO if _rank() == 0 else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for talkative in ("httpx", "sentence_transformers"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     try:
         command()
         sys.stdout.flush()  # a closed pipe or a full disk shows here, not when the interpreter ends

@@ -1,8 +1,9 @@
 """Flags of the strong view, for every command that trains on texts."""
 
 import logging
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -76,7 +77,7 @@ class StrongView:
         # Of several processes one translates; the others wait, and find all of it done.
         with FileLock(folder / "training.lock"), Cache(folder) as cache:
             with Rewriting(engines_of(self.back_translation), cache) as rewriting:
-                made = list(watched(rewriting(texts), sum(map(len, tables)), report))
+                made = list(watched(rewriting(texts), sum(map(len, tables)), report, lambda: cache.written))
         log.info("back-translation: %s", report.lines()[0])
         return pa.table({"text": [v.text for v in made if v.changed], "view": [v.view for v in made if v.changed]})
 
@@ -114,13 +115,31 @@ def texts_of(table: Table) -> Iterator[str]:
             yield from chunk.slice(start, _ROWS).to_pylist()
 
 
-def watched(views: Iterable[View], total: int, report: Report) -> Iterator[View]:
-    """The views as they come, counted in the report, with a line of progress now and then."""
-    start = said = time.monotonic()
-    for number, view in enumerate(views, 1):
-        report.add(view)
-        yield view
-        now = time.monotonic()
-        if now - said >= _SECONDS:
-            said, rate = now, number / (now - start)
-            log.info("%d of %d views, %.0f a second, about %.0f s left", number, total, rate, (total - number) / rate)
+def watched(views: Iterable[View], total: int, report: Report, made: Callable[[], int]) -> Iterator[View]:
+    """The views as they come, counted in the report, with a line of progress now and then.
+
+    Args:
+        views: what is watched; many come at once, when the last of them is made.
+        total: how many there will be.
+        report: counts them.
+        made: how many rewritings were made until now.
+    """
+    start, number, before, ended = time.monotonic(), 0, made(), threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(_SECONDS):
+            done = min(number + made() - before, total)
+            rate = done / (time.monotonic() - start)
+            left = f"about {(total - done) / rate:.0f} s left" if done else "no rate yet"
+            log.info("%d of %d views, %.0f a second, %s", done, total, rate, left)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        for view in views:
+            report.add(view)
+            number, before = number + 1, made()
+            yield view
+    finally:
+        ended.set()
+        thread.join()

@@ -252,7 +252,7 @@ class TextNet(Module):
         whole.set_submodule(self._path, copy.deepcopy(self.classifier))
         if self.mean_pooling:
             whole = _fold(whole)
-        with _quiet():
+        with quiet():
             whole.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
 
@@ -271,7 +271,7 @@ def load_text_net(
     if classes is not None:
         options = {"id2label": dict(enumerate(classes)), "label2id": {c: i for i, c in enumerate(classes)}}
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
             if dropout is not None:
                 known = config.to_dict()
@@ -411,7 +411,7 @@ def _fold(model: Any) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences the library's loading report and progress bars: what matters is raised as an error."""
     level = hf_logging.get_verbosity()
     bars = hf_logging.is_progress_bar_enabled()

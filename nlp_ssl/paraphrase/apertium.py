@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -56,7 +57,7 @@ class Apertium:
         finally:
             for process in (one, two):
                 with suppress(ProcessLookupError):
-                    os.killpg(process.pid, 15)
+                    os.killpg(process.pid, signal.SIGPIPE)  # of which its shells say nothing
                 process.wait()
             with suppress(OSError):
                 one.stdin.close()

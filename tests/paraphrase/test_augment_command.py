@@ -24,6 +24,7 @@ from nlp_ssl.errors import RunError
 from nlp_ssl.paraphrase import words
 from nlp_ssl.paraphrase.apertium import Apertium
 from nlp_ssl.paraphrase.engine import name_of
+from nlp_ssl.paraphrase.gates import Report, View
 from nlp_ssl.paraphrase.marian import CTranslate2, Marian
 from nlp_ssl.paraphrase.masked import MaskedLM
 from nlp_ssl.paraphrase.rewrite import Rewriting
@@ -51,6 +52,24 @@ def files(tmp_path, monkeypatch):
 
 def command(folder, *more, out="v.parquet"):
     return run(["augment", str(folder / "u.txt"), "--out", str(folder / out), "--cache-dir", str(folder / "c"), *more])
+
+
+def test_progress_counts_what_is_made_before_it_is_shown(monkeypatch, caplog):
+    """All four views come at once, after a while in which two and then four were made."""
+    caplog.set_level("INFO", logger="nlp_ssl")
+    monkeypatch.setattr(strong, "_SECONDS", 0.2)
+    made = iter([0, 0, 2])
+
+    def views():
+        time.sleep(0.7)
+        yield from (View(str(i), 0, "x", "") for i in range(4))
+
+    report = Report()
+    assert len(list(strong.watched(views(), 4, report, lambda: next(made, 4)))) == 4
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].startswith("0 of 4 views, 0 a second, no rate yet")
+    assert lines[1].startswith("2 of 4 views") and "left" in lines[1] and lines[2].startswith("4 of 4 views")
+    assert report.outcomes == {"changed": 4}
 
 
 def test_masked_words_by_flags(files, monkeypatch):
