@@ -17,6 +17,7 @@ from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.data.schema import build
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.paraphrase.views import read_views, rewritings_of
+from nlp_ssl.task import REWRITTEN, TFIDF
 
 
 def chain(*steps):
@@ -201,6 +202,11 @@ def test_a_share_of_the_rows_takes_its_rewriting(task):
     row = data.unlabeled[0]
     half = [words(made, row, key, Rewritten(otherwise=Identity(), p=0.5)) in both for key in range(200)]
     assert np.mean(half) == pytest.approx(0.5, abs=0.12)
+
+
+def test_words_are_replaced_where_there_is_no_rewriting_as_strongly_as_without_any():
+    assert [way.otherwise for way in REWRITTEN.candidates] == list(TFIDF.candidates)
+    assert all(way.then == Identity() and way.p == 1.0 for way in REWRITTEN.candidates)
 
 
 def test_a_rewriting_is_changed_further(task):
