@@ -22,10 +22,16 @@ def main(argv: list[str]) -> None:
     for method in ("start", "supervised", *(m for m in order if m not in ("start", "supervised"))):
         cells = []
         for name, runs in sets.items():
-            accuracy = [100 * r["accuracy"] for r in runs if r["name"] == method]
-            gain = spread(gains[name][method], "+").split() if method in gains[name] and method != "supervised" else []
-            cells += [" ".join(spread(accuracy).split()) if accuracy else "-", " ".join(gain) or "-"]
+            gain = gains[name].get(method, []) if method != "supervised" else []
+            cells += [cell([100 * r["accuracy"] for r in runs if r["name"] == method]), cell(gain, "+")]
         print(f"| {method if method in ('start', 'supervised') else f'`{method}`'} | " + " | ".join(cells) + " |")
+
+
+def cell(values: list[float], sign: str = "") -> str:
+    """Mean and spread; the value alone where there is one."""
+    if len(values) < 2:
+        return f"{values[0]:{sign}.1f}" if values else "-"
+    return " ".join(spread(values, sign).split())
 
 
 def paired(runs: list[dict]) -> dict[str, list[float]]:
