@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -155,10 +156,15 @@ class Job:
         click.echo(f"{out} is there already")
         return True
 
-    def _name(self, source: Path) -> str:
-        """A hash of the file and of all that decides on its views."""
+    @cached_property
+    def _how(self) -> str:
+        """All that decides on views beside their texts; models are read once, not for each file."""
         options = replace(self.options, out=None, cache_dir=None, overwrite=False, workers=1, scheduler="local")
-        digest = xxhash.xxh3_128(f"{options} {self.gates} {contents(vars(options).values())}".encode())
+        return f"{options} {self.gates} {contents(vars(options).values())}"
+
+    def _name(self, source: Path) -> str:
+        """A hash of the file and of how its views are made."""
+        digest = xxhash.xxh3_128(self._how.encode())
         try:
             with source.open("rb") as file:
                 while block := file.read(1 << 22):
