@@ -35,7 +35,6 @@ from nlp_ssl.data.splits import draw_rows
 from nlp_ssl.evaluate import predict, score
 from nlp_ssl.experiment import SharedStart
 from nlp_ssl.nets.text import Pooling
-from nlp_ssl.task import TFIDF
 from nlp_ssl.warm import start_kind
 
 
@@ -110,8 +109,8 @@ def main(argv):
     table(runs)
 
 
-def tasks(bench, config):
-    """Seed -> task."""
+def tasks(bench, config, strong=None, views=None):
+    """Seed -> task, of texts with this strong view if one is given."""
     if bench.data in IMAGES:
         pool = bench.pool_size or None
         return lambda seed: image_task(
@@ -126,9 +125,9 @@ def tasks(bench, config):
 
     def task_of(seed):
         data = build_data(train, None, None, test, labels_per_class=bench.labels_per_class, seed=seed, drop_leaks=True)
-        strong = TFIDF if bench.replace_words is None else TfidfReplace(bench.replace_words)
-        name = encoder_name(bench.model)
-        return text_task(data, name, pooling=bench.pooling, strong=strong, max_length=config.max_length)
+        replaced = None if bench.replace_words is None else TfidfReplace(bench.replace_words)
+        return text_task(data, encoder_name(bench.model), pooling=bench.pooling, strong=strong or replaced, views=views,
+                         max_length=config.max_length)  # fmt: skip
 
     return task_of
 

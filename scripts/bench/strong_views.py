@@ -1,0 +1,88 @@
+"""UDA with word replacement, back-translation, both, and published back-translations as its strong view; writes JSON.
+
+    python scripts/bench/strong_views.py --data embedded --labels-per-class 20 --out results.json
+    python scripts/bench/strong_views.py --data FOLDER --published FOLDER/train.csv --out results.json
+
+Every seed draws its labels, tunes the start once and runs all views from it. Apertium makes the back-translations, once
+for all seeds. --published names a CSV file with columns content and back_translation. What the JSON file holds is not
+run again.
+"""
+
+import json
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow as pa
+import pyarrow.csv as pc
+from methods import Bench, forget_peak, provenance, record, table, tasks
+
+from nlp_ssl import TrainConfig, fit, get_method
+from nlp_ssl.atomic import write_text
+from nlp_ssl.augment.policy import parse_policy
+from nlp_ssl.cli import console, options
+from nlp_ssl.cli.strong import StrongView
+from nlp_ssl.data.embedded import load_embedded, load_named
+from nlp_ssl.experiment import SharedStart
+
+
+@dataclass(frozen=True)
+class Views:
+    """Flags beside those of the loop."""
+
+    data: Annotated[str, "embedded, or a folder with train and test rows"] = "embedded"
+    published: Annotated[Path | None, "CSV file of published back-translations of the training texts"] = None
+    labels_per_class: int = 20
+    seeds: tuple[int, ...] = (0, 1, 2)
+    out: Annotated[Path, "JSON file of the results"] = Path("strong_views.json")
+
+
+def main(argv):
+    """Runs what is missing and prints the table."""
+    flags, config = options.parse(argv, Views(), TrainConfig(max_steps=100), name="strong_views.py", doc=__doc__)
+    results = json.loads(flags.out.read_text()) if flags.out.exists() else {}
+    runs = results.setdefault("runs", [])
+    told = {"data": Path(flags.data).name, "labels_per_class": flags.labels_per_class}
+    settings = {"bench": told, "config": asdict(replace(config, seed=0))}
+    if results.setdefault("settings", settings) != settings:
+        raise SystemExit(f"{flags.out} holds results of other settings: name another file")
+    train = (load_embedded("reviews") if flags.data == "embedded" else load_named(flags.data))[0]
+    apertium = StrongView(back_translation="apertium").rewritings([train])
+    strong = {"supervised": None, "TF-IDF": (None, None), "Apertium": (None, apertium),
+              "Apertium + TF-IDF": (parse_policy("back_translation+tfidf(p=0.1)"), apertium)}  # fmt: skip
+    if flags.published:
+        strong["published"] = (None, published(flags.published))
+    bench = Bench(data=flags.data, labels_per_class=flags.labels_per_class)
+    for seed in flags.seeds:
+        task, seeded = tasks(bench, config)(seed), replace(config, seed=seed)
+        start = SharedStart(task, seeded)
+        for name, view in strong.items():
+            if any(r["seed"] == seed and r["name"] == name for r in runs):
+                continue
+            method = get_method("supervised" if view is None else "uda")()
+            if view is None:
+                used = task.data.without_pool()
+            else:
+                task = tasks(bench, config, *view)(seed)
+                used = task.data
+            forget_peak()
+            found = fit(method, used, task.build, seeded, augment=task.augment, start=start)
+            row = record(name, seed, found.scores["test"], found.seconds, found.steps, asdict(method), found.warnings)
+            runs.append(row)
+            print(f"seed {seed} {name}: {row['accuracy']:.3f}, {row['seconds']} s", file=sys.stderr, flush=True)
+            results["provenance"] = provenance()
+            write_text(flags.out, json.dumps(results, indent=1))
+    table(runs)
+
+
+def published(path):
+    """The rewritings of a CSV file."""
+    columns = pc.read_csv(path, parse_options=pc.ParseOptions(newlines_in_values=True))
+    return pa.table({"text": columns["content"], "view": columns["back_translation"]}).filter(
+        pa.compute.is_valid(columns["back_translation"])
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(console.guarded(lambda: main(sys.argv[1:])))
