@@ -15,6 +15,7 @@ Commands:
   train     train a method on your files
   predict   label and probability for every text of a file
   augment   rewrite texts by back-translation, once, for training on them
+  index     build and search a bank of sentences
   select    of a large pool the texts that look most like the task's own
   methods   what can be trained
 
@@ -57,7 +58,9 @@ def _run(argv: list[str]) -> int:
 
 
 def _commands() -> dict[str, Callable[[list[str]], None]]:
-    from nlp_ssl.cli import augment, methods, predict, select, train
+    from nlp_ssl.cli import augment, index, methods, predict, select, train
 
-    modules = {"train": train, "predict": predict, "augment": augment, "select": select, "methods": methods}
+    modules = {
+        "train": train, "predict": predict, "augment": augment, "index": index, "select": select, "methods": methods
+    }  # fmt: skip
     return {name: module.main for name, module in modules.items()}

@@ -22,7 +22,7 @@ def guarded(command: Callable[[], None]) -> int:
     """Runs a command and returns its exit code: 0 done, 1 run failed, 2 usage, 3 data, 130/143 stopped by a signal."""
     level = logging.INFO if _rank() == 0 else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    for talkative in ("httpx", "sentence_transformers"):
+    for talkative in ("httpx", "sentence_transformers", "faiss"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
     try:
         command()

@@ -147,6 +147,33 @@ def read_table(
     return builder.table(parts[0].place if len(parts) == 1 else whole)
 
 
+def stream_texts(
+    source: str | Path, *, text_column: str | None = None, encoding: str = "utf-8", counts: Counter[str]
+) -> Iterator[str]:
+    """The cleaned texts of a source as they are read, without those of dev and test rows; none is kept in memory.
+
+    `counts` gathers what was dropped or mended, and the texts.
+
+    Raises:
+        DataError: the source cannot be read as texts.
+    """
+    reading = _Reading(encoding, counts=counts)
+    try:
+        for part in _open(source, reading):
+            column, *_ = _text_columns(part, text_column)
+            split = ["split"] if part.split is None and "split" in part.columns else []
+            for number, values in part.rows([column, *split]):
+                if (part.split or (_split_name(values[1]) if split else "train")) in ("dev", "test"):
+                    counts["dev and test rows left out"] += 1
+                elif (text := _text(part.place, number, values[0], counts)) is not None:
+                    counts["texts"] += 1
+                    yield text
+    except OSError as error:
+        raise DataError(
+            104, f"{source}: {error.strerror or _reason(error)}: check the path and its permissions"
+        ) from None
+
+
 def table_of(texts: Sequence[object], labels: Sequence[object] | None = None, *, source: str = "texts") -> Table:
     """A table from texts [N] and labels [N] in memory, cleaned and checked as a file would be.
 
@@ -261,11 +288,7 @@ class _Builder:
         repeated = [name for name, times in Counter(part.columns).items() if times > 1]
         if repeated:
             raise DataError(109, f"{part.place}: column {repeated[0]!r} occurs more than once: rename one of them")
-        texts = _matching(part, text_column if part.named else None, TEXT_COLUMNS)
-        if not texts:
-            raise DataError(
-                108, f"{part.place}: no text column among {_list(part.columns)}: name it with --text-column"
-            )
+        texts = _text_columns(part, text_column)
         if part.split == "unlabeled" and label_column not in part.columns:
             label_column, expect_labels = None, False
         labels = _matching(part, label_column, LABEL_COLUMNS)
@@ -279,17 +302,8 @@ class _Builder:
         return texts[0], labels[0] if labels else None
 
     def _row(self, place: str, number: int, value: object, label: object, split: str) -> None:
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            self.counts["null texts dropped"] += 1
-            return
-        if not isinstance(value, str):
-            raise DataError(
-                114,
-                f"{place} row {number}: the text is {_short(value)} of type {type(value).__name__}: make it a string",
-            )
-        text = _clean(str(value), self.counts)
-        if not text.strip():
-            self.counts["empty texts dropped"] += 1
+        text = _text(place, number, value, self.counts)
+        if text is None:
             return
         try:
             name = self._label(label)
@@ -328,6 +342,26 @@ class _Builder:
         return notes + [f"rows labeled {name!r} taken as unlabeled: {n}" for name, n in sorted(self.marked.items())]
 
 
+def _text(place: str, number: int, value: object, counts: Counter[str]) -> str | None:
+    """A cleaned text; None where there is nothing.
+
+    Raises:
+        DataError: the value is no text.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        counts["null texts dropped"] += 1
+        return None
+    if not isinstance(value, str):
+        raise DataError(
+            114, f"{place} row {number}: the text is {_short(value)} of type {type(value).__name__}: make it a string"
+        )
+    text = _clean(str(value), counts)
+    if text.strip():
+        return text
+    counts["empty texts dropped"] += 1
+    return None
+
+
 def _clean(text: str, counts: Counter[str]) -> str:
     if "\0" in text:
         counts["texts with NUL characters removed"] += 1
@@ -356,6 +390,18 @@ def _matching(part: _Part, asked: str | None, usual: Sequence[str]) -> list[str]
             108, f"{part.place}: no column {asked!r} among {_list(part.columns)}.{nearest(asked, part.columns)}"
         )
     return [asked]
+
+
+def _text_columns(part: _Part, asked: str | None) -> list[str]:
+    """The columns that may hold the texts, best first.
+
+    Raises:
+        DataError: there is none.
+    """
+    columns = _matching(part, asked if part.named else None, TEXT_COLUMNS)
+    if not columns:
+        raise DataError(108, f"{part.place}: no text column among {_list(part.columns)}: name it with --text-column")
+    return columns
 
 
 def _split_name(value: object) -> str:

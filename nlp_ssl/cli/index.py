@@ -1,0 +1,142 @@
+"""`nlp-ssl index`: builds and searches a bank of texts."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import click
+
+from nlp_ssl.cli.options import parse
+from nlp_ssl.cli.strong import texts_of
+from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.errors import ConfigError, nearest
+from nlp_ssl.retrieval import BankOptions, Hit, Index, build
+
+_BATCH = 1024  # queries searched at once
+
+
+@dataclass(frozen=True)
+class Build:
+    """Flags of `index build` beside those of the bank."""
+
+    out: Annotated[Path | None, "folder of the index"] = None
+    encoder: Annotated[str, "encoder: folder, hub name or embedded"] = "embedded"
+    kind: Annotated[str, "flat, sq8, pq, rabitq, hnsw or a FAISS factory string; auto goes by the number of texts"] = (
+        "auto"
+    )
+    recall: Annotated[float, "share of the true nearest ten that searches are to find"] = 0.95
+    append: Annotated[bool, "add the corpora to the index that is there"] = False
+    text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
+    encoding: Annotated[str, "of the files"] = "utf-8"
+
+
+@dataclass(frozen=True)
+class Search:
+    """Flags of `index search`."""
+
+    k: Annotated[int, "texts for each query"] = 10
+    queries: Annotated[Path | None, "file of queries"] = None
+    json: Annotated[bool, "a JSON list of id, score and text for each query, one a line"] = False
+    encoder: Annotated[str | None, "where the encoder lies now, if it was moved"] = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """Flags of `index info` and `index verify`."""
+
+    json: Annotated[bool, "as JSON"] = False
+
+
+def main(argv: Sequence[str]) -> None:
+    """`nlp-ssl index build|search|info|verify`."""
+    verbs = {"build": _build, "search": _search, "info": _info, "verify": _verify}
+    if not argv or argv[0] in ("-h", "--help"):
+        click.echo("Usage: nlp-ssl index build|search|info|verify ... (--help after each explains it)")
+    elif argv[0] not in verbs:
+        raise ConfigError(200, f"no command 'index {argv[0]}'.{nearest(argv[0], verbs)}")
+    else:
+        verbs[argv[0]](list(argv[1:]))
+
+
+def _places(argv: list[str]) -> list[str]:
+    """The words before the first flag."""
+    return argv[: next((i for i, word in enumerate(argv) if word.startswith("-")), len(argv))]
+
+
+def _build(argv: list[str]) -> None:
+    places = _places(argv)
+    doc = (
+        "Encodes the texts of CORPORA (files, folders of files, hub data sets) and builds an index over them. An "
+        "interrupted command goes on where it stopped. "
+        "Example: nlp-ssl index build news.txt wiki.parquet --sentences --out bank"
+    )
+    flags, options = parse(argv[len(places) :], Build(), BankOptions(), name="nlp-ssl index build CORPORA", doc=doc)
+    if not places or flags.out is None:
+        raise ConfigError(206, "index build needs texts and --out: nlp-ssl index build news.txt --out bank")
+    index = build(
+        flags.out, places, options, encoder=encoder_name(flags.encoder), kind=flags.kind, target=flags.recall,
+        append=flags.append, text_column=flags.text_column, encoding=flags.encoding,
+    )  # fmt: skip
+    for line in _described(index):
+        click.echo(line)
+
+
+def _search(argv: list[str]) -> None:
+    places = _places(argv)
+    doc = 'The nearest texts of the index in DIR. Example: nlp-ssl index search bank "a moving film" --k 5'
+    (flags,) = parse(argv[len(places) :], Search(), name="nlp-ssl index search DIR [QUERY]", doc=doc)
+    if len(places) not in (1, 2) or (len(places) == 2) == (flags.queries is not None):
+        raise ConfigError(206, 'index search needs a folder and a query: nlp-ssl index search bank "some words"')
+    index = Index.open(places[0], None if flags.encoder is None else encoder_name(flags.encoder))
+    texts = places[1:] if flags.queries is None else list(texts_of(read_table(flags.queries)))
+    for start in range(0, len(texts), _BATCH):
+        batch = texts[start : start + _BATCH]
+        for query, hits in zip(batch, index.search(batch, flags.k), strict=True):
+            for line in _shown(query, hits, flags.json):
+                click.echo(line)
+    sys.stdout.flush()
+
+
+def _shown(query: str, hits: list[Hit], as_json: bool) -> Iterator[str]:
+    if as_json:
+        yield json.dumps([asdict(hit) for hit in hits], ensure_ascii=False)
+        return
+    yield " ".join(query.split())
+    yield from (f"  {hit.score:.3f}  {' '.join(hit.text.split())}" for hit in hits)
+
+
+def _info(argv: list[str]) -> None:
+    index, flags = _opened(argv, "info", "What the index in DIR is made of.")
+    for line in [json.dumps(index.info())] if flags.json else _described(index):
+        click.echo(line)
+
+
+def _verify(argv: list[str]) -> None:
+    doc = "Checks every file of the index in DIR against its checksum, and measures its recall."
+    index, flags = _opened(argv, "verify", doc)
+    found = index.verify()
+    asked = index.meta["target"]
+    click.echo(
+        json.dumps({"recall": found, "target": asked})
+        if flags.json
+        else f"all files are whole; recall of the nearest ten: {found:.3f} (asked for: {asked:g})"
+    )
+
+
+def _opened(argv: list[str], verb: str, doc: str) -> tuple[Index, Look]:
+    places = _places(argv)
+    (flags,) = parse(argv[len(places) :], Look(), name=f"nlp-ssl index {verb} DIR", doc=doc)
+    if len(places) != 1:
+        raise ConfigError(206, f"index {verb} needs one folder: nlp-ssl index {verb} bank")
+    return Index.open(places[0]), flags
+
+
+def _described(index: Index) -> Iterator[str]:
+    info, reach = index.info(), index.reach
+    yield f"{info['count']} texts, {info['dim']} dimensions, {info['bytes'] / 1e6:.1f} MB, encoder {info['encoder']}"
+    how = f"{reach.knob} {reach.value}, " if reach.knob else ""
+    yield f"{info['factory']}: {how}{reach.candidates} candidates compared for each text, recall {reach.recall:.3f}"

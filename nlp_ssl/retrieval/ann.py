@@ -1,0 +1,202 @@
+"""Approximate nearest neighbors: which FAISS index, how it is filled, and how far a search must look."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlp_ssl.errors import ConfigError, RunError, nearest
+from nlp_ssl.retrieval.bank import Bank
+
+KINDS = ("auto", "flat", "sq8", "pq", "rabitq", "hnsw")
+SAMPLES = 100  # queries that measure recall
+NEIGHBORS = 10  # counted in recall
+_SMALL, _LARGE = 20_000, 5_000_000  # texts from which `auto` takes lists, and codes
+_PER_LIST = 39  # vectors that a list needs to be trained
+_TRAINING = 64  # vectors that a list is trained on
+_MOST_TRAINING = 1_000_000
+_WIDEST = 4096  # of what a search looks at, where the index has no lists
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a search looks, and what it finds there.
+
+    Attributes:
+        knob: name of the setting; empty where the index looks at everything.
+        value: of the setting.
+        candidates: vectors compared exactly, for each one asked for.
+        recall: share of the true nearest ten that is found.
+    """
+
+    knob: str
+    value: int
+    candidates: int
+    recall: float
+
+
+def factory_of(kind: str, count: int, dim: int) -> str:
+    """The FAISS factory string of a kind, or the kind itself where it is one already.
+
+    Raises:
+        ConfigError: the kind is unknown.
+    """
+    if kind == "auto":
+        kind = "flat" if count < _SMALL else "sq8" if count < _LARGE else "pq"
+    lists = max(min(int(4 * math.sqrt(count)), count // _PER_LIST), 1)
+    known = {
+        "flat": "Flat",
+        "sq8": f"IVF{lists},SQ8",
+        "pq": f"IVF{lists},PQ{_pieces(dim)}",
+        "rabitq": f"IVF{lists},RaBitQ",
+        "hnsw": "HNSW32,SQ8",
+    }
+    if kind in known:
+        return known[kind]
+    if not re.search(r"[A-Z]", kind):
+        raise ConfigError(298, f"no kind of index {kind!r}.{nearest(kind, KINDS)}")
+    return kind
+
+
+def _pieces(dim: int) -> int:
+    """Bytes of a vector's code: one for eight numbers, or for as few more as divide the vector."""
+    return next(dim // size for size in range(min(8, dim), 0, -1) if dim % size == 0)
+
+
+def make(factory: str, bank: Bank) -> Any:
+    """A trained index with all vectors of the bank.
+
+    Raises:
+        ConfigError: FAISS knows no such index, or the bank is too small for it.
+    """
+    import faiss
+
+    try:
+        index = faiss.index_factory(bank.dim, factory, faiss.METRIC_INNER_PRODUCT)
+        if not index.is_trained:
+            lists = int((re.findall(r"IVF(\d+)", factory) or ["1024"])[0])
+            wanted = min(len(bank), max(_TRAINING * lists, 65_536), _MOST_TRAINING)
+            chosen = np.random.default_rng(0).choice(len(bank), wanted, replace=False)
+            index.train(bank.vectors(np.sort(chosen)))
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            298, f"no index {factory!r} of {len(bank)} texts ({_first(error)}): try --kind flat"
+        ) from error
+    fill(index, bank)
+    return index
+
+
+def fill(index: Any, bank: Bank) -> None:
+    """Adds the vectors that the index lacks."""
+    for _, block in bank.blocks(index.ntotal):
+        index.add(block)
+
+
+def write(index: Any, path: Path) -> None:
+    """Writes the file of an index.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    import faiss
+
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        raise RunError(316, f"cannot write {path} ({_first(error)}): free space or choose another place") from error
+
+
+def _first(error: Exception) -> str:
+    """What FAISS says, without the place in its source."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1].removeprefix("Error: ").strip()[:160]
+
+
+def look(index: Any, reach: Reach) -> None:
+    """Sets how far searches look."""
+    import faiss
+
+    if reach.knob:
+        faiss.ParameterSpace().set_index_parameter(index, reach.knob, reach.value)
+
+
+def search(index: Any, bank: Bank, queries: np.ndarray, k: int, candidates: int) -> tuple[np.ndarray, np.ndarray]:
+    """(true cosines [q, k], ids [q, k]) of the best found for queries [q, D] of length 1; id -1 where there is none."""
+    _, found = index.search(queries, min(k * candidates, len(bank)))
+    rows, places = np.nonzero(found >= 0)
+    scores = np.full(found.shape, -np.inf, dtype=np.float32)
+    for at in range(0, len(rows), 1 << 18):
+        row, place = rows[at : at + (1 << 18)], places[at : at + (1 << 18)]
+        scores[row, place] = cosines(queries[row], bank.vectors(found[row, place]))
+    return best(scores, found, k)
+
+
+def cosines(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Cosine [n] of each query [n, D] of length 1 and its vector [n, D], whose length is 1 but for rounding."""
+    found: np.ndarray = np.einsum("nd,nd->n", queries, vectors) / np.linalg.norm(vectors, axis=1).clip(1e-12)
+    return found
+
+
+def best(scores: np.ndarray, numbers: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k highest scores of each row and their ids, ties by id."""
+    order = np.lexsort((numbers, -scores), axis=1)[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(numbers, order, 1)
+
+
+def exact(bank: Bank, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(true cosines [q, k], ids [q, k]), by looking at all vectors, a block at a time."""
+    scores = np.full((len(queries), 0), -np.inf, dtype=np.float32)
+    numbers = np.zeros((len(queries), 0), dtype=np.int64)
+    for first, block in bank.blocks():
+        length = np.linalg.norm(block, axis=1).clip(1e-12)
+        here = queries @ block.T / length
+        top = np.argpartition(-here, k - 1, axis=1)[:, :k] if k < len(block) else np.argsort(-here, axis=1)
+        both = np.concatenate([scores, np.take_along_axis(here, top, 1)], 1)
+        scores, numbers = best(both, np.concatenate([numbers, first + top], 1), k)
+    return scores, numbers
+
+
+def tune(index: Any, factory: str, bank: Bank, target: float) -> tuple[Reach, list[Reach]]:
+    """The shortest reach whose recall meets the target, or the furthest one; and all that were tried."""
+    queries, truth = questions(bank)
+    tried = []
+    for candidates in (1,) if factory == "Flat" else (2, 8, 32):
+        for knob, value in _steps(factory, len(bank)):
+            reach = Reach(knob, value, candidates, 0.0)
+            found = Reach(knob, value, candidates, recall(index, bank, reach, queries, truth))
+            tried.append(found)
+            if found.recall >= target:
+                return found, tried
+            if len(tried) > 1 and value > 8 and found.recall <= tried[-2].recall:
+                break  # looking further does not help: the codes are too rough, more of them must be compared
+    return max(tried, key=lambda reach: reach.recall), tried
+
+
+def _steps(factory: str, count: int) -> Sequence[tuple[str, int]]:
+    lists = re.findall(r"IVF(\d+)", factory)
+    knob, most = ("nprobe", int(lists[0])) if lists else ("efSearch", _WIDEST) if "HNSW" in factory else ("", 1)
+    least = 1 if lists else 16
+    powers = [least << i for i in range(20) if least << i < min(most, count)]
+    return [(knob, value) for value in ([*powers, most] if knob else [0])]
+
+
+def questions(bank: Bank) -> tuple[np.ndarray, list[list[int]]]:
+    """Vectors [q, D] of texts of the bank, drawn once, and the ids of the true nearest others of each."""
+    chosen = np.sort(np.random.default_rng(1).choice(len(bank), min(SAMPLES, len(bank)), replace=False))
+    queries = bank.vectors(chosen)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True).clip(1e-12)
+    _, nearest_ids = exact(bank, queries, NEIGHBORS + 1)
+    both = zip(nearest_ids.tolist(), chosen.tolist(), strict=True)
+    return queries, [[number for number in row if number != own][:NEIGHBORS] for row, own in both]
+
+
+def recall(index: Any, bank: Bank, reach: Reach, queries: np.ndarray, truth: Sequence[Sequence[int]]) -> float:
+    """Share of the true nearest that a search finds."""
+    look(index, reach)
+    _, found = search(index, bank, queries, NEIGHBORS + 1, reach.candidates)
+    hits = sum(len(set(true) & set(row)) for true, row in zip(truth, found.tolist(), strict=True))
+    return hits / max(sum(map(len, truth)), 1) if len(bank) > 1 else 1.0

@@ -1,0 +1,123 @@
+"""Texts and their vectors on disk, in parts that are whole or absent, read by memory mapping."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlp_ssl import atomic
+from nlp_ssl.atomic import CheckpointError
+
+_BLOCK = 16_384  # vectors turned into float32 at once
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of texts.
+
+    Attributes:
+        name: of its folder.
+        texts: uint8, UTF-8, one text after the other.
+        offsets: uint64 [n + 1], where each text begins and the last one ends.
+        vectors: float16 [n, D] of length 1.
+        keys: uint64 [n], equal for texts that count as duplicates.
+        meta: what the builder wrote down about it.
+    """
+
+    name: str
+    texts: np.ndarray
+    offsets: np.ndarray
+    vectors: np.ndarray
+    keys: np.ndarray
+    meta: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def text(self, row: int) -> str:
+        """One text."""
+        return bytes(self.texts[int(self.offsets[row]) : int(self.offsets[row + 1])]).decode(errors="replace")
+
+
+def write_part(
+    folder: Path, texts: Sequence[str], vectors: np.ndarray, keys: np.ndarray, meta: Mapping[str, Any]
+) -> None:
+    """Writes a part, whole or not at all.
+
+    Raises:
+        RunError: the place cannot be written.
+    """
+    encoded = [text.encode() for text in texts]
+    with atomic.write_dir(folder, meta) as place:
+        (place / "texts.bin").write_bytes(b"".join(encoded))
+        np.save(place / "offsets.npy", np.cumsum([0, *map(len, encoded)], dtype=np.uint64))
+        np.save(place / "vectors.npy", vectors.astype(np.float16))
+        np.save(place / "keys.npy", keys)
+
+
+def open_part(folder: Path) -> Part:
+    """A part whose files have the sizes that they were written with.
+
+    Raises:
+        CheckpointError: a file is missing, cut off or no array.
+    """
+    meta = atomic.verify(folder, contents=False)
+    with atomic.reading(folder):
+        try:
+            texts, arrays = folder / "texts.bin", {}
+            for name in ("offsets", "vectors", "keys"):
+                arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            part = Part(folder.name, np.memmap(texts, np.uint8, mode="r"), **arrays, meta=meta)
+            fits = part.vectors.ndim == 2 and len(part.offsets) == len(part) + 1 == len(part.keys) + 1
+        except ValueError:
+            fits = False
+    if not fits:
+        raise CheckpointError(311, f"{folder} is damaged: delete it and build again")
+    return part
+
+
+class Bank:
+    """The parts of a folder, one after the other; a text's id is its place among all texts.
+
+    Args:
+        folder: holds a folder for each part.
+        names: the parts to open, in order; all of them if not given.
+
+    Raises:
+        CheckpointError: a part is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str] | None = None) -> None:
+        found = sorted(path.name for path in folder.glob("[0-9]*")) if names is None else names
+        self.parts = [open_part(folder / name) for name in found]
+        self._starts = np.cumsum([0, *map(len, self.parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def dim(self) -> int:
+        """Size of a vector; 0 without parts."""
+        return int(self.parts[0].vectors.shape[1]) if self.parts else 0
+
+    def text(self, number: int) -> str:
+        """The text of an id."""
+        part = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return self.parts[part].text(number - int(self._starts[part]))
+
+    def vectors(self, numbers: np.ndarray) -> np.ndarray:
+        """Vectors [m, D] float32 of ids [m]."""
+        found = np.empty((len(numbers), self.dim), dtype=np.float32)
+        owner = np.searchsorted(self._starts, numbers, side="right") - 1
+        for part in np.unique(owner):
+            mine = owner == part
+            found[mine] = self.parts[part].vectors[numbers[mine] - self._starts[part]]
+        return found
+
+    def blocks(self, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+        """(first id, vectors [n, D] float32) from an id on, in order."""
+        for first, part in zip(self._starts.tolist(), self.parts, strict=False):
+            for at in range(max(start - first, 0), len(part), _BLOCK):
+                yield first + at, part.vectors[at : at + _BLOCK].astype(np.float32)

@@ -1,0 +1,178 @@
+"""An index that was built: opened with its checksums, searched by text or vector."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from nlp_ssl import atomic
+from nlp_ssl.atomic import CheckpointError
+from nlp_ssl.config import cache_folder
+from nlp_ssl.embed import Embedder
+from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.paraphrase.engine import contents
+from nlp_ssl.retrieval import ann, probe
+from nlp_ssl.retrieval.bank import Bank
+
+PARTS, INDEX = "parts", "index"
+_FILE = "index.faiss"
+_PATIENCE = 600.0  # seconds for the child that opens an unknown file
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A text of the bank, its place there, and its cosine with the query."""
+
+    id: int
+    score: float
+    text: str
+
+
+class Index:
+    """A searchable bank of texts. Made by `Index.open`."""
+
+    def __init__(self, folder: Path, meta: dict[str, Any], bank: Bank, index: Any) -> None:
+        self.folder = folder
+        self.bank = bank
+        self.meta = meta
+        self._index = index
+        self.reach = ann.Reach(**meta["reach"])
+        ann.look(index, self.reach)
+
+    @classmethod
+    def open(cls, folder: Path | str, encoder: str | None = None) -> "Index":
+        """Opens the index of a folder.
+
+        The index file must be the one that the manifest describes. One that was not built on this machine is first
+        opened in a process of its own: a hostile file can crash what reads it.
+
+        Args:
+            folder: where `build` left it.
+            encoder: where the encoder lies now, if it was moved.
+
+        Raises:
+            DataError: there is no index, or its file cannot be opened.
+            CheckpointError: a file is missing or damaged.
+        """
+        folder = Path(folder)
+        if not (folder / INDEX).is_dir():
+            begun = (folder / PARTS).is_dir()
+            raise DataError(143, f"{folder} holds no {'finished ' * begun}index: `nlp-ssl index build` makes it")
+        meta = atomic.verify(folder / INDEX)
+        try:
+            bank = Bank(folder / PARTS, meta["parts"])
+            if (len(bank), bank.dim) != (meta["count"], meta["dim"]):
+                raise CheckpointError(311, f"{folder}: {len(bank)} texts, the index has {meta['count']}: build again")
+            _admit(folder / INDEX / _FILE, bank)
+            found = cls(folder, meta, bank, faiss.read_index(str(folder / INDEX / _FILE)))
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            reason = str(error).splitlines()[-1][:160]
+            raise DataError(
+                143, f"{folder} cannot be opened ({type(error).__name__}: {reason}): build it again"
+            ) from error
+        if encoder is not None:
+            found.encoder = encoder
+        return found
+
+    @cached_property
+    def encoder(self) -> str:
+        """Folder or hub name of the encoder that made the vectors."""
+        return str(self.meta["encoder"])
+
+    @cached_property
+    def _embed(self) -> Embedder:
+        if self.meta["encoder_hash"] and contents([self.encoder]) != self.meta["encoder_hash"]:
+            raise ConfigError(297, f"{self.encoder} is not the encoder of this index: name its folder with --encoder")
+        return Embedder(self.encoder)
+
+    def __len__(self) -> int:
+        return len(self.bank)
+
+    def search(self, queries: Sequence[str] | np.ndarray, k: int = 10) -> list[list[Hit]]:
+        """The k texts nearest to each query, best first, with their true cosines.
+
+        Args:
+            queries: texts, or vectors [q, D] of any length but 0.
+            k: texts for each query; fewer where the bank has fewer.
+
+        Raises:
+            ConfigError: k, or a query, makes no sense.
+        """
+        if k < 1:
+            raise ConfigError(299, f"k is {k}: ask for 1 text or more")
+        if not len(queries):
+            return []
+        if isinstance(queries, np.ndarray):
+            vectors = queries
+        elif all(query.strip() for query in queries):
+            vectors = self._embed(queries)
+        else:
+            raise ConfigError(299, "a query is empty: give it some words")
+        scores, numbers = ann.search(
+            self._index, self.bank, self._unit(vectors), min(k, len(self)), self.reach.candidates
+        )
+        return [
+            [Hit(i, s, self.bank.text(i)) for i, s in zip(row, score, strict=True) if i >= 0]
+            for row, score in zip(numbers.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def _unit(self, vectors: np.ndarray) -> np.ndarray:
+        if vectors.ndim != 2 or vectors.shape[1] != self.bank.dim:
+            raise ConfigError(299, f"queries of shape {vectors.shape}: this index takes vectors [n, {self.bank.dim}]")
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not bool((np.isfinite(length) & (length > 0)).all()):
+            raise ConfigError(299, "a query vector is zero or not finite: leave it out")
+        return np.ascontiguousarray(vectors / length, dtype=np.float32)
+
+    def info(self) -> dict[str, Any]:
+        """What the index is made of."""
+        size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        names = ("count", "dim", "metric", "encoder", "kind", "factory", "reach", "faiss")
+        return {name: self.meta[name] for name in names} | {"parts": len(self.bank.parts), "bytes": size}
+
+    def verify(self) -> float:
+        """Reads every file against its checksum, then measures recall of the nearest ten on 100 texts of the bank.
+
+        Raises:
+            CheckpointError: a file has changed.
+        """
+        for part in self.bank.parts:
+            atomic.verify(self.folder / PARTS / part.name)
+        return ann.recall(self._index, self.bank, self.reach, *ann.questions(self.bank))
+
+
+# ---- files that can be trusted ---------------------------------------------------------------------------------------
+
+
+def vouch(path: Path) -> None:
+    """Remembers the contents of a file as good."""
+    known = cache_folder() / "indexes"
+    with atomic.writing(known):
+        known.mkdir(parents=True, exist_ok=True)
+        (known / _hash(path)).touch()
+
+
+def _admit(path: Path, bank: Bank) -> None:
+    """Lets a file pass whose contents are known, or that a process of its own could open and search."""
+    if (cache_folder() / "indexes" / _hash(path)).exists():
+        return
+    argv = [sys.executable, str(probe.__file__), str(path), str(bank.dim), str(len(bank))]
+    try:
+        code = subprocess.run(argv, capture_output=True, timeout=_PATIENCE, check=False).returncode
+    except subprocess.TimeoutExpired:
+        code = -1
+    if code:
+        raise DataError(143, f"{path} is no index of these texts (a trial ended with {code}): build it again")
+    vouch(path)
+
+
+def _hash(path: Path) -> str:
+    with atomic.reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

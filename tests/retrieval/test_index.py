@@ -1,0 +1,197 @@
+"""Building, resuming, adding to, searching and distrusting an index."""
+
+import json
+import shutil
+
+import faiss
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from nlp_ssl.atomic import CheckpointError
+from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.retrieval import BankOptions, Index, ann, build, index
+from nlp_ssl.retrieval.build import _Seen, key_of
+
+D = 16
+
+
+def embed(texts):
+    """A vector for each text, the same whatever stands beside it."""
+    return np.stack([np.random.default_rng([len(t), *t.encode()]).normal(size=D) for t in texts]).astype(np.float32)
+
+
+def unit(texts):
+    rows = embed(texts)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr(index, "cache_folder", lambda: tmp_path / "cache")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text("".join(f"this is the text number {i}\n" for i in range(500)))
+    return path
+
+
+def built(folder, *corpora, encode=embed, part_size=64, kind="flat", append=False, **options):
+    return build(folder, list(map(str, corpora)), BankOptions(part_size=part_size, **options), encoder="none",
+                 kind=kind, append=append, embed=encode)  # fmt: skip
+
+
+def texts_of(found):
+    return [found.bank.text(i) for i in range(len(found))]
+
+
+def test_search_gives_the_true_cosines_in_order(tmp_path, corpus):
+    found = built(tmp_path / "i", corpus)
+    query = embed(["anything"])
+    hits = found.search(query, 7)[0]
+    true = unit(texts_of(found)) @ (query[0] / np.linalg.norm(query))
+    assert [hit.id for hit in hits] == np.argsort(-true)[:7].tolist()
+    assert [hit.score for hit in hits] == pytest.approx(sorted(true, reverse=True)[:7], abs=1e-3)
+    assert hits[0].text == f"this is the text number {hits[0].id}"
+
+
+@pytest.mark.parametrize("kind", ["sq8", "rabitq", "hnsw", "IVF8,Flat"])
+def test_every_kind_reaches_the_recall_that_was_asked_for(tmp_path, corpus, kind):
+    found = built(tmp_path / "i", corpus, kind=kind)
+    assert found.reach.recall >= 0.95 and found.verify() == found.reach.recall
+    ann.look(found._index, ann.Reach(found.reach.knob, 1, 1, 0.0))
+    if found.reach.knob == "nprobe":  # one list of eight or more does not hold all neighbors
+        least = ann.Reach("nprobe", 1, 1, 0.0)
+        assert ann.recall(found._index, found.bank, least, *ann.questions(found.bank)) < 0.9
+
+
+def test_a_build_that_was_stopped_goes_on_and_ends_alike(tmp_path, corpus):
+    whole = built(tmp_path / "whole", corpus, kind="sq8")
+    calls = []
+
+    def failing(texts):
+        calls.append(len(texts))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return embed(texts)
+
+    with pytest.raises(KeyboardInterrupt):
+        built(tmp_path / "i", corpus, kind="sq8", encode=failing)
+    with pytest.raises(DataError, match="no finished index"):
+        Index.open(tmp_path / "i")
+    encoded = []
+    again = built(tmp_path / "i", corpus, kind="sq8", encode=lambda texts: encoded.extend(texts) or embed(texts))
+    assert len(encoded) == 500 - 3 * 64
+    assert texts_of(again) == texts_of(whole)
+    file = "index/index.faiss"
+    assert (tmp_path / "i" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    built(tmp_path / "i", corpus, kind="sq8", encode=lambda texts: pytest.fail("nothing is left to do"))
+
+
+def test_append_encodes_what_is_new_alone(tmp_path, corpus):
+    built(tmp_path / "i", corpus, kind="sq8")
+    more = tmp_path / "more.txt"
+    more.write_text("THIS is  the text number 3\nquite another text here\n")
+    with pytest.raises(ConfigError, match="--append"):
+        built(tmp_path / "i", more, kind="sq8")
+    encoded = []
+    found = built(
+        tmp_path / "i", more, kind="sq8", append=True, encode=lambda texts: encoded.extend(texts) or embed(texts)
+    )
+    assert encoded == ["quite another text here"] and len(found) == 501
+    assert found.search(unit(encoded), 1)[0][0].text == encoded[0]
+
+
+def test_duplicates_and_lengths(tmp_path):
+    path = tmp_path / "c.txt"
+    path.write_text("One two three 4.\none TWO three 4.\nOne, two three: 5!\ntoo short\n" + "w " * 101 + "\n")
+    assert texts_of(built(tmp_path / "a", path)) == ["One two three 4.", "One, two three: 5!"]
+    assert texts_of(built(tmp_path / "b", path, duplicates="drop_near")) == ["One two three 4."]
+    assert len(built(tmp_path / "c", path, duplicates="keep")) == 3
+
+
+def test_sentences_are_cut_and_test_rows_left_out(tmp_path):
+    path = tmp_path / "c.jsonl"
+    rows = [("One two three. Four five six.", "train"), ("Seven eight nine.", "test")]
+    path.write_text("".join(json.dumps({"text": t, "split": s}) + "\n" for t, s in rows))
+    assert texts_of(built(tmp_path / "i", path, sentences=True)) == ["One two three.", "Four five six."]
+
+
+def test_another_setting_is_refused(tmp_path, corpus):
+    built(tmp_path / "i", corpus)
+    with pytest.raises(ConfigError, match="fewest_words"):
+        built(tmp_path / "i", corpus, fewest_words=4)
+    corpus.write_text("now it holds other words\n")
+    with pytest.raises(ConfigError, match="other corpora, or these as they were"):
+        built(tmp_path / "i", corpus)
+
+
+def test_two_builders(tmp_path, corpus):
+    (tmp_path / "i").mkdir()
+    with FileLock(tmp_path / "i" / ".lock"), pytest.raises(ConfigError, match="another run is using"):
+        built(tmp_path / "i", corpus)
+
+
+def test_changed_files_are_noticed(tmp_path, corpus):
+    built(tmp_path / "i", corpus)
+    for name, error in (("index/index.faiss", CheckpointError), ("parts/00000002/vectors.npy", CheckpointError)):
+        shutil.copytree(tmp_path / "i", tmp_path / "j")
+        file = tmp_path / "j" / name
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+        with pytest.raises(error, match="has changed"):
+            Index.open(tmp_path / "j").verify()
+        file.write_bytes(data[:-5])
+        with pytest.raises(error, match="bytes instead of"):
+            Index.open(tmp_path / "j")
+        shutil.rmtree(tmp_path / "j")
+
+
+def test_a_file_of_another_machine_is_tried_in_a_process_of_its_own(tmp_path, corpus, monkeypatch):
+    built(tmp_path / "i", corpus)
+    monkeypatch.setattr(index, "cache_folder", lambda: tmp_path / "elsewhere")
+    found = Index.open(tmp_path / "i")
+    assert len(list((tmp_path / "elsewhere" / "indexes").iterdir())) == 1
+    other = faiss.IndexFlatIP(D)
+    other.add(unit(["a"]))
+    with pytest.raises(DataError, match="no index of these texts"):
+        faiss.write_index(other, str(tmp_path / "foreign"))
+        index._admit(tmp_path / "foreign", found.bank)
+    (tmp_path / "junk").write_bytes(b"IxFI" + bytes(range(200)))
+    with pytest.raises(DataError, match="no index of these texts"):
+        index._admit(tmp_path / "junk", found.bank)
+
+
+def test_queries_that_make_no_sense(tmp_path, corpus):
+    found = built(tmp_path / "i", corpus)
+    assert found.search([], 3) == [] and len(found.search(embed(["a"]), 1000)[0]) == 500
+    for queries, k in ((embed(["a"]), 0), (np.zeros((1, D)), 1), (np.full((1, D), np.nan), 1), (np.ones((1, 3)), 1),
+                       (["  "], 1)):  # fmt: skip
+        with pytest.raises(ConfigError):
+            found.search(queries, k)
+
+
+def test_kinds(tmp_path, corpus):
+    assert ann.factory_of("auto", 1000, 384) == "Flat" and ann.factory_of("auto", 100_000, 384) == "IVF1264,SQ8"
+    assert (
+        ann.factory_of("pq", 1_000_000, 384) == "IVF4000,PQ48" and ann.factory_of("pq", 1_000_000, 50) == "IVF4000,PQ10"
+    )
+    with pytest.raises(ConfigError, match="Did you mean 'hnsw'"):
+        ann.factory_of("hsnw", 10, 8)
+    with pytest.raises(ConfigError, match="try --kind flat"):
+        built(tmp_path / "i", corpus, kind="IVF8,Nonsense")
+
+
+def test_seen_knows_every_key_once():
+    keys = np.random.default_rng(0).integers(0, 2**63, 200_000, dtype=np.uint64)
+    seen = _Seen([keys[:1000], keys[1000:1010]])
+    assert not any(seen.add(int(key)) for key in keys[:1010])
+    assert all(seen.add(int(key)) for key in keys[1010:]) and not any(seen.add(int(key)) for key in keys[::7])
+
+
+def test_near_duplicates():
+    assert key_of("The 3 cats, here!", "drop_near") == key_of("the 44 CATS here", "drop_near")
+    assert key_of("The 3 cats", "drop") == key_of("the  3 cats", "drop") != key_of("the 4 cats", "drop")
