@@ -67,8 +67,11 @@ def test_every_kind_reaches_the_recall_that_was_asked_for(tmp_path, corpus, kind
         assert ann.recall(found._index, found.bank, least, *ann.questions(found.bank)) < 0.9
 
 
-def test_a_build_that_was_stopped_goes_on_and_ends_alike(tmp_path, corpus):
-    whole = built(tmp_path / "whole", corpus, kind="sq8")
+@pytest.mark.parametrize("duplicates", ["drop", "keep"])
+def test_a_build_that_was_stopped_goes_on_and_ends_alike(tmp_path, corpus, duplicates):
+    corpus.write_text(corpus.read_text() + corpus.read_text())
+    total = 1000 if duplicates == "keep" else 500
+    whole = built(tmp_path / "whole", corpus, kind="sq8", duplicates=duplicates)
     calls = []
 
     def failing(texts):
@@ -78,16 +81,18 @@ def test_a_build_that_was_stopped_goes_on_and_ends_alike(tmp_path, corpus):
         return embed(texts)
 
     with pytest.raises(KeyboardInterrupt):
-        built(tmp_path / "i", corpus, kind="sq8", encode=failing)
+        built(tmp_path / "i", corpus, kind="sq8", encode=failing, duplicates=duplicates)
     with pytest.raises(DataError, match="no finished index"):
         Index.open(tmp_path / "i")
     encoded = []
-    again = built(tmp_path / "i", corpus, kind="sq8", encode=lambda texts: encoded.extend(texts) or embed(texts))
-    assert len(encoded) == 500 - 3 * 64
+    counted = lambda texts: encoded.extend(texts) or embed(texts)  # noqa: E731
+    again = built(tmp_path / "i", corpus, kind="sq8", encode=counted, duplicates=duplicates)
+    assert len(encoded) == total - 3 * 64 and len(again) == total
     assert texts_of(again) == texts_of(whole)
     file = "index/index.faiss"
     assert (tmp_path / "i" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
-    built(tmp_path / "i", corpus, kind="sq8", encode=lambda texts: pytest.fail("nothing is left to do"))
+    never = lambda texts: pytest.fail("nothing is left to do")  # noqa: E731
+    built(tmp_path / "i", corpus, kind="sq8", encode=never, duplicates=duplicates)
 
 
 def test_append_encodes_what_is_new_alone(tmp_path, corpus):
@@ -195,3 +200,7 @@ def test_seen_knows_every_key_once():
 def test_near_duplicates():
     assert key_of("The 3 cats, here!", "drop_near") == key_of("the 44 CATS here", "drop_near")
     assert key_of("The 3 cats", "drop") == key_of("the  3 cats", "drop") != key_of("the 4 cats", "drop")
+
+
+def test_cosines_do_not_hang_on_the_length_of_what_is_stored():
+    assert ann.cosines(np.array([[0.6, 0.8]]), np.array([[3.0, 0.0]])) == pytest.approx([0.6])
