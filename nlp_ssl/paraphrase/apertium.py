@@ -2,16 +2,21 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from nlp_ssl.errors import ConfigError, RunError
+from nlp_ssl.paraphrase import fresh_tagger
 
 _SPECIAL = re.compile(r"([\[\]{}^$/\\@<>])")  # what means something in Apertium's stream
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
@@ -24,7 +29,9 @@ _FILLERS, _PATIENCE = 4, 1.0  # fillers at a time, and seconds until the next on
 class Apertium:
     """Apertium (Forcada et al. 2011) there and back: `apt install apertium apertium-eng-spa`.
 
-    Its rules know no context beyond a sentence and often keep the wording: a mild view. All seeds write the same.
+    Its rules know no context beyond a sentence and often keep the wording: a mild view. All seeds write the same. Where
+    two readings of a word are equally likely to the last digit, which one is taken can hang on the texts before: that
+    is one text in several hundred. Apertium alone, on a long file, errs more: see `fresh_tagger`.
 
     Attributes:
         there: mode that leaves the language of the texts.
@@ -45,23 +52,47 @@ class Apertium:
                 raise ConfigError(
                     281, f"apertium has no mode {mode!r}: install its language pair; known: {', '.join(known)}"
                 )
-        # Without a formatter and with null bytes between texts no word or state passes from one text to the next.
+        # Without a formatter, with null bytes between texts and with taggers that start anew, no word or state passes
+        # from one text to the next.
         first, second = (["apertium", "-f", "none", "-u", "-z", mode] for mode in (self.there, self.back))
-        # Sessions of their own, so that Ctrl-C reaches this process alone and what is finished is kept.
-        one = subprocess.Popen(first, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-        two = subprocess.Popen(second, stdin=one.stdout, stdout=subprocess.PIPE, start_new_session=True)
-        assert one.stdin is not None and one.stdout is not None and two.stdout is not None
-        one.stdout.close()
-        try:
+        with ExitStack() as stack:
+            environment = stack.enter_context(_environment())
+            one = _start(first, subprocess.PIPE, environment)
+            two = _start(second, one.stdout, environment)
+            assert one.stdin is not None and one.stdout is not None and two.stdout is not None
+            one.stdout.close()
+            stack.callback(_end, one, two)
             yield ApertiumPipe(one.stdin, two.stdout)
-        finally:
-            for process in (one, two):
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGPIPE)  # of which its shells say nothing
-                process.wait()
-            with suppress(OSError):
-                one.stdin.close()
-            two.stdout.close()
+
+
+@contextmanager
+def _environment() -> Iterator[dict[str, str]]:
+    """The environment in which Apertium finds our tagger before its own."""
+    programs = os.environ.get("APERTIUM_PATH", "/usr/bin")
+    real = shutil.which("apertium-tagger", path=f"{programs}:{os.environ.get('PATH', '')}") or "apertium-tagger"
+    words = shlex.join([sys.executable, "-S", "-E", str(fresh_tagger.__file__), real])
+    with tempfile.TemporaryDirectory() as folder:
+        ours = Path(folder) / "apertium-tagger"
+        ours.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        ours.chmod(0o755)
+        yield {**os.environ, "APERTIUM_PATH": f"{folder}:{programs}"}
+
+
+def _start(command: list[str], source: IO[bytes] | int | None, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A program in a session of its own, so that Ctrl-C reaches this process alone and what is finished is kept."""
+    return subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, start_new_session=True, env=environment)
+
+
+def _end(one: subprocess.Popen[bytes], two: subprocess.Popen[bytes]) -> None:
+    """Takes the pipe down."""
+    for process in (one, two):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGPIPE)  # of which its shells say nothing
+        process.wait()
+    assert one.stdin is not None and two.stdout is not None
+    with suppress(OSError):
+        one.stdin.close()
+    two.stdout.close()
 
 
 class ApertiumPipe:

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from nlp_ssl.data.embedded import load_embedded
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.paraphrase.apertium import Apertium, ApertiumPipe
 
@@ -42,6 +43,17 @@ def test_many_texts_do_not_block_the_pipe():
     with Apertium().open() as pipe:
         found = dict(pipe.translate(texts, 0))
     assert len(found) == 800 and all(str(i) in found[i] for i in range(800))
+
+
+@needs_apertium
+def test_a_text_that_comes_late_is_translated_as_early():
+    """After some 140 texts a tagger that never starts again takes nouns for verbs here and there."""
+    texts = load_embedded("reviews")[0].texts.to_pylist()[:330]
+    with Apertium().open() as pipe:
+        found = dict(pipe.translate(texts, 0))
+    with Apertium().open() as pipe:
+        early = dict(pipe.translate([*texts[300:], "word " * 2000, *texts[300:]], 0))
+    assert [found[i] for i in range(300, 330)] == [early[i] for i in range(30)] == [early[i] for i in range(31, 61)]
 
 
 @needs_apertium
