@@ -1,4 +1,7 @@
-"""Nearest neighbors by cosine, exact."""
+"""Nearest neighbors by cosine."""
+
+import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -7,6 +10,11 @@ from torch import Tensor
 from nlp_ssl.errors import RunError
 
 _ROUNDING = 1e-6  # relative size below which what is left of a row after centring is rounding
+
+
+_EXACT = 20_000  # rows up to which all pairs are compared
+_LISTS = 64  # that a search looks at beyond that
+_TRAINING = 64  # rows that a list is trained on
 
 
 def unit(features: Tensor) -> np.ndarray:
@@ -28,16 +36,33 @@ def unit(features: Tensor) -> np.ndarray:
 
 
 def neighbors(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The min(k, N - 1) rows nearest to each row [N, D], without itself: (inner products, row numbers), best first."""
-    import faiss
+    """The min(k, N - 1) rows nearest to each row [N, D], without itself: (inner products, row numbers), best first.
 
+    Among many rows a search looks at a share of them, and may miss a neighbor; where it finds fewer than k, the rest
+    are the row itself with an inner product of 0.
+    """
     n = len(rows)
     k = min(k, n - 1)
     if k < 1:
         return np.zeros((n, 0), dtype=np.float32), np.zeros((n, 0), dtype=np.int64)
-    index = faiss.IndexFlatIP(rows.shape[1])
-    index.add(rows)
-    similarity, number = index.search(rows, k + 1)
+    similarity, number = _index(rows).search(rows, k + 1)
     own = number == np.arange(n)[:, None]
     own[~own.any(1), -1] = True  # crowded out by duplicates: the last one goes instead
-    return similarity[~own].reshape(n, k), number[~own].reshape(n, k)
+    similarity, number = similarity[~own].reshape(n, k), number[~own].reshape(n, k)
+    nothing = number < 0
+    return np.where(nothing, 0.0, similarity), np.where(nothing, np.arange(n)[:, None], number)
+
+
+def _index(rows: np.ndarray) -> Any:
+    """A FAISS index of the rows: exact among few, in lists of like rows among many."""
+    import faiss
+
+    n, d = rows.shape
+    lists = int(4 * math.sqrt(n))
+    index = faiss.index_factory(d, f"IVF{lists},Flat" if n > _EXACT else "Flat", faiss.METRIC_INNER_PRODUCT)
+    if n > _EXACT:
+        chosen = np.random.default_rng(0).choice(n, min(n, _TRAINING * lists), replace=False)
+        index.train(rows[np.sort(chosen)])
+        index.nprobe = _LISTS
+    index.add(rows)
+    return index

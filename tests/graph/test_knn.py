@@ -1,10 +1,11 @@
-"""Exact nearest neighbors by cosine."""
+"""Nearest neighbors by cosine."""
 
 import numpy as np
 import pytest
 import torch
 
 from nlp_ssl.errors import RunError
+from nlp_ssl.graph import knn
 from nlp_ssl.graph.knn import neighbors, unit
 
 
@@ -20,6 +21,24 @@ def test_neighbors_are_those_of_the_full_table():
     order = np.argsort(-table, axis=1)[:, :7]
     assert (number == order).all()
     assert similarity == pytest.approx(np.take_along_axis(table, order, 1), abs=1e-6)
+
+
+def test_among_many_rows_nearly_all_neighbors_are_found(monkeypatch):
+    """Fewer lists than there are: some neighbors are missed, of clustered rows few."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(40, 16, generator=generator)
+    drawn = torch.randint(40, (3000,), generator=generator)
+    rows = unit(centres[drawn] + 0.3 * torch.randn(3000, 16, generator=generator))
+    _, exact = neighbors(rows, 10)
+    monkeypatch.setattr(knn, "_EXACT", 100)
+    monkeypatch.setattr(knn, "_LISTS", 4)
+    _, found = neighbors(rows, 10)
+    share = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact.tolist(), found.tolist(), strict=True)])
+    assert 0.9 < share < 1.0, share
+    monkeypatch.setattr(knn, "_LISTS", 1)
+    similarity, number = neighbors(rows, 200)  # more than a list holds
+    missing = number == np.arange(3000)[:, None]
+    assert missing.any() and (similarity[missing] == 0).all() and (number >= 0).all()
 
 
 def test_a_row_is_not_its_own_neighbor_even_among_duplicates():
