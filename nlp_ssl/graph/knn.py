@@ -63,6 +63,6 @@ def _index(rows: np.ndarray) -> Any:
     if n > _EXACT:
         chosen = np.random.default_rng(0).choice(n, min(n, _TRAINING * lists), replace=False)
         index.train(rows[np.sort(chosen)])
-        index.nprobe = _LISTS
+        faiss.ParameterSpace().set_index_parameter(index, "nprobe", min(_LISTS, lists))
     index.add(rows)
     return index
