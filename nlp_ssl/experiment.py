@@ -63,14 +63,17 @@ class Comparison:
     def verdict(self, split: str = "test") -> str:
         """One line that says whether the unlabeled rows helped."""
         accuracies, best = self.accuracies(split), self.baseline(split)
-        if best is None or self.method not in accuracies:
-            return "No verdict: it needs test rows and --baseline beside a method that uses unlabeled rows."
+        if self.method not in accuracies:
+            return "No verdict: there are no test rows."
+        if best is None:
+            return "No verdict: it needs --baseline beside a method that uses unlabeled rows."
         method, baseline = accuracies[self.method], accuracies[best]
         gain = 100 * (method - baseline)
         half = _half_width(gain)
         interval = f" (95 % interval {gain.mean() - half:+.1f} to {gain.mean() + half:+.1f})" if half else ""
         if gain.mean() < 0:
-            return f"{self.method} is BELOW the best label-only model ({best}) by {-gain.mean():.1f} points{interval}."
+            below = f"{self.method} is BELOW the best label-only model ({best}) by {-gain.mean():.1f} points{interval}"
+            return f"{below}{'; one seed may be bad luck: use --seeds 0,1,2' if len(gain) == 1 else ''}."
         if gain.mean() == 0:
             return f"{self.method} equals the best label-only model ({best}){interval}."
         above = f"{self.method} is above the best label-only model ({best}) by {gain.mean():.1f} points"

@@ -14,9 +14,9 @@ Semi-supervised text classification: few labels, a lot of unlabeled text.
 Commands:
   train     train a method on your files
   predict   label and probability for every text of a file
-  augment   rewrite texts by back-translation, once, for training on them
+  augment   rewrite texts (back-translation, masked words), once, for training on them
   index     build and search a bank of sentences
-  select    of a large pool the texts that look most like the task's own
+  select    of a large pool the texts that a model is surest of, or most like the task's own
   methods   what can be trained
 
 Example: nlp-ssl train --method uda --model MODEL --labeled l.csv --unlabeled u.txt --output-dir out

@@ -208,7 +208,7 @@ class Job:
 
             yield work
             if cache is not None:
-                log.info("%d rewritings are new, the others came from the cache", cache.written)
+                log.info("%d rewritings are new; what was known came from the cache", cache.written)
 
 
 def _engines(options: Options) -> list[Engine]:

@@ -16,6 +16,16 @@ from nlp_ssl.data.sources import read_table
 from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.retrieval import BankOptions, Hit, Index, build
 
+_HELP = """\
+Usage: nlp-ssl index COMMAND ...
+
+  build CORPORA --out DIR   encode texts and index them; goes on where it stopped
+  search DIR "QUERY"        the nearest texts (or --queries FILE)
+  info DIR                  what an index is made of
+  verify DIR                checksums of all files, and recall against exact search
+
+Every command explains itself: nlp-ssl index build --help
+"""
 _BATCH = 1024  # queries searched at once
 
 
@@ -55,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     """`nlp-ssl index build|search|info|verify`."""
     verbs = {"build": _build, "search": _search, "info": _info, "verify": _verify}
     if not argv or argv[0] in ("-h", "--help"):
-        click.echo("Usage: nlp-ssl index build|search|info|verify ... (--help after each explains it)")
+        click.echo(_HELP, nl=False)
     elif argv[0] not in verbs:
         raise ConfigError(200, f"no command 'index {argv[0]}'.{nearest(argv[0], verbs)}")
     else:
@@ -138,5 +148,5 @@ def _opened(argv: list[str], verb: str, doc: str) -> tuple[Index, Look]:
 def _described(index: Index) -> Iterator[str]:
     info, reach = index.info(), index.reach
     yield f"{info['count']} texts, {info['dim']} dimensions, {info['bytes'] / 1e6:.1f} MB, encoder {info['encoder']}"
-    how = f"{reach.knob} {reach.value}, " if reach.knob else ""
-    yield f"{info['factory']}: {how}{reach.candidates} candidates compared for each text, recall {reach.recall:.3f}"
+    how = f"{reach.knob} {reach.value}, the best {reach.candidates} k" if reach.knob else "all"
+    yield f"{info['factory']}: {how} compared exactly for k texts, recall of the nearest ten {reach.recall:.3f}"

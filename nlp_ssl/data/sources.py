@@ -166,7 +166,7 @@ def stream_texts(
                 if (part.split or (_split_name(values[1]) if split else "train")) in ("dev", "test"):
                     counts["dev and test rows left out"] += 1
                 elif (text := _text(part.place, number, values[0], counts)) is not None:
-                    counts["texts"] += 1
+                    counts["texts read"] += 1
                     yield text
     except OSError as error:
         raise DataError(

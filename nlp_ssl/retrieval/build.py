@@ -262,7 +262,7 @@ def _wanted(
                 continue
             words = len(text.split())
             if not options.fewest_words <= words <= options.most_words:
-                counts["shorter or longer than wanted"] += 1
+                counts["dropped, shorter or longer than wanted"] += 1
                 continue
             key = key_of(text, options.duplicates)
             if options.duplicates != "keep" and not seen.add(key):
