@@ -69,7 +69,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     except filelock.Timeout as error:
         raise ConfigError(217, f"another run is using {folder}: choose another folder") from error
     except OSError as error:
-        raise ConfigError(216, f"cannot write to {folder}: {error.strerror}; choose another --output-dir") from error
+        raise ConfigError(216, f"cannot write to {folder}: {error.strerror}; choose another folder") from error
     try:
         yield
     finally:

@@ -100,7 +100,7 @@ def _pairs(source: Path, out: Path) -> list[tuple[Path, Path]]:
         DataError: the folder holds no file of texts.
         ConfigError: two files would have the same file of views, or one would take the place of the texts.
     """
-    if out.absolute() == source.absolute():
+    if out.resolve() == source.resolve():
         raise ConfigError(295, f"{out}: the views would take the place of the texts: name another --out")
     if not source.is_dir():
         return [(source, out)]

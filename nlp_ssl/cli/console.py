@@ -26,7 +26,8 @@ def guarded(command: Callable[[], None]) -> int:
         logging.getLogger(talkative).setLevel(logging.WARNING)
     try:
         command()
-        sys.stdout.flush()  # a closed pipe or a full disk shows here, not when the interpreter ends
+        if sys.stdout is not None:  # closed from the start (`>&-`)
+            sys.stdout.flush()  # a closed pipe or a full disk shows here, not when the interpreter ends
     except click.ClickException as error:
         error.show(sys.stderr)
         return error.exit_code

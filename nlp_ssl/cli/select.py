@@ -16,7 +16,7 @@ from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.parquet import write_parquet
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.embed import Embedder
-from nlp_ssl.errors import ConfigError
+from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.evaluate import longest_text, predict_texts
 from nlp_ssl.method import check
 from nlp_ssl.nets.text import load_trained
@@ -62,8 +62,8 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError(206, "select needs texts and --out: nlp-ssl select pool.txt --model out --out s.parquet")
     if (options.model is None) == (options.in_domain is None):
         raise ConfigError(294, "select goes by --model FOLDER or by --in-domain FILE: give one of them")
-    if options.out.absolute() == Path(places[0]).absolute():
-        raise ConfigError(295, f"{options.out}: the result would take the place of the pool: name another --out")
+    if options.out.resolve() in {Path(place).resolve() for place in (places[0], options.in_domain) if place}:
+        raise ConfigError(295, f"{options.out}: the result would take the place of what is read: name another --out")
     if options.out.exists() and not options.overwrite:
         raise ConfigError(224, f"{options.out} exists: name another file or add --overwrite")
     table = read_table(places[0], text_column=options.text_column, encoding=options.encoding)
@@ -72,6 +72,8 @@ def main(argv: Sequence[str]) -> None:
     if table.splits is not None and {"dev", "test"} & set(table.splits):
         log.info("rows of dev and test are left out")
         table = table.take(np.flatnonzero([split not in ("dev", "test") for split in table.splits]))
+        if not len(table):
+            raise DataError(118, f"{places[0]}: only dev and test rows: name a pool of other texts")
     rows = zip(table.rows.tolist(), texts_of(table), strict=True)
     if options.model is not None:
         score, classes = _by_class(options.model)

@@ -106,6 +106,7 @@ class ApertiumPipe:
         self._source, self._sink = source, sink
         self._rest = b""
         self._fillers = 0  # in the pipe
+        self._abandoned = False  # in the middle of its work, by who asked for it
 
     def translate(self, texts: Sequence[str], seed: int) -> Iterator[tuple[int, str]]:
         """(number, back-translation) in the order of the texts.
@@ -113,7 +114,9 @@ class ApertiumPipe:
         Raises:
             RunError: the program ended.
         """
-        stale, self._fillers = self._fillers, 0
+        if self._abandoned:
+            raise RunError(330, "the pipe still holds texts of before: open another one")
+        stale, self._fillers, self._abandoned = self._fillers, 0, True
         done = threading.Event()
         feeder = threading.Thread(target=self._feed, args=(list(texts), done), daemon=True)
         feeder.start()
@@ -122,9 +125,11 @@ class ApertiumPipe:
                 self._next()
             for number in range(len(texts)):
                 yield number, _ESCAPED.sub(r"\1", self._next().removesuffix(_END)).strip()
+            self._abandoned = False
         finally:
             done.set()
-            feeder.join()
+            if not self._abandoned:  # else it may wait until somebody reads: it ends with the pipe
+                feeder.join()
 
     def _feed(self, texts: list[str], done: threading.Event) -> None:
         with suppress(OSError):  # the reader notices that the program has ended

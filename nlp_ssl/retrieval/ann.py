@@ -57,6 +57,8 @@ def factory_of(kind: str, count: int, dim: int) -> str:
     }
     if kind in known:
         return known[kind]
+    if re.search(r"[A-Za-z]0+(?!\d)", kind):  # FAISS ends the process, or divides by it
+        raise ConfigError(298, f"index {kind!r} has a size of 0: give it 1 or more")
     if not re.search(r"[A-Z]", kind):
         raise ConfigError(298, f"no kind of index {kind!r}.{nearest(kind, KINDS)}")
     return kind
@@ -82,11 +84,11 @@ def make(factory: str, bank: Bank) -> Any:
             wanted = min(len(bank), max(_TRAINING * lists, 65_536), _MOST_TRAINING)
             chosen = np.random.default_rng(0).choice(len(bank), wanted, replace=False)
             index.train(bank.vectors(np.sort(chosen)))
+        fill(index, bank)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
             298, f"no index {factory!r} of {len(bank)} texts ({_first(error)}): try --kind flat"
         ) from error
-    fill(index, bank)
     return index
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from nlp_ssl import atomic
 from nlp_ssl.atomic import CheckpointError
@@ -24,6 +26,7 @@ class Part:
         vectors: float16 [n, D] of length 1.
         keys: uint64 [n], equal for texts that count as duplicates.
         meta: what the builder wrote down about it.
+        mark: a hash that stands for its contents.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Part:
     vectors: np.ndarray
     keys: np.ndarray
     meta: Mapping[str, Any]
+    mark: str
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -39,6 +43,11 @@ class Part:
     def text(self, row: int) -> str:
         """One text."""
         return bytes(self.texts[int(self.offsets[row]) : int(self.offsets[row + 1])]).decode(errors="replace")
+
+
+def part_name(number: int) -> str:
+    """Folder of a part."""
+    return f"{number:08d}"
 
 
 def write_part(
@@ -69,9 +78,10 @@ def open_part(folder: Path) -> Part:
             texts, arrays = folder / "texts.bin", {}
             for name in ("offsets", "vectors", "keys"):
                 arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            part = Part(folder.name, np.memmap(texts, np.uint8, mode="r"), **arrays, meta=meta)
+            mark = xxhash.xxh3_128_hexdigest((folder / atomic.MANIFEST).read_bytes())  # it has the checksums of all
+            part = Part(folder.name, np.memmap(texts, np.uint8, mode="r"), **arrays, meta=meta, mark=mark)
             fits = part.vectors.ndim == 2 and len(part.offsets) == len(part) + 1 == len(part.keys) + 1
-        except ValueError:
+        except (ValueError, SyntaxError, TokenError, OverflowError, MemoryError):  # as NumPy greets a damaged header
             fits = False
     if not fits:
         raise CheckpointError(311, f"{folder} is damaged: delete it and build again")
@@ -91,6 +101,12 @@ class Bank:
 
     def __init__(self, folder: Path, names: Sequence[str] | None = None) -> None:
         found = sorted(path.name for path in folder.glob("[0-9]*")) if names is None else names
+        for at, name in enumerate(found):
+            if name != part_name(at):
+                raise CheckpointError(
+                    312,
+                    f"{folder / part_name(at)} is missing: restore it, or delete those after it to encode them again",
+                )
         self.parts = [open_part(folder / name) for name in found]
         self._starts = np.cumsum([0, *map(len, self.parts)])
 

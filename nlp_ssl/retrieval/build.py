@@ -24,7 +24,7 @@ from nlp_ssl.paraphrase.engine import contents
 from nlp_ssl.paraphrase.sentences import split
 from nlp_ssl.process import exclusive
 from nlp_ssl.retrieval import ann
-from nlp_ssl.retrieval.bank import Bank, write_part
+from nlp_ssl.retrieval.bank import Bank, part_name, write_part
 from nlp_ssl.retrieval.index import INDEX, PARTS, Index, vouch
 
 log = logging.getLogger("nlp_ssl")
@@ -141,11 +141,12 @@ def _plan(
     path = folder / _PLAN
     name = str(Path(encoder).absolute()) if Path(encoder).is_dir() else encoder
     wanted = {"format": 1, "options": options, "encoder": name, "encoder_hash": contents([encoder]), "corpora": corpora}
-    if not path.exists():
+    empty = not any((folder / PARTS).iterdir())
+    if not path.exists() and not empty:
+        raise ConfigError(297, f"{path} is missing beside its parts: restore it, or name another folder")
+    if empty:
         if append:
             raise ConfigError(297, f"{folder} holds no index to add to: leave out --append")
-        if any((folder / PARTS).iterdir()):
-            raise ConfigError(297, f"{path} is missing beside its parts: name another folder")
         atomic.write_text(path, json.dumps(wanted, indent=1))
         return wanted
     known = _read_plan(path)
@@ -154,6 +155,7 @@ def _plan(
     unlike += [k for k, v in options.items() if known["options"].get(k) != v]
     if unlike:
         raise ConfigError(297, f"{folder} was begun with another {', '.join(unlike)}: give the same, or another folder")
+    known["encoder"] = name
     if append:
         hashes = [c.get("hash", c["source"]) for c in known["corpora"]]
         known["corpora"] += [c for c in corpora if c.get("hash", c["source"]) not in hashes]
@@ -170,9 +172,10 @@ def _read_plan(path: Path) -> dict[str, Any]:
     with atomic.reading(path):
         try:
             plan: dict[str, Any] = json.loads(path.read_text())
-            if plan["format"] == 1 and {"options", "encoder", "encoder_hash", "corpora"} <= plan.keys():
+            named = all(isinstance(corpus["source"], str) for corpus in plan["corpora"])
+            if plan["format"] == 1 and {"encoder", "encoder_hash"} <= plan.keys() and dict(plan["options"]) and named:
                 return plan
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             pass
     raise DataError(143, f"{path} is damaged: restore it, or build in another folder")
 
@@ -223,6 +226,8 @@ def _encode(
     """Writes the parts that are still missing."""
     bank, counts, began, done = Bank(folder), Counter[str](), time.monotonic(), 0
     if bank.parts:
+        for part in bank.parts:
+            atomic.verify(folder / part.name)
         log.info("%d texts are there already", len(bank))
     number, read = bank.parts[-1].meta["read"] if bank.parts else (0, 0)
     texts = _wanted(plan, options, _Seen(part.keys for part in bank.parts), (number, read), counts)
@@ -235,7 +240,7 @@ def _encode(
         if not bool((np.isfinite(length) & (length > 0)).all()):
             raise RunError(332, "the encoder's vectors are zero or not finite: name another --encoder")
         keys = np.array([key for _, key, _ in rows], dtype=np.uint64)
-        write_part(folder / f"{at:08d}", [text for text, _, _ in rows], vectors / length, keys, {"read": rows[-1][2]})
+        write_part(folder / part_name(at), [text for text, _, _ in rows], vectors / length, keys, {"read": rows[-1][2]})
         done += len(rows)
         log.info("%d texts more, %.0f a second", done, done / (time.monotonic() - began))
     for what, count in sorted(counts.items()):
@@ -279,16 +284,15 @@ def _index(folder: Path, plan: dict[str, Any], kind: str, target: float) -> None
     bank = Bank(folder / PARTS)
     if not len(bank):
         raise DataError(144, "no texts are left: look at --fewest-words and --most-words, or name other corpora")
-    names, place = [part.name for part in bank.parts], folder / INDEX
+    parts, place = [(part.name, part.mark) for part in bank.parts], folder / INDEX
     factory, trained, index = ann.factory_of(kind, len(bank), bank.dim), len(bank), None
     if place.exists():
         meta = atomic.verify(place)
-        if (meta["parts"], meta["kind"], meta["target"]) == (names, kind, target):
+        held = [(name, mark) for name, mark in meta["parts"]]
+        if (held, meta["kind"], meta["target"]) == (parts, kind, target):
             log.info("the index is there already")
             return
-        if (meta["kind"], meta["parts"]) == (kind, names[: len(meta["parts"])]) and len(bank) < _GROWTH * meta[
-            "trained"
-        ]:
+        if (meta["kind"], held) == (kind, parts[: len(held)]) and len(bank) < _GROWTH * meta["trained"]:
             index, factory, trained = faiss.read_index(str(place / "index.faiss")), meta["factory"], meta["trained"]
             ann.fill(index, bank)
     began = time.monotonic()
@@ -299,7 +303,7 @@ def _index(folder: Path, plan: dict[str, Any], kind: str, target: float) -> None
     if reach.recall < target:
         log.warning("recall is %.3f, not %.2f, however far a search looks: take another --kind", reach.recall, target)
     meta = {
-        "kind": kind, "factory": factory, "trained": trained, "target": target, "parts": names, "count": len(bank),
+        "kind": kind, "factory": factory, "trained": trained, "target": target, "parts": parts, "count": len(bank),
         "dim": bank.dim, "metric": "cosine", "encoder": plan["encoder"], "encoder_hash": plan["encoder_hash"],
         "faiss": faiss.__version__, "reach": asdict(reach), "tried": [asdict(one) for one in tried],
     }  # fmt: skip

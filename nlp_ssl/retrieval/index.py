@@ -67,12 +67,13 @@ class Index:
             raise DataError(143, f"{folder} holds no {'finished ' * begun}index: `nlp-ssl index build` makes it")
         meta = atomic.verify(folder / INDEX)
         try:
-            bank = Bank(folder / PARTS, meta["parts"])
-            if (len(bank), bank.dim) != (meta["count"], meta["dim"]):
-                raise CheckpointError(311, f"{folder}: {len(bank)} texts, the index has {meta['count']}: build again")
+            bank = Bank(folder / PARTS, [name for name, _ in meta["parts"]])
+            for part, (_, mark) in zip(bank.parts, meta["parts"], strict=True):
+                if part.mark != mark:
+                    raise CheckpointError(311, f"{folder}: part {part.name} is not that of the index: build again")
             _admit(folder / INDEX / _FILE, bank)
             found = cls(folder, meta, bank, faiss.read_index(str(folder / INDEX / _FILE)))
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = str(error).splitlines()[-1][:160]
             raise DataError(
                 143, f"{folder} cannot be opened ({type(error).__name__}: {reason}): build it again"
@@ -112,7 +113,7 @@ class Index:
         if isinstance(queries, np.ndarray):
             vectors = queries
         elif all(query.strip() for query in queries):
-            vectors = self._embed(queries)
+            vectors = self._embed([query.encode(errors="replace").decode() for query in queries])
         else:
             raise ConfigError(299, "a query is empty: give it some words")
         scores, numbers = ann.search(

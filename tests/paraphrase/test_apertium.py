@@ -57,6 +57,17 @@ def test_a_text_that_comes_late_is_translated_as_early():
 
 
 @needs_apertium
+@pytest.mark.timeout(60)
+def test_work_that_is_given_up_does_not_wait_for_the_pipe():
+    with Apertium().open() as pipe:
+        found = pipe.translate(["this is a long text about nothing " * 400] * 200, 0)
+        next(found)
+        found.close()
+        with pytest.raises(RunError, match="open another one"):
+            next(pipe.translate(["a text"], 0))
+
+
+@needs_apertium
 def test_unknown_mode():
     with pytest.raises(ConfigError, match="SSL281: apertium has no mode 'eng-xyz'"), Apertium("eng-xyz").open():
         pass

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 
 import faiss
 import numpy as np
@@ -204,3 +205,83 @@ def test_near_duplicates():
 
 def test_cosines_do_not_hang_on_the_length_of_what_is_stored():
     assert ann.cosines(np.array([[0.6, 0.8]]), np.array([[3.0, 0.0]])) == pytest.approx([0.6])
+
+
+def test_a_part_that_is_gone_is_not_written_over(tmp_path, corpus):
+    built(tmp_path / "i", corpus)
+    shutil.rmtree(tmp_path / "i" / "parts" / "00000002")
+    last = (tmp_path / "i" / "parts" / "00000007" / "texts.bin").read_bytes()
+    more = tmp_path / "more.txt"
+    more.write_text("quite another text here\n")
+    for corpora, append in ((corpus, False), (more, True)):
+        with pytest.raises(CheckpointError, match="00000002 is missing"):
+            built(tmp_path / "i", corpora, append=append)
+    assert (tmp_path / "i" / "parts" / "00000007" / "texts.bin").read_bytes() == last
+    for number in range(3, 8):
+        shutil.rmtree(tmp_path / "i" / "parts" / f"0000000{number}")
+    assert len(built(tmp_path / "i", more, append=True)) == 501
+
+
+def test_damaged_parts_are_not_added_to(tmp_path, corpus):
+    built(tmp_path / "i", corpus)
+    file = tmp_path / "i" / "parts" / "00000002" / "vectors.npy"
+    whole = file.read_bytes()
+    more = tmp_path / "more.txt"
+    more.write_text("quite another text here\n")
+    for at in (300, 60):  # a vector; the header
+        data = bytearray(whole)
+        data[at] ^= 1
+        file.write_bytes(data)
+        with pytest.raises(CheckpointError):
+            built(tmp_path / "i", more, append=True)
+    with pytest.raises(CheckpointError, match="damaged"):
+        Index.open(tmp_path / "i")
+
+
+def test_before_the_first_part_all_can_be_asked_for_otherwise(tmp_path, corpus):
+    with pytest.raises(DataError, match="no texts are left"):
+        built(tmp_path / "i", corpus, fewest_words=50)
+    assert len(built(tmp_path / "i", corpus)) == 500
+
+
+@pytest.mark.parametrize("plan", ["[3]", "{}", '{"format": 1}', '{"format": 1, "options": 3, "corpora": 3}', "[{}]"])
+def test_a_damaged_plan(tmp_path, corpus, plan):
+    built(tmp_path / "i", corpus)
+    (tmp_path / "i" / "build.json").write_text(plan)
+    with pytest.raises(DataError, match="SSL143"):
+        built(tmp_path / "i", corpus)
+
+
+def test_an_index_is_trained_anew_once_it_has_outgrown_its_training(tmp_path, corpus):
+    built(tmp_path / "i", corpus, kind="sq8")
+    more = tmp_path / "more.txt"
+    more.write_text("".join(f"quite another text with number {i}\n" for i in range(800)))
+    assert built(tmp_path / "i", more, kind="sq8", append=True).meta["trained"] == 500
+    more.write_text("".join(f"and a third text with number {i}\n" for i in range(800)))
+    found = built(tmp_path / "i", more, kind="sq8", append=True)
+    assert found.meta["trained"] == len(found) == 2100
+
+
+@pytest.mark.parametrize("code", [-11, 1])
+def test_a_trial_that_crashes_lets_nothing_in(tmp_path, corpus, monkeypatch, code):
+    built(tmp_path / "i", corpus)
+    monkeypatch.setattr(index, "cache_folder", lambda: tmp_path / "elsewhere")
+    monkeypatch.setattr(index.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], code))
+    with pytest.raises(DataError, match="no index of these texts"):
+        Index.open(tmp_path / "i")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_texts_that_are_not_those_of_the_index(tmp_path, corpus):
+    built(tmp_path / "i", corpus)
+    part = tmp_path / "i" / "parts" / "00000001"
+    shutil.rmtree(part)
+    shutil.copytree(tmp_path / "i" / "parts" / "00000007", part)
+    with pytest.raises(CheckpointError, match="part 00000001 is not that of the index"):
+        Index.open(tmp_path / "i")
+
+
+@pytest.mark.parametrize("kind", ["HNSW0", "IVF0,Flat", "IDMap,Flat", "NSG16"])
+def test_kinds_that_faiss_cannot_make(tmp_path, corpus, kind):
+    with pytest.raises(ConfigError, match="SSL298"):
+        built(tmp_path / "i", corpus, kind=kind)
