@@ -171,7 +171,28 @@ def test_rows_for_testing_are_left_out_and_the_column_keeps_its_name(trained):
     assert sorted(found["body"].to_pylist()) == ["the train film is good", "the train one is bad"]
     assert run(["select", str(trained / "pool.txt"), "--model", "x", "--out", str(trained / "pool.txt"),
                 "--overwrite"]) == 2  # fmt: skip
+    domain = trained / "f" / ".." / "l.csv"
+    assert command(trained, "--in-domain", str(trained / "l.csv"), "--overwrite", out=str(domain)) == 2
     assert (trained / "pool.txt").read_text().count("\n") == 61
+    assert (trained / "l.csv").read_text().count("\n") == 21
+
+
+def test_a_pool_of_test_rows_alone(trained, capsys):
+    (trained / "t.jsonl").write_text('{"text": "a good film", "split": "test"}\n')
+    argv = [
+        "select",
+        str(trained / "t.jsonl"),
+        "--in-domain",
+        str(trained / "l.csv"),
+        "--out",
+        str(trained / "t.parquet"),
+    ]
+    assert run(argv) == 3 and "SSL118: " in capsys.readouterr().err
+
+
+def test_a_command_without_standard_output(trained, monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    assert command(trained, "--model", str(trained / "out"), out="closed.parquet") == 0
 
 
 @pytest.mark.parametrize(

@@ -283,8 +283,8 @@ def test_files_of_a_folder_keep_apart(files, capsys):
 
 def test_the_texts_are_never_overwritten(files, capsys):
     folder, texts = files
-    for place in (folder / "u.txt", folder):
-        assert run(["augment", str(place), "--how", "swap", "--out", str(place), "--overwrite"]) == 2
+    for place in (folder / "u.txt", folder, folder / ".." / folder.name / "u.txt"):
+        assert run(["augment", str(place), "--how", "swap", "--out", str(place.resolve()), "--overwrite"]) == 2
         assert "SSL295: " in capsys.readouterr().err
     assert (folder / "u.txt").read_text().splitlines() == texts
     assert run(["augment", str(folder / "u.txt"), "--how", "swap", "--out", str(folder / "c"), "--overwrite"]) == 0
