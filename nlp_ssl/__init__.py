@@ -7,10 +7,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nlp_ssl.config import TrainConfig
+from nlp_ssl.loop import Loop
+from nlp_ssl.loops import UST, NoisyStudent, SelfTraining
 from nlp_ssl.method import Batch, DataSpec, Losses, Method
 from nlp_ssl.methods import *  # noqa: F403 - every method, as its __all__ names them
 from nlp_ssl.methods import __all__ as _methods
-from nlp_ssl.registry import get_method, list_methods, register
+from nlp_ssl.registry import get_method, list_loops, list_methods, register
 from nlp_ssl.run import Run
 
 if TYPE_CHECKING:
@@ -41,18 +43,23 @@ __all__ = [
     "Batch",
     "Comparison",
     "DataSpec",
+    "Loop",
     "Losses",
     "Method",
     "Result",
+    "NoisyStudent",
     "Run",
+    "SelfTraining",
     "Task",
     "TfidfReplace",
     "TrainConfig",
+    "UST",
     "build_data",
     "compare",
     "fit",
     "get_method",
     "image_task",
+    "list_loops",
     "list_methods",
     "read_table",
     "register",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nlp_ssl.adversary import AddNoise, Measure, sized
 from nlp_ssl.augment.counter_rng import row_keys
@@ -55,6 +56,21 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
+@contextmanager
+def sampling(module: nn.Module, seed: int) -> Iterator[None]:
+    """Dropout on for a while, drawn by the seed; norms stay as in eval mode."""
+    was_training = {m: m.training for m in module.modules()}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for m in was_training:
+            m.training = not isinstance(m, _BatchNorm)
+        try:
+            yield
+        finally:
+            for m, training in was_training.items():
+                m.training = training
+
+
 @torch.no_grad()
 def features(
     module: Module,
@@ -67,17 +83,29 @@ def features(
     seed: int = 0,
 ) -> Tensor:
     """Features [n, D] float32 on the CPU in the order of `positions`, in eval mode; of augmented rows on request."""
+    with evaluating(module):
+        return _features(module, store, positions, max_length, context, augment, seed)
+
+
+def _features(
+    module: Module,
+    store: Store,
+    positions: np.ndarray,
+    max_length: int,
+    context: Autocast,
+    augment: Any = None,
+    seed: int = 0,
+) -> Tensor:
     device = next(module.parameters()).device
     lengths = np.minimum(store.lengths[positions], max_length)
     out = torch.empty(0)
-    with evaluating(module):
-        for rows in batches(lengths):
-            keys = row_keys(seed, 0, positions[rows])
-            inputs, _ = store.views([(positions[rows], augment, keys)], max_length)
-            with context():
-                part = module.embed({k: v.to(device) for k, v in inputs.items()}).float().cpu()
-            out = out if len(out) else torch.empty(len(positions), part.shape[1])
-            out[torch.from_numpy(rows)] = part
+    for rows in batches(lengths):
+        keys = row_keys(seed, 0, positions[rows])
+        inputs, _ = store.views([(positions[rows], augment, keys)], max_length)
+        with context():
+            part = module.embed({k: v.to(device) for k, v in inputs.items()}).float().cpu()
+        out = out if len(out) else torch.empty(len(positions), part.shape[1])
+        out[torch.from_numpy(rows)] = part
     return out
 
 
@@ -99,6 +127,29 @@ def predict(
     found = features(module, store, positions, max_length, context, augment=augment, seed=seed)
     with evaluating(module):
         return module.head(found.to(device)).float().cpu()
+
+
+@torch.no_grad()
+def predict_sampled(
+    module: Module,
+    store: Store,
+    positions: np.ndarray,
+    max_length: int,
+    context: Autocast = nullcontext,
+    *,
+    passes: int,
+    seed: int,
+) -> Iterator[Tensor]:
+    """Logits [n, C] float32 on the CPU of each of several passes with dropout (Gal and Ghahramani 2016).
+
+    Every row has a mask of its own. Batches are those of `predict`, so that a pass is a function of the seed.
+    """
+    device = next(module.parameters()).device
+    for number in range(passes):
+        with sampling(module, int(np.random.SeedSequence((seed, number)).generate_state(1)[0])):
+            found = _features(module, store, positions, max_length, context)
+            logits = module.head(found.to(device)).float().cpu()
+        yield logits
 
 
 def longest_text(net: TextNet, asked: int | None = None) -> int:

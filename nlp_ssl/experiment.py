@@ -18,6 +18,9 @@ from nlp_ssl import atomic
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.evaluate import Scores, score_splits
+from nlp_ssl.loop import Loop
+from nlp_ssl.loops.engine import fit_rounds, with_given
+from nlp_ssl.loops.engine import identity as rounds_identity
 from nlp_ssl.method import Method
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
@@ -84,7 +87,7 @@ class Comparison:
 
 
 def compare(
-    method: Method,
+    method: Method | Loop,
     task_of: Callable[[int], Task],
     config: TrainConfig,
     seeds: Sequence[int],
@@ -104,7 +107,7 @@ def compare(
     Raises:
         ConfigError: a seed is given twice or negative, or as `fit`.
     """
-    plan: list[Method] = [*([Supervised()] if baseline and method.name != "supervised" else []), method]
+    plan: list[Method | Loop] = [*([Supervised()] if baseline and method.name != "supervised" else []), method]
     sides: dict[str, list[Outcome]] = {kind.name: [] for kind in plan}
     starts: list[Outcome] = []
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
@@ -117,31 +120,51 @@ def compare(
         start = SharedStart(task, settings, folder)
         for kind in plan:
             place = folder if kind is method or folder is None else folder / "baseline"
-            data = task.data if kind is method else task.data.without_pool()
-            done = finished(place, identity(kind, data, settings)) if resume and place is not None else None
-            if done is None:
-                log.info("seed %d: %s, %d steps", seed, kind.name, settings.max_steps)
-                done = fit(
-                    kind,
-                    data,
-                    task.build,
-                    settings,
-                    augment=task.augment,
-                    start=start,
-                    output_dir=place,
-                    resume=resume,
-                    trackers=trackers if kind is method else (),
-                )
-                log.info("seed %d: %s %s", seed, kind.name, describe(done))
+            if kind is method:
+                done = run_one(kind, task, settings, start=start, output_dir=place, resume=resume, trackers=trackers)
             else:
-                log.info("seed %d: %s is already done", seed, kind.name)
-            sides[kind.name].append(Outcome(done.scores, done.steps, done.seconds, done.warnings))
+                alone = replace(task, data=task.data.without_pool(), given=None)
+                done = run_one(kind, alone, settings, start=start, output_dir=place, resume=resume)
+            sides[kind.name].append(done)
         if len(plan) > 1 and (scored := start.outcome()) is not None:
             starts.append(scored)
     if output_dir is not None and len(seeds) > 1:
         copy_model(output_dir / f"seed-{seeds[0]}", output_dir)
     named = {**({"start": starts} if starts else {}), **sides}
     return Comparison(method.name, tuple(seeds), {name: tuple(side) for name, side in named.items()})
+
+
+def run_one(
+    method: Method | Loop,
+    task: Task,
+    config: TrainConfig,
+    *,
+    start: "SharedStart",
+    output_dir: Path | None,
+    resume: bool,
+    trackers: tuple[str, ...] = (),
+) -> Outcome:
+    """One run of a method or loop, or what it came to where it is complete already; a loop without a pool is labels."""
+    loop = method if isinstance(method, Loop) and len(task.data.unlabeled) else None
+    kind = method if isinstance(method, Method) else Supervised()
+    data = with_given(task, config)
+    teacher = {} if task.teacher is None else {"teacher": task.teacher}
+    made = identity(kind, data, config, teacher) if loop is None else rounds_identity(loop, task, config)
+    done = finished(output_dir, made) if resume and output_dir is not None else None
+    if done is not None:
+        log.info("seed %d: %s is already done", config.seed, method.name)
+        return done
+    log.info("seed %d: %s, %d steps", config.seed, method.name, config.max_steps)
+    if loop is not None:
+        other = None if task.student is None else SharedStart(task.student, config)
+        done = fit_rounds(loop, task, config, start=start, student_start=other, output_dir=output_dir, resume=resume,
+                          trackers=trackers)  # fmt: skip
+    else:
+        found = fit(kind, data, task.build, config, augment=task.augment, start=start, output_dir=output_dir,
+                    resume=resume, trackers=trackers, given=teacher)  # fmt: skip
+        done = Outcome(found.scores, found.steps, found.seconds, found.warnings)
+    log.info("seed %d: %s %s", config.seed, method.name, describe(done))
+    return done
 
 
 class SharedStart:

@@ -80,10 +80,7 @@ class Method:
         Raises:
             ConfigError: a value lies outside.
         """
-        for field in fields(self):
-            for note in get_args(field.type)[1:] if get_origin(field.type) is Annotated else ():
-                if isinstance(note, Range):
-                    check(self.__dict__[field.name], field.name, note.low, note.high)
+        check_ranges(self)
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         """Named tensors the method keeps between steps: the only mutable thing it has."""
@@ -121,6 +118,18 @@ class Method:
     def default_net(cls) -> str:
         """The net that is evaluated and saved: the first one declared."""
         return next(iter(cls.nets))
+
+
+def check_ranges(value: Any) -> None:
+    """Checks every field of a dataclass value against the `Range` of its type.
+
+    Raises:
+        ConfigError: a value lies outside.
+    """
+    for field in fields(value):
+        for note in get_args(field.type)[1:] if get_origin(field.type) is Annotated else ():
+            if isinstance(note, Range):
+                check(value.__dict__[field.name], field.name, note.low, note.high)
 
 
 def check(value: float, name: str, low: float, high: float) -> None:

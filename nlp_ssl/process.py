@@ -16,8 +16,14 @@ from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.nets.base import Module
 
-_RUN_FILES = (".lock", "metrics.jsonl", "result.json", "start.json")  # what is of the run, not of its model
-_RUN_FOLDERS = ("checkpoints", "baseline", "seed-*")
+_RUN_FILES = (
+    ".lock",
+    "metrics.jsonl",
+    "result.json",
+    "start.json",
+    "rounds.jsonl",
+)  # what is of the run, not of its model
+_RUN_FOLDERS = ("checkpoints", "baseline", "seed-*", "round-*")
 _MODEL_FILES = (  # by the names under which libraries save them: a folder may hold other people's files
     "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "tokenizer.json",
     "tokenizer_config.json", "image_net.json",

@@ -1,26 +1,32 @@
-"""Names of methods: a duplicate raises, an unknown name suggests the nearest."""
+"""Names of methods and loops: a duplicate raises, an unknown name suggests the nearest."""
 
 from collections.abc import Callable
 from typing import TypeVar
 
 from nlp_ssl.errors import ConfigError, nearest
+from nlp_ssl.loop import Loop
 from nlp_ssl.method import Method
 
-M = TypeVar("M", bound=type[Method])
+M = TypeVar("M", bound=type[Method] | type[Loop])
 _METHODS: dict[str, type[Method]] = {}
+_LOOPS: dict[str, type[Loop]] = {}
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Class decorator that files a method under `name`.
+    """Class decorator that files a method or a loop under `name`.
 
     Raises:
         ValueError: the name is taken.
     """
 
     def add(cls: M) -> M:
-        if name in _METHODS:
-            raise ValueError(f"method {name!r} is already registered by {_METHODS[name].__qualname__}")
-        _METHODS[name] = cls
+        taken = {**_METHODS, **_LOOPS}.get(name)
+        if taken is not None:
+            raise ValueError(f"method {name!r} is already registered by {taken.__qualname__}")
+        if issubclass(cls, Loop):
+            _LOOPS[name] = cls
+        else:
+            _METHODS[name] = cls
         cls.name = name
         return cls
 
@@ -33,11 +39,30 @@ def get_method(name: str) -> type[Method]:
     Raises:
         ConfigError: no such method; the message names the nearest.
     """
+    if name in _LOOPS:
+        raise ConfigError(201, f"{name} works in rounds: run it with nlp_ssl.compare or `nlp-ssl train`")
     if name not in _METHODS:
         raise ConfigError(201, f"unknown method {name!r}.{nearest(name, _METHODS)}")
     return _METHODS[name]
 
 
+def get(name: str) -> type[Method] | type[Loop]:
+    """The class of the method or loop of that name.
+
+    Raises:
+        ConfigError: there is none; the message names the nearest.
+    """
+    known: dict[str, type[Method] | type[Loop]] = {**_METHODS, **_LOOPS}
+    if name not in known:
+        raise ConfigError(201, f"unknown method {name!r}.{nearest(name, known)}")
+    return known[name]
+
+
 def list_methods() -> list[str]:
-    """All registered names, sorted."""
+    """All names of methods, sorted."""
     return sorted(_METHODS)
+
+
+def list_loops() -> list[str]:
+    """All names of methods that work in rounds, sorted."""
+    return sorted(_LOOPS)

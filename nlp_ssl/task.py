@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import xxhash
+from torch import Tensor
 
 from nlp_ssl.augment.base import Augment, Identity
 from nlp_ssl.augment.ctaugment import ImagePolicy, TextPolicy
@@ -21,6 +22,7 @@ from nlp_ssl.data.images import ImageData
 from nlp_ssl.data.schema import TextData, check_lengths
 from nlp_ssl.data.tokens import TokenStore
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.loop import PseudoLabels
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.image import build_image_net
 from nlp_ssl.nets.text import Pooling, TextNet, load_text_net
@@ -44,6 +46,10 @@ class Task:
     data: Data
     build: Callable[[int], Module]
     augment: Mapping[str, Any]
+    texts: pa.ChunkedArray | None = None  # of all rows, where they are texts
+    given: PseudoLabels | None = None  # labels of the pool from elsewhere
+    teacher: Tensor | None = None  # logits [U, C] of a trained net for the pool: what a frozen teacher of a method says
+    student: "Task | None" = None  # the same rows with the net of the students, where loops give them another
 
 
 def text_task(
@@ -109,7 +115,7 @@ def text_task(
     )
     policy = TextPolicy()
     views = {"weak": Identity(), "strong": strong, "controlled": policy, "probe": policy.probe()}
-    return Task(data, build, views)
+    return Task(data, build, views, text.texts)
 
 
 def _name(rewritings: pa.ChunkedArray | None) -> str:

@@ -32,7 +32,7 @@ from nlp_ssl.evaluate import Scores, features, predict, score, score_splits
 from nlp_ssl.guard import Guard
 from nlp_ssl.method import Batch, Losses, Method
 from nlp_ssl.methods.supervised import Supervised
-from nlp_ssl.nets.base import Module, Net
+from nlp_ssl.nets.base import Forward, Module, Net, Recorded
 from nlp_ssl.optim import make_optimizer, rate_factor, set_rates
 from nlp_ssl.precision import Autocast, autocast, resolve
 from nlp_ssl.process import Interrupted, exclusive, save_model, signals
@@ -71,18 +71,23 @@ def applicable(method: Method, data: Data) -> Method:
 
 
 def identity(
-    method: Method, data: Data, config: TrainConfig, given: Mapping[str, Module] | None = None
+    method: Method, data: Data, config: TrainConfig, given: Mapping[str, Module | Tensor] | None = None
 ) -> dict[str, Any]:
     """What must be the same for a run to be resumed, or to count as already done."""
     method = applicable(method, data)
+    teachers = {"given": {role: _fingerprint(module) for role, module in given.items()}} if given else {}
+    return {**described(method.name, asdict(method), data, config), **teachers}
+
+
+def described(name: str, options: Mapping[str, Any], data: Data, config: TrainConfig) -> dict[str, Any]:
+    """The settings, rows and net of a run: what its identity is made of."""
     free = ("save_every", "keep", "log_every", "workers")  # settings that change no result
     return {
-        "method": method.name,
-        "options": asdict(method),
+        "method": name,
+        "options": dict(options),
         "config": {k: v for k, v in asdict(config).items() if k not in free},
         "data": data.content_hash,
         "task": dict(data.origin),
-        **({"given": {role: _fingerprint(module) for role, module in given.items()}} if given else {}),
     }
 
 
@@ -110,6 +115,18 @@ def finished(output_dir: Path, wanted: Mapping[str, Any]) -> Outcome | None:
     return outcome
 
 
+def write_result(output_dir: Path, made: Mapping[str, Any], outcome: Outcome) -> None:
+    """Marks a run as complete: what `finished` reads."""
+    done = {
+        "identity": made,
+        "scores": {split: asdict(value) for split, value in outcome.scores.items()},
+        "steps": outcome.steps,
+        "seconds": round(outcome.seconds, 2),
+        "warnings": outcome.warnings,
+    }
+    atomic.write_text(output_dir / _RESULT, json.dumps(done, indent=1))
+
+
 def fit(
     method: Method,
     data: Data,
@@ -121,7 +138,7 @@ def fit(
     output_dir: Path | None = None,
     resume: bool = False,
     trackers: tuple[str, ...] = (),
-    given: Mapping[str, Module] | None = None,
+    given: Mapping[str, Module | Tensor] | None = None,
 ) -> Result:
     """Trains a method and returns the trained module with its scores.
 
@@ -136,8 +153,9 @@ def fit(
         output_dir: where metrics, checkpoints and the trained model are written; nothing is written without it.
         resume: go on from the newest complete checkpoint in `output_dir`, if there is one.
         trackers: names of Accelerate trackers.
-        given: modules for frozen nets of the method, by role, e.g. a larger teacher; they are copied. A frozen net that
-            is not given is a copy of the started student.
+        given: modules for frozen nets of the method, by role, e.g. a larger teacher; they are copied. Of a net that
+            reads the rows in another way its logits [U, C] for the pool. A frozen net that is not given is a copy of
+            the started student.
 
     Raises:
         ConfigError: settings do not fit together, or the folder holds another run.
@@ -146,7 +164,7 @@ def fit(
     """
     if config.eval_every and not len(data.dev):
         raise ConfigError(227, "eval_every and patience need dev rows: give --dev, or leave them out")
-    _check_given(method, given or {}, len(data.classes))
+    _check_given(method, given or {}, data)
     used = applicable(method, data)
     if used is not method:
         log.warning("no unlabeled rows: %s becomes supervised training", method.name)
@@ -173,7 +191,7 @@ class _Loop:
         output_dir: Path | None,
         resume: bool,
         trackers: tuple[str, ...],
-        given: Mapping[str, Module],
+        given: Mapping[str, Module | Tensor],
     ) -> None:
         self.method, self.data, self.config, self.output_dir = method, data, config, output_dir
         AcceleratorState._reset_state()  # the precision of an earlier run in this process must not bind this one
@@ -217,9 +235,10 @@ class _Loop:
             self.accelerator.unwrap_model(module, keep_fp32_wrapper=False)
         self.prepared = self.accelerator.prepare(self.optimizer)
         self.nets = {r: Net(m, self.wrapped.get(r), self.context) for r, m in self.modules.items() if r in method.nets}
+        recorded = {r: cast(Forward, Recorded(v.to(self.device))) for r, v in given.items() if isinstance(v, Tensor)}
         self.state = Run(
             method,
-            self.nets,
+            {**self.nets, **recorded},
             data.spec,
             max_steps=config.max_steps,
             predict=lambda role, block: self._of_block(predict, role, block).softmax(-1),
@@ -246,7 +265,7 @@ class _Loop:
         self,
         build: Callable[[int], Module],
         start: Callable[[Module, int], None] | None,
-        given: Mapping[str, Module],
+        given: Mapping[str, Module | Tensor],
     ) -> dict[str, Module]:
         """Trained nets first, then copies for the others; "average" is the engine's own weight average."""
         modules: dict[str, Module] = {}
@@ -260,14 +279,16 @@ class _Loop:
             modules[role].attach(self.method.wanted_heads())
         first = modules[self.method.default_net()]
         for role in (r for r, kind in roles.items() if kind != "trained"):
-            modules[role] = _still(given.get(role, first)).to(self.device)
+            other = given.get(role, first)
+            if not isinstance(other, Tensor):
+                modules[role] = _still(other).to(self.device)
         if self.config.eval_ema_decay:
             modules["average"] = _still(first)
         for role, module in modules.items():
             module.train(roles.get(role) != "frozen")  # statistics of a frozen net's norms are those it was made with
         return modules
 
-    def _untrained(self, started: bool, given: Mapping[str, Module]) -> list[str]:
+    def _untrained(self, started: bool, given: Mapping[str, Module | Tensor]) -> list[str]:
         """A warning where the frozen nets are copies of a student that nothing has trained yet."""
         copied = [role for role, kind in self.method.nets.items() if kind == "frozen" and role not in given]
         started = started and start_kind(self.modules[self.method.default_net()], self.config) != "none"
@@ -558,14 +579,7 @@ class _Loop:
         module.eval()
         if self.output_dir is not None and self.accelerator.is_main_process:
             save_model(module, self.output_dir)
-            done = {
-                "identity": self.identity,
-                "scores": {split: asdict(value) for split, value in scores.items()},
-                "steps": self.state.step,
-                "seconds": round(seconds, 2),
-                "warnings": self.warnings,
-            }
-            atomic.write_text(self.output_dir / _RESULT, json.dumps(done, indent=1))
+            write_result(self.output_dir, self.identity, Outcome(scores, self.state.step, seconds, self.warnings))
         self.accelerator.wait_for_everyone()
         for tracker in self.accelerator.trackers:  # the process group stays: another run may follow in this process
             tracker.finish()
@@ -623,21 +637,23 @@ def _still(module: Module) -> Module:
     return twin
 
 
-def _check_given(method: Method, given: Mapping[str, Module], classes: int) -> None:
-    for role, module in given.items():
+def _check_given(method: Method, given: Mapping[str, Module | Tensor], data: Data) -> None:
+    classes = len(data.classes)
+    for role, net in given.items():
         if method.nets.get(role) != "frozen":
             frozen = [r for r, kind in method.nets.items() if kind == "frozen"]
             raise ConfigError(233, f"{method.name} takes no net {role!r}; it takes: {', '.join(frozen) or 'none'}")
-        if module.classifier.out_features != classes:
-            raise ConfigError(
-                234, f"the {role} knows {module.classifier.out_features} classes, the data have {classes}"
-            )
+        known = net.shape[1] if isinstance(net, Tensor) else net.classifier.out_features
+        if known != classes:
+            raise ConfigError(234, f"the {role} knows {known} classes, the data have {classes}")
+        if isinstance(net, Tensor) and len(net) != len(data.unlabeled):
+            raise ConfigError(234, f"logits of the {role} for {len(net)} rows, the pool has {len(data.unlabeled)}")
 
 
-def _fingerprint(module: Module) -> str:
-    """Tells modules of other weights apart."""
+def _fingerprint(net: Module | Tensor) -> str:
+    """Tells nets of other weights, and other logits, apart."""
     found = hashlib.sha256()
-    for name, value in module.state_dict().items():
+    for name, value in {"": net}.items() if isinstance(net, Tensor) else net.state_dict().items():
         found.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 

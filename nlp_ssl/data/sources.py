@@ -174,6 +174,23 @@ def stream_texts(
         ) from None
 
 
+def column_values(source: str | Path, name: str, encoding: str = "utf-8") -> dict[int, object]:
+    """The values of one more column of a file, by row number as in `Table.rows`; nothing where there is no such column.
+
+    Raises:
+        DataError: the source cannot be read.
+    """
+    try:
+        parts = [part for part in _open(source, _Reading(encoding)) if name in part.columns]
+        if len(parts) > 1:
+            raise DataError(147, f"{source}: column {name!r} stands in several files: give one file")
+        return {number: values[0] for part in parts for number, values in part.rows([name])}
+    except OSError as error:
+        raise DataError(
+            104, f"{source}: {error.strerror or _reason(error)}: check the path and its permissions"
+        ) from None
+
+
 def table_of(texts: Sequence[object], labels: Sequence[object] | None = None, *, source: str = "texts") -> Table:
     """A table from texts [N] and labels [N] in memory, cleaned and checked as a file would be.
 
