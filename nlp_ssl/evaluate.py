@@ -162,18 +162,27 @@ def longest_text(net: TextNet, asked: int | None = None) -> int:
 
 
 @torch.no_grad()
-def predict_texts(net: TextNet, texts: Sequence[str], max_length: int) -> list[tuple[str, float]]:
-    """(label, probability) of each text, computed in batches of like length."""
-    tokens = net.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
-    answers: list[tuple[str, float]] = [("", 0.0)] * len(texts)
+def text_logits(net: TextNet, texts: Sequence[str], max_length: int) -> Tensor:
+    """Logits [n, C] float32 of texts, computed in batches of like length.
+
+    Raises:
+        RunError: they are not finite.
+    """
+    found = torch.empty(len(texts), net.classifier.out_features)
+    tokens = net.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"] if texts else []
     for rows in batches(np.array([len(t) for t in tokens])):
         inputs = net.tokenizer.pad({"input_ids": [tokens[i] for i in rows]}, return_tensors="pt")
-        confidence, label = net(dict(inputs)).float().softmax(-1).max(-1)
-        if not bool(torch.isfinite(confidence).all()):
-            raise RunError(304, "the model's answers are not numbers: its weights are damaged, train it again")
-        for i, p, c in zip(rows, confidence.tolist(), label.tolist(), strict=True):
-            answers[i] = (net.model.config.id2label[c], p)
-    return answers
+        found[torch.from_numpy(rows)] = net(dict(inputs)).float()
+    if not bool(torch.isfinite(found).all()):
+        raise RunError(304, "the model's answers are not numbers: its weights are damaged, train it again")
+    return found
+
+
+def predict_texts(net: TextNet, texts: Sequence[str], max_length: int) -> list[tuple[str, float]]:
+    """(label, probability) of each text."""
+    confidence, label = text_logits(net, texts, max_length).softmax(-1).max(-1)
+    names = net.model.config.id2label
+    return [(names[c], p) for c, p in zip(label.tolist(), confidence.tolist(), strict=True)]
 
 
 def predict_attacked(

@@ -2,9 +2,12 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
+
+import numpy as np
+import pyarrow as pa
 
 from nlp_ssl.cli.console import show
 from nlp_ssl.cli.options import parse
@@ -15,9 +18,14 @@ from nlp_ssl.data.schema import TextData, build
 from nlp_ssl.data.sources import Table, read_table
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.experiment import compare
+from nlp_ssl.functional import softmax
+from nlp_ssl.loop import Loop, PseudoLabels
+from nlp_ssl.loops.table import given_labels
+from nlp_ssl.method import Method
 from nlp_ssl.nets.text import Pooling
+from nlp_ssl.outside import joined, logits_of
 from nlp_ssl.process import check_output
-from nlp_ssl.registry import get_method
+from nlp_ssl.registry import get, list_loops
 from nlp_ssl.task import Task, text_task
 
 log = logging.getLogger("nlp_ssl")
@@ -44,6 +52,9 @@ class Files:
     allow_transductive: Annotated[bool, "keep pool texts that are also test texts"] = False
     drop_leaks: Annotated[bool, "remove training and pool texts that are also test texts"] = False
     pooling: Annotated[Pooling, "how token vectors become one"] = "auto"
+    pseudo_labels: Annotated[str | None, "file of noisy labels for texts of the pool, or for more texts"] = None
+    teacher: Annotated[Path | None, "saved classifier whose answers for the pool are learned"] = None
+    student: Annotated[str | None, "encoder of the students, for methods in rounds"] = None
     baseline: Annotated[bool, "also train on the labels alone, and compare"] = False
     seeds: Annotated[tuple[int, ...] | None, "repeat with these seeds, e.g. 0,1,2 (instead of --seed)"] = None
     trackers: Annotated[str | None, "Accelerate trackers, e.g. tensorboard or tensorboard,wandb"] = None
@@ -55,7 +66,7 @@ class Files:
 
 def main(argv: Sequence[str]) -> None:
     """Parses the flags of the files, the loop and the chosen method, trains, and prints the closing table."""
-    cls = get_method(_chosen_method(argv))
+    cls = get(_chosen_method(argv))
     doc = f"Trains {cls.name} on your files. Every hyper-parameter of the method is a flag (the last ones below)."
     files, strong, config, method = parse(
         argv, Files(), StrongView(), TrainConfig(), cls(), name="nlp-ssl train", doc=doc
@@ -63,10 +74,11 @@ def main(argv: Sequence[str]) -> None:
     if files.labeled is None or files.output_dir is None:
         raise ConfigError(206, "train needs --labeled FILE and --output-dir DIR")
     check_output(files.output_dir, files.resume, files.overwrite)
+    _check_sources(files, method)
     tables = _tables(files)
     comparison = compare(
         method,
-        _cached_task(lambda seed: _text(files, tables, seed), files, strong, config, tables),
+        _cached_task(lambda seed: _text(files, tables, seed), files, strong, config, tables, method),
         config,
         files.seeds or (config.seed,),
         baseline=files.baseline,
@@ -102,12 +114,16 @@ def _tables(files: Files) -> dict[str, Table | None]:
             expect_labels=labels,
         )
 
-    return {
+    tables = {
         "labeled": read(files.labeled, True),
         "unlabeled": read(files.unlabeled, False),
         "dev": read(files.dev, True),
         "test": read(files.test, True),
     }
+    noisy, labeled = read(files.pseudo_labels, True), tables["labeled"]
+    if noisy is not None and labeled is not None:
+        tables["unlabeled"] = joined(tables["unlabeled"], noisy, labeled)
+    return tables
 
 
 def _text(files: Files, tables: dict[str, Table | None], seed: int) -> TextData:
@@ -132,23 +148,59 @@ def _cached_task(
     strong: StrongView,
     config: TrainConfig,
     tables: dict[str, Table | None],
+    method: Method | Loop,
 ) -> Callable[[int], Task]:
     policy = strong.policy()
     views = strong.rewritings([table for name in ("labeled", "unlabeled") if (table := tables[name]) is not None])
 
-    def task_of(seed: int) -> Task:
-        text = text_of(seed)
-        task = text_task(
+    def made(text: TextData, model: str) -> Task:
+        return text_task(
             text,
-            encoder_name(files.model),
+            encoder_name(model),
             pooling=files.pooling,
             strong=policy,
             views=views,
             max_length=config.max_length,
             cache_dir=files.cache_dir,
         )
+
+    def task_of(seed: int) -> Task:
+        text = text_of(seed)
+        task = made(text, files.model)
         for note in task.data.notes:
             log.info("%s", note)
-        return task
+        student = None if files.student is None else made(text, files.student)
+        return _told(replace(task, student=student), text, files, method)
 
     return task_of
+
+
+def _told(task: Task, text: TextData, files: Files, method: Method | Loop) -> Task:
+    """The task with what others say of its pool: a file of labels, or a teacher."""
+    pool = text.texts.take(pa.array(text.unlabeled))
+    if files.pseudo_labels is not None:
+        given = given_labels(
+            files.pseudo_labels, pool, text.classes,
+            text_column=files.text_column, label_column=files.label_column, encoding=files.encoding,
+        )  # fmt: skip
+        log.info("labels for %d of %d pool texts from %s", (given.copies > 0).sum(), len(pool), files.pseudo_labels)
+        return replace(task, given=given)
+    if files.teacher is None:
+        return task
+    logits = logits_of(files.teacher, pool, text.classes, files.cache_dir)
+    if isinstance(method, Method) and "frozen" in method.nets.values():
+        return replace(task, teacher=logits)
+    every = np.ones(len(pool))
+    return replace(task, given=PseudoLabels(softmax(logits.double()).numpy(), every.astype(int), every, hard=False))
+
+
+def _check_sources(files: Files, method: Method | Loop) -> None:
+    """Refuses flags that do not go together.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if files.student is not None and not isinstance(method, Loop):
+        raise ConfigError(237, f"--student is for {', '.join(list_loops())}: {method.name} trains --model itself")
+    if files.pseudo_labels is not None and files.teacher is not None:
+        raise ConfigError(232, "--pseudo-labels and --teacher both label the pool: give one of them")

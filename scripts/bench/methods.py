@@ -25,7 +25,7 @@ from typing import Annotated
 import torch
 import transformers
 
-from nlp_ssl import TfidfReplace, TrainConfig, build_data, fit, get_method, image_task, list_methods, text_task
+from nlp_ssl import Loop, TfidfReplace, TrainConfig, build_data, fit, image_task, list_methods, text_task
 from nlp_ssl.atomic import write_text
 from nlp_ssl.cli import console, options
 from nlp_ssl.cli.recipe import IMAGE_LOOP
@@ -34,7 +34,10 @@ from nlp_ssl.data.images import load_images
 from nlp_ssl.data.splits import draw_rows
 from nlp_ssl.evaluate import predict, score
 from nlp_ssl.experiment import SharedStart
+from nlp_ssl.loops.engine import fit_rounds
+from nlp_ssl.method import make
 from nlp_ssl.nets.text import Pooling
+from nlp_ssl.registry import get
 from nlp_ssl.warm import start_kind
 
 
@@ -52,7 +55,9 @@ class Bench:
     replace_words: Annotated[float | None, "fixed share of words the strong view replaces; chosen if not given"] = None
     test_rows: Annotated[int, "test rows to score, drawn once; 0 takes all"] = 0
     pool_size: Annotated[int, "unlabeled images, drawn by the seed; 0 takes all"] = 0
-    methods: Annotated[str, "comma-separated names; empty takes all"] = ""
+    methods: Annotated[
+        str, "comma-separated names, loops too, e.g. fixmatch,self_training:source=graph; empty takes all"
+    ] = ""
     seeds: tuple[int, ...] = (0, 1, 2)
     out: Annotated[Path | None, "JSON file of the results"] = None
     show: Annotated[bool, "only print what the file holds"] = False
@@ -96,10 +101,13 @@ def main(argv):
             runs[:] = [r for r in runs if not (r["seed"] == seed and r["name"] == "start")]
             runs.append(record("start", seed, score(logits, task.data.labels[task.data.test]), seconds, 0, {}))
         for name in missing:
-            method = get_method(name).for_images() if bench.data in IMAGES else get_method(name)()
+            method = method_of(name, bench.data in IMAGES)
             used = task.data.without_pool() if name == "supervised" else task.data
             forget_peak()
-            found = fit(method, used, task.build, seeded, augment=task.augment, start=start)
+            if isinstance(method, Loop):
+                found = fit_rounds(method, task, seeded, start=start)
+            else:
+                found = fit(method, used, task.build, seeded, augment=task.augment, start=start)
             row = record(name, seed, found.scores["test"], found.seconds, found.steps, asdict(method), found.warnings)
             runs.append(row)
             print(f"seed {seed} {name}: {row['accuracy']:.3f}, {row['seconds']} s", file=sys.stderr, flush=True)
@@ -107,6 +115,15 @@ def main(argv):
                 results["provenance"] = provenance()
                 write_text(bench.out, json.dumps(results, indent=1))
     table(runs)
+
+
+def method_of(name, images):
+    """The method or loop of a name like fixmatch or self_training:source=graph, with the defaults of the modality."""
+    name, _, option = name.partition(":")
+    kind = get(name)
+    if option:
+        return make(kind, dict([option.split("=")]))
+    return kind.for_images() if images else kind()
 
 
 def tasks(bench, config, strong=None, views=None):
