@@ -30,6 +30,7 @@ from nlp_ssl.train import Outcome, finished, fit, identity
 from nlp_ssl.warm import start_kind, warm_up
 
 log = logging.getLogger("nlp_ssl")
+_LABEL_ONLY = ("start", "supervised")
 _NEXT_NET = 1_000_003  # seeds of the second net lie far from those a user counts through
 
 
@@ -60,7 +61,8 @@ class Comparison:
 
     def baseline(self, split: str = "test") -> str | None:
         """The better label-only side by its mean: what the method is held against."""
-        means = {name: values.mean() for name, values in self.accuracies(split).items() if name != self.method}
+        sides = self.accuracies(split)
+        means = {name: sides[name].mean() for name in _LABEL_ONLY if name in sides and name != self.method}
         return max(means, key=lambda name: means[name]) if means else None
 
     def verdict(self, split: str = "test") -> str:

@@ -24,8 +24,8 @@ from nlp_ssl.data.tokens import TokenStore
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.loop import PseudoLabels
 from nlp_ssl.nets.base import Module
-from nlp_ssl.nets.image import build_image_net
-from nlp_ssl.nets.text import Pooling, TextNet, load_text_net
+from nlp_ssl.nets.image import ImageNet, build_image_net
+from nlp_ssl.nets.text import Pooling, TextNet, load_text_net, load_trained
 from nlp_ssl.paraphrase.views import rewritings_of
 
 # Word replacement as strong as the started model can stand.
@@ -46,6 +46,7 @@ class Task:
     data: Data
     build: Callable[[int], Module]
     augment: Mapping[str, Any]
+    saved: Callable[[Path], Module]  # opens the net that a run of this task left in a folder
     texts: pa.ChunkedArray | None = None  # of all rows, where they are texts
     given: PseudoLabels | None = None  # labels of the pool from elsewhere
     teacher: Tensor | None = None  # logits [U, C] of a trained net for the pool: what a frozen teacher of a method says
@@ -115,7 +116,7 @@ def text_task(
     )
     policy = TextPolicy()
     views = {"weak": Identity(), "strong": strong, "controlled": policy, "probe": policy.probe()}
-    return Task(data, build, views, text.texts)
+    return Task(data, build, views, load_trained, text.texts)
 
 
 def _name(rewritings: pa.ChunkedArray | None) -> str:
@@ -157,4 +158,4 @@ def image_task(images: ImageData, backbone: str) -> Task:
     )
     policy = ImagePolicy(tuple(op for op in OPS if op != "color" or channels == 3), flip_shift=weak)
     views = {"weak": weak, "strong": Strong(flip_shift=weak), "controlled": policy, "probe": policy.probe()}
-    return Task(data, build, views)
+    return Task(data, build, views, ImageNet.load)

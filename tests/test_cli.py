@@ -15,7 +15,7 @@ from nlp_ssl.cli import run
 from nlp_ssl.cli.methods import rows
 from nlp_ssl.nets.text import load_text_net
 from nlp_ssl.process import exclusive
-from nlp_ssl.registry import get_method, list_methods
+from nlp_ssl.registry import get_method, list_loops, list_methods
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_method_flags_reach_the_method(files, tmp_path):
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        (["--method", "uta"], 2, "Did you mean 'uda'"),
+        (["--method", "udaa"], 2, "Did you mean 'uda'"),
         (["--treshold", "0.9"], 2, "--threshold"),
         (["--threshold", "1.5"], 2, "threshold must lie in [0, 1]"),
         (["--threshold", "nan"], 2, "threshold must lie in [0, 1]"),
@@ -198,7 +198,7 @@ def test_seeds_get_a_folder_each_and_the_table_a_column_each(files, tmp_path, ca
 
 def test_methods_lists_the_registry(capsys):
     assert run(["methods"]) == 0
-    assert [name for name, _, _ in rows()] == list_methods()
+    assert [name for name, _, _ in rows()] == [*list_methods(), *list_loops()]
     shown = capsys.readouterr().out
     assert "fixmatch" in shown and "uda" in shown
 

@@ -1,6 +1,5 @@
 """Noisy Student."""
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +44,7 @@ class NoisyStudent(Loop):
         for c in range(classes):
             sure = conf.where((label == c) & (conf >= max(self.floor, 1e-12)), -1.0).numpy()
             rows = np.argsort(-sure, kind="stable")[: (sure >= 0).sum()]
-            wanted = self.per_class or math.ceil(float(shares[c]) * len(p))
+            wanted = self.per_class or round(float(shares[c]) * len(p))
             copies[rows] = _copies(len(rows), wanted)
         known = p.sum(1, keepdim=True) > 0
         return PseudoLabels((sharpen(p, self.temperature) * known).numpy(), copies, np.ones(len(p)), hard=self.hard)

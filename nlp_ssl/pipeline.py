@@ -1,0 +1,106 @@
+"""The stacked recipe: pre-train on the domain, fine-tune, learn from the pool, distill; each stage beside the labels
+alone.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from nlp_ssl.config import TrainConfig
+from nlp_ssl.evaluate import predict
+from nlp_ssl.experiment import Comparison, SharedStart, run_one
+from nlp_ssl.loop import Loop
+from nlp_ssl.method import Method, Range
+from nlp_ssl.methods.distillation import Distillation
+from nlp_ssl.methods.supervised import Supervised
+from nlp_ssl.nets.image import ImageNet
+from nlp_ssl.pretrain import Contrastive, MaskedWords, begun_from, pretrain
+from nlp_ssl.process import clear_run, copy_model
+from nlp_ssl.task import Task
+from nlp_ssl.train import Outcome
+
+log = logging.getLogger("nlp_ssl")
+PRETRAINED, DISTILLED = "pretrained", "distilled"
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Which stages there are beside the method."""
+
+    pretrain: Annotated[Literal["none", "mlm", "contrastive"], "stage before any label is used"] = "mlm"
+    pretrain_steps: Annotated[int, Range(1, 1e9)] = 300
+    distill: Annotated[bool, "teach a last student, of --student or of the same model, what the result says"] = True
+
+
+def run_stages(
+    stages: Stages,
+    method: Method | Loop,
+    task_of: Callable[[int], Task],
+    config: TrainConfig,
+    seeds: Sequence[int],
+    *,
+    output_dir: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Comparison:
+    """Runs all stages once per seed; every stage that is complete is kept with `resume`.
+
+    Each folder of a seed holds `baseline` (the labels alone), `pretrain`, `pretrained` (the labels alone from there),
+    `method` and `distilled`; the last stage's model of the first seed is copied to `output_dir`. The sides of the
+    comparison are the stages in their order, and the last one is what the verdict is about.
+    """
+    sides: dict[str, list[Outcome]] = {}
+    for seed in seeds:
+        task, settings = task_of(seed), replace(config, seed=seed)
+        if overwrite and seed == seeds[0]:
+            clear_run(output_dir)
+        place = output_dir / f"seed-{seed}"
+        last = _one_seed(stages, method, task, settings, place, resume, sides)
+        if seed == seeds[0]:
+            copy_model(last, output_dir)
+    named = {name: tuple(side) for name, side in sides.items() if len(side) == len(seeds)}
+    return Comparison(DISTILLED if stages.distill else method.name, tuple(seeds), named)
+
+
+def _one_seed(
+    stages: Stages, method: Method | Loop, task: Task, config: TrainConfig, place: Path, resume: bool,
+    sides: dict[str, list[Outcome]],
+) -> Path:  # fmt: skip
+    """Runs the stages of a seed, adds what they came to, and returns the folder of the last one."""
+
+    def stage(name: str, what: Method | Loop, of: Task, start: SharedStart, folder: str) -> None:
+        outcome = run_one(what, of, config, start=start, output_dir=place / folder, resume=resume)
+        sides.setdefault(name, []).append(outcome)
+
+    place.mkdir(parents=True, exist_ok=True)
+    start = SharedStart(task, config, place)
+    stage("supervised", Supervised(), _labels_alone(task), start, "baseline")
+    if (begun := start.outcome()) is not None:
+        sides.setdefault("start", []).append(begun)
+    if stages.pretrain != "none":
+        objective = _objective(stages, task)
+        log.info("seed %d: pre-training (%s), %d steps", config.seed, objective.name, stages.pretrain_steps)
+        weights = pretrain(objective, task, config, stages.pretrain_steps, folder=place / "pretrain", resume=resume)
+        task = begun_from(task, weights)
+        start = SharedStart(task, config, place / "pretrain")
+        stage(PRETRAINED, Supervised(), _labels_alone(task), start, "pretrained")
+    stage(method.name, method, task, start, "method")
+    if not stages.distill:
+        return place / "method"
+    said = predict(task.saved(place / "method"), task.data.store, task.data.unlabeled, config.max_length)
+    learner = replace(task.student or task, teacher=said, given=None, student=None)
+    begin = start if task.student is None else SharedStart(task.student, config)
+    stage(DISTILLED, Distillation(), learner, begin, "distilled")
+    return place / "distilled"
+
+
+def _labels_alone(task: Task) -> Task:
+    return replace(task, data=task.data.without_pool(), given=None, student=None)
+
+
+def _objective(stages: Stages, task: Task) -> Method:
+    if stages.pretrain == "mlm":
+        return MaskedWords()
+    return Contrastive.for_images() if isinstance(task.build(0), ImageNet) else Contrastive()

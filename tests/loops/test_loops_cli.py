@@ -1,0 +1,109 @@
+"""Rounds, labels from elsewhere and saved teachers through `nlp-ssl train`."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+from tiny import tiny_bert, tiny_texts
+
+from nlp_ssl.cli import run
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    tiny_bert(folder / "model")
+    texts, labels = tiny_texts(120, seed=5)
+    rows = [f"{t},{y}" for t, y in zip(texts, labels, strict=True)]
+    (folder / "l.csv").write_text("\n".join(["text,label", *rows[:16]]))
+    (folder / "u.txt").write_text("\n".join(texts[16:80]))
+    (folder / "noisy.csv").write_text("\n".join(["text,label", *rows[60:100]]))
+    (folder / "t.csv").write_text("\n".join(["text,label", *rows[100:]]))
+    return folder
+
+
+def train(files, out, *more):
+    return run([
+        "train", "--model", str(files / "model"), "--labeled", str(files / "l.csv"), "--unlabeled",
+        str(files / "u.txt"), "--test", str(files / "t.csv"), "--max-steps", "3", "--batch-size", "4",
+        "--max-length", "24", "--warm-steps", "2", "--mixed-precision", "no", "--cache-dir", str(files / "cache"),
+        "--output-dir", str(out), *more,
+    ])  # fmt: skip
+
+
+def same_model(a, b):
+    one, two = (load_file(folder / "model.safetensors") for folder in (a, b))
+    return all(bool((one[k] == two[k]).all()) for k in one)
+
+
+def test_a_loop_trains_on_files_and_leaves_its_labels(files, tmp_path, capsys):
+    out = tmp_path / "out"
+    flags = ["--method", "self_training", "--rounds", "2", "--threshold", "0.5", "--baseline"]
+    assert train(files, out, *flags) == 0
+    shown = capsys.readouterr().out
+    assert "self_training" in shown and "difference" in shown
+    rows = pq.read_table(out / "round-1/pseudo_labels.parquet").to_pylist()
+    assert [row["text"] for row in rows] == (files / "u.txt").read_text().splitlines()
+    assert run(["predict", str(out), str(files / "u.txt")]) == 0
+    capsys.readouterr()
+    assert train(files, out, *flags, "--resume") == 0
+    assert "already done" in capsys.readouterr().err
+    assert train(files, out, "--overwrite") == 0 and not (out / "round-1").exists()
+
+
+def test_labels_of_a_round_can_be_given_back(files, tmp_path):
+    """What the student of the first round learned is what they teach; the batch is then that of the method."""
+    assert train(files, tmp_path / "a", "--method", "noisy_student", "--rounds", "1") == 0
+    labels = str(tmp_path / "a/round-1/pseudo_labels.parquet")
+    assert train(files, tmp_path / "b", "--method", "supervised", "--pseudo-labels", labels) == 0
+    assert train(files, tmp_path / "c", "--method", "supervised") == 0
+    assert not same_model(tmp_path / "b", tmp_path / "c")
+
+
+def test_noisy_labels_from_elsewhere_go_into_any_method(files, tmp_path, capsys):
+    noisy = ["--pseudo-labels", str(files / "noisy.csv")]
+    for method, more in (("supervised", []), ("dividemix", []), ("ust", ["--rounds", "1", "--passes", "2"])):
+        out = tmp_path / method
+        assert train(files, out, "--method", method, *noisy, *more) == 0
+        assert "labels for 40 of 84 pool texts" in capsys.readouterr().err  # twenty of them are new texts
+        assert train(files, tmp_path / "plain" / method, "--method", method, *more) == 0
+        assert not same_model(out, tmp_path / "plain" / method)
+        capsys.readouterr()
+
+
+def test_a_saved_classifier_teaches_a_method_or_a_loop(files, tmp_path):
+    assert train(files, tmp_path / "teacher") == 0
+    teacher = ["--teacher", str(tmp_path / "teacher")]
+    for method in ("distillation", "supervised", "noisy_student"):
+        more = ["--rounds", "1"] if method == "noisy_student" else []
+        assert train(files, tmp_path / method, "--method", method, *teacher, *more) == 0
+        assert train(files, tmp_path / "alone" / method, "--method", method, *more) == 0
+        assert not same_model(tmp_path / method, tmp_path / "alone" / method)
+    saved = json.loads((tmp_path / "distillation/result.json").read_text())
+    assert "given" in saved["identity"] and not any("copy of the student" in w for w in saved["warnings"])
+
+
+def test_students_may_be_another_model(files, tmp_path):
+    tiny_bert(tmp_path / "small", dropout=0.0)
+    more = ["--method", "self_training", "--rounds", "1", "--threshold", "0", "--student", str(tmp_path / "small")]
+    assert train(files, tmp_path / "out", *more) == 0
+    assert json.loads((tmp_path / "out/config.json").read_text())["hidden_dropout_prob"] == 0.0
+    assert json.loads((tmp_path / "out/round-0/config.json").read_text())["hidden_dropout_prob"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (["--method", "uda", "--student", "x"], 2, "SSL237: --student is for noisy_student, self_training, ust"),
+        (["--pseudo-labels", "l.csv", "--teacher", "x"], 2, "SSL232: --pseudo-labels and --teacher"),
+        (["--method", "self_trainin"], 2, "Did you mean 'self_training'"),
+        (["--method", "self_training", "--rounds", "0"], 2, "SSL202: rounds"),
+        (["--teacher", "nowhere"], 3, "SSL123: nowhere: no whole trained model"),
+        (["--pseudo-labels", "nowhere.csv"], 3, "nowhere.csv"),
+    ],
+)
+def test_errors_are_one_line(files, tmp_path, capsys, more, code, message):
+    assert train(files, tmp_path / "out", *more) == code
+    shown = capsys.readouterr().err
+    assert message in shown and "Traceback" not in shown and shown.splitlines()[-1].startswith("SSL")
