@@ -4,16 +4,16 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from nlp_ssl.cli.console import show
+from nlp_ssl.cli.files import Files, Tables, tables, text
 from nlp_ssl.cli.options import parse
 from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.embedded import encoder_name
-from nlp_ssl.data.schema import TextData, build
-from nlp_ssl.data.sources import Table, read_table
-from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.data.schema import TextData
+from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiment import compare
 from nlp_ssl.nets.text import Pooling
 from nlp_ssl.process import check_output
@@ -24,25 +24,13 @@ log = logging.getLogger("nlp_ssl")
 
 
 @dataclass(frozen=True)
-class Files:
-    """Flags of `train` beside those of the loop and of the method."""
+class Options:
+    """Flags of `train` beside those of the files, the loop and the method."""
 
     method: Annotated[str, "name of the method; `nlp-ssl methods` lists them"] = "uda"
     model: Annotated[str, "folder or hub name of a pre-trained encoder; `embedded` for the one from the demo extra"] = (
         "embedded"
     )
-    labeled: Annotated[str | None, "file (csv, tsv, jsonl, json, parquet), folder or hub data set with labels"] = None
-    unlabeled: Annotated[str | None, "the same without labels, or a txt file with a text per line"] = None
-    dev: Annotated[str | None, "labeled rows for early stopping"] = None
-    test: Annotated[str | None, "labeled rows for the closing table"] = None
-    text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
-    label_column: Annotated[str | None, "column of the labels, where it is not found by itself"] = None
-    encoding: Annotated[str, "of the files"] = "utf-8"
-    on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
-    unlabeled_value: Annotated[str | None, "label that marks an unlabeled row, beside the empty one and -1"] = None
-    labels_per_class: Annotated[int | None, "draw that many labels a class; the other rows join the pool"] = None
-    allow_transductive: Annotated[bool, "keep pool texts that are also test texts"] = False
-    drop_leaks: Annotated[bool, "remove training and pool texts that are also test texts"] = False
     pooling: Annotated[Pooling, "how token vectors become one"] = "auto"
     baseline: Annotated[bool, "also train on the labels alone, and compare"] = False
     seeds: Annotated[tuple[int, ...] | None, "repeat with these seeds, e.g. 0,1,2 (instead of --seed)"] = None
@@ -57,26 +45,26 @@ def main(argv: Sequence[str]) -> None:
     """Parses the flags of the files, the loop and the chosen method, trains, and prints the closing table."""
     cls = get_method(_chosen_method(argv))
     doc = f"Trains {cls.name} on your files. Every hyper-parameter of the method is a flag (the last ones below)."
-    files, strong, config, method = parse(
-        argv, Files(), StrongView(), TrainConfig(), cls(), name="nlp-ssl train", doc=doc
+    options, files, strong, config, method = parse(
+        argv, Options(), Files(), StrongView(), TrainConfig(), cls(), name="nlp-ssl train", doc=doc
     )
-    if files.labeled is None or files.output_dir is None:
+    if files.labeled is None or options.output_dir is None:
         raise ConfigError(206, "train needs --labeled FILE and --output-dir DIR")
-    check_output(files.output_dir, files.resume, files.overwrite)
-    tables = _tables(files)
+    check_output(options.output_dir, options.resume, options.overwrite)
+    found = tables(files)
     comparison = compare(
         method,
-        _cached_task(lambda seed: _text(files, tables, seed), files, strong, config, tables),
+        _cached_task(lambda seed: text(files, found, seed), options, strong, config, found),
         config,
-        files.seeds or (config.seed,),
-        baseline=files.baseline,
-        output_dir=files.output_dir,
-        resume=files.resume,
-        overwrite=files.overwrite,
-        trackers=tuple(files.trackers.split(",")) if files.trackers else (),
+        options.seeds or (config.seed,),
+        baseline=options.baseline,
+        output_dir=options.output_dir,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        trackers=tuple(options.trackers.split(",")) if options.trackers else (),
     )
     show(comparison)
-    log.info("the model lies in %s", files.output_dir)
+    log.info("the model lies in %s", options.output_dir)
 
 
 def _chosen_method(argv: Sequence[str]) -> str:
@@ -85,67 +73,28 @@ def _chosen_method(argv: Sequence[str]) -> str:
             return argv[i + 1]
         if word.startswith("--method="):
             return word.removeprefix("--method=")
-    return Files().method
-
-
-def _tables(files: Files) -> dict[str, Table | None]:
-    def read(source: str | None, labels: bool) -> Table | None:
-        if source is None:
-            return None
-        return read_table(
-            source,
-            text_column=files.text_column,
-            label_column=files.label_column if labels else None,
-            encoding=files.encoding,
-            on_bad_lines=files.on_bad_lines,
-            unlabeled_value=files.unlabeled_value,
-            expect_labels=labels,
-        )
-
-    return {
-        "labeled": read(files.labeled, True),
-        "unlabeled": read(files.unlabeled, False),
-        "dev": read(files.dev, True),
-        "test": read(files.test, True),
-    }
-
-
-def _text(files: Files, tables: dict[str, Table | None], seed: int) -> TextData:
-    labeled = tables["labeled"]
-    if labeled is None:
-        raise DataError(136, "no labeled rows")
-    return build(
-        labeled,
-        tables["unlabeled"],
-        tables["dev"],
-        tables["test"],
-        labels_per_class=files.labels_per_class,
-        seed=seed,
-        allow_transductive=files.allow_transductive,
-        drop_leaks=files.drop_leaks,
-    )
+    return Options().method
 
 
 def _cached_task(
     text_of: Callable[[int], TextData],
-    files: Files,
+    options: Options,
     strong: StrongView,
     config: TrainConfig,
-    tables: dict[str, Table | None],
+    found: Tables,
 ) -> Callable[[int], Task]:
     policy = strong.policy()
-    views = strong.rewritings([table for name in ("labeled", "unlabeled") if (table := tables[name]) is not None])
+    views = strong.rewritings([table for table in (found["labeled"], found["unlabeled"]) if table is not None])
 
     def task_of(seed: int) -> Task:
-        text = text_of(seed)
         task = text_task(
-            text,
-            encoder_name(files.model),
-            pooling=files.pooling,
+            text_of(seed),
+            encoder_name(options.model),
+            pooling=options.pooling,
             strong=policy,
             views=views,
             max_length=config.max_length,
-            cache_dir=files.cache_dir,
+            cache_dir=options.cache_dir,
         )
         for note in task.data.notes:
             log.info("%s", note)
