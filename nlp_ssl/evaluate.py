@@ -1,13 +1,13 @@
 """Predictions over positions of a store, and what they are worth."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import f1_score
+from sklearn.metrics import confusion_matrix, f1_score
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -161,28 +161,49 @@ def longest_text(net: TextNet, asked: int | None = None) -> int:
     return wanted if longest is None else min(wanted, longest)
 
 
-@torch.no_grad()
-def text_logits(net: TextNet, texts: Sequence[str], max_length: int) -> Tensor:
-    """Logits [n, C] float32 of texts, computed in batches of like length.
+def predict_texts(net: TextNet, texts: Sequence[str], max_length: int) -> list[tuple[str, float]]:
+    """(label, probability) of each text.
 
     Raises:
-        RunError: they are not finite.
+        RunError: the model's answers are not numbers.
     """
-    found = torch.empty(len(texts), net.classifier.out_features)
-    tokens = net.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"] if texts else []
+    if not len(texts):
+        return []
+    confidence, label = logits_of_texts(net, texts, max_length).softmax(-1).max(-1)
+    return [(net.model.config.id2label[c], p) for p, c in zip(confidence.tolist(), label.tolist(), strict=True)]
+
+
+def logits_of_texts(net: TextNet, texts: Sequence[str], max_length: int) -> Tensor:
+    """Logits [n, C] of texts, float32, computed in batches of like length.
+
+    Raises:
+        RunError: the model's answers are not numbers.
+    """
+    logits = _of_texts(net, texts, max_length)
+    if not bool(torch.isfinite(logits).all()):
+        raise RunError(304, "the model's answers are not numbers: its weights are damaged, train it again")
+    return logits
+
+
+def features_of_texts(net: TextNet, texts: Sequence[str], max_length: int) -> Tensor:
+    """Features [n, D] of texts that the classifier of the net would see, float32, in batches of like length."""
+    return _of_texts(net, texts, max_length, net.embed)
+
+
+@torch.no_grad()
+def _of_texts(
+    net: TextNet, texts: Sequence[str], max_length: int, wanted: Callable[[dict[str, Tensor]], Tensor] | None = None
+) -> Tensor:
+    """What the net, or the part of it that is `wanted`, makes of each text [n, ...], in the order of the texts."""
+    wanted = wanted or net
+    tokens = net.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    out = torch.empty(0)
     for rows in batches(np.array([len(t) for t in tokens])):
         inputs = net.tokenizer.pad({"input_ids": [tokens[i] for i in rows]}, return_tensors="pt")
-        found[torch.from_numpy(rows)] = net(dict(inputs)).float()
-    if not bool(torch.isfinite(found).all()):
-        raise RunError(304, "the model's answers are not numbers: its weights are damaged, train it again")
-    return found
-
-
-def predict_texts(net: TextNet, texts: Sequence[str], max_length: int) -> list[tuple[str, float]]:
-    """(label, probability) of each text."""
-    confidence, label = text_logits(net, texts, max_length).softmax(-1).max(-1)
-    names = net.model.config.id2label
-    return [(names[c], p) for c, p in zip(label.tolist(), confidence.tolist(), strict=True)]
+        part = wanted(dict(inputs)).float()
+        out = out if len(out) else torch.empty(len(texts), part.shape[1])
+        out[torch.from_numpy(rows)] = part
+    return out
 
 
 def predict_attacked(
@@ -269,3 +290,9 @@ def score(logits: Tensor, labels: np.ndarray, bins: int = 15) -> Scores:
         nll=float(-p[torch.arange(len(p)), truth].clamp(min=1e-12).log().mean()),
         calibration_error=float(gap.abs().sum() / len(p)),
     )
+
+
+def confusion(logits: Tensor, labels: np.ndarray) -> np.ndarray:
+    """How many rows of each class [C] are given to each class [C], from logits [n, C] and labels [n]."""
+    found: np.ndarray = confusion_matrix(labels, logits.argmax(-1).numpy(), labels=range(logits.shape[1]))
+    return found

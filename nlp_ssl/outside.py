@@ -15,7 +15,7 @@ from nlp_ssl.config import cache_folder
 from nlp_ssl.data.sources import Table
 from nlp_ssl.data.splits import text_keys
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.evaluate import longest_text, text_logits
+from nlp_ssl.evaluate import logits_of_texts, longest_text
 from nlp_ssl.nets.text import load_trained
 from nlp_ssl.paraphrase.engine import contents
 
@@ -48,7 +48,7 @@ def logits_of(folder: Path, texts: pa.ChunkedArray, classes: Sequence[str], cach
             return torch.from_numpy(found[:, [known.index(name) for name in classes]])
     longest, parts = longest_text(net), []
     for at in range(0, len(texts), _BLOCK):
-        parts.append(text_logits(net, texts.slice(at, _BLOCK).to_pylist(), longest).numpy())
+        parts.append(logits_of_texts(net, texts.slice(at, _BLOCK).to_pylist(), longest).numpy())
         if at:
             log.info("teacher: %d of %d texts", at, len(texts))
     found = np.concatenate(parts) if parts else np.zeros((0, len(known)), dtype=np.float32)

@@ -16,7 +16,7 @@ from nlp_ssl.method import Method, Range
 from nlp_ssl.methods.distillation import Distillation
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.image import ImageNet
-from nlp_ssl.pretrain import Contrastive, MaskedWords, begun_from, pretrain
+from nlp_ssl.pretrain import begun_from, objective_of, pretrain
 from nlp_ssl.process import clear_run, copy_model
 from nlp_ssl.task import Task
 from nlp_ssl.train import Outcome
@@ -80,7 +80,7 @@ def _one_seed(
     if (begun := start.outcome()) is not None:
         sides.setdefault("start", []).append(begun)
     if stages.pretrain != "none":
-        objective = _objective(stages, task)
+        objective = objective_of(stages.pretrain, isinstance(task.build(0), ImageNet))
         log.info("seed %d: pre-training (%s), %d steps", config.seed, objective.name, stages.pretrain_steps)
         weights = pretrain(objective, task, config, stages.pretrain_steps, folder=place / "pretrain", resume=resume)
         task = begun_from(task, weights)
@@ -98,9 +98,3 @@ def _one_seed(
 
 def _labels_alone(task: Task) -> Task:
     return replace(task, data=task.data.without_pool(), given=None, student=None)
-
-
-def _objective(stages: Stages, task: Task) -> Method:
-    if stages.pretrain == "mlm":
-        return MaskedWords()
-    return Contrastive.for_images() if isinstance(task.build(0), ImageNet) else Contrastive()

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from nlp_ssl import atomic
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
+from nlp_ssl.errors import ConfigError
 from nlp_ssl.functional import ce
 from nlp_ssl.method import Batch, Head, Losses, Method, Range
 from nlp_ssl.nets.base import Module
@@ -81,6 +82,19 @@ def contrast(z: Tensor, ids: Tensor, temperature: float) -> Tensor:
     return ce((z @ z.T / temperature).masked_fill(itself, _NEVER), twin)
 
 
+def objective_of(name: str, images: bool = False) -> Method:
+    """The objective of a name, with the defaults of the modality.
+
+    Raises:
+        ConfigError: there is none for images.
+    """
+    if name == "mlm" and images:
+        raise ConfigError(252, "masked words need texts: use --pretrain contrastive")
+    if name == "mlm":
+        return MaskedWords()
+    return Contrastive.for_images() if images else Contrastive()
+
+
 def unlabeled_only(data: Data) -> Data:
     """All rows that are not for scoring, as a pool."""
     pool = np.union1d(data.labeled, data.unlabeled)
@@ -115,12 +129,11 @@ def pretrain(
 
 
 def begun_from(task: Task, weights: dict[str, Tensor]) -> Task:
-    """The task with nets whose encoders have these weights; what lies outside the encoder is as it would be."""
+    """The task with nets that start from these weights, but for the last layer."""
 
     def build(number: int) -> Module:
         net = task.build(number)
-        outside = net.head_prefixes() if net.natural_start != "none" else ("classifier.",)
-        net.load_state_dict({k: v for k, v in weights.items() if not k.startswith(outside)}, strict=False)
+        net.load_state_dict({k: v for k, v in weights.items() if not k.startswith("classifier.")}, strict=False)
         return net
 
     return replace(task, build=build)

@@ -12,7 +12,11 @@ Usage: nlp-ssl COMMAND [OPTIONS]
 Semi-supervised text classification: few labels, a lot of unlabeled text.
 
 Commands:
+  doctor    look at your files before training: what is wrong, what to begin with
   train     train a method on your files
+  pipeline  pre-train, fine-tune, learn from the pool, distill: every stage beside the labels alone
+  pretrain  make an encoder that knows your domain, from texts without labels
+  eval      score a trained model on labeled texts
   predict   label and probability for every text of a file
   augment   rewrite texts (back-translation, masked words), once, for training on them
   index     build and search a bank of sentences
@@ -58,9 +62,10 @@ def _run(argv: list[str]) -> int:
 
 
 def _commands() -> dict[str, Callable[[list[str]], None]]:
-    from nlp_ssl.cli import augment, index, methods, predict, select, train
+    from nlp_ssl.cli import augment, doctor, evaluate, index, methods, pipeline, predict, pretrain, select, train
 
     modules = {
-        "train": train, "predict": predict, "augment": augment, "index": index, "select": select, "methods": methods
+        "doctor": doctor, "train": train, "eval": evaluate, "predict": predict, "augment": augment, "index": index,
+        "select": select, "methods": methods, "pipeline": pipeline, "pretrain": pretrain,
     }  # fmt: skip
     return {name: module.main for name, module in modules.items()}

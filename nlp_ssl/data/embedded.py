@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from nlp_ssl.data.sources import Table, read_table, table_of
+from nlp_ssl.data.sources import Table, by_split, read_table, table_of
 from nlp_ssl.data.splits import draw_groups, text_keys
 from nlp_ssl.errors import DataError, nearest
 
@@ -58,24 +58,12 @@ def encoder_name(name: str) -> str:
 
 
 def load_named(path: str | Path) -> tuple[Table, Table | None, Table | None]:
-    """(train, dev, test) of a folder, file or Hugging Face data set; train holds the rows of every other split, too.
-
-    A split of any other name counts as training text. Rows of an "unlabeled" split lose their labels, so that they
-    cannot pass for labeled ones.
+    """(train, dev, test) of a folder, file or Hugging Face data set, as `by_split` tells them apart.
 
     Raises:
         DataError: the folder cannot be read, or has no training rows.
     """
-    table = read_table(path)
-    splits = np.array(table.splits if table.splits is not None else ["train"] * len(table))
-    train = table.take(np.flatnonzero((splits != "dev") & (splits != "test")))
-    if not len(train):
-        raise DataError(118, f"{path}: only dev and test rows: add a train split")
-    if train.labels is not None and train.splits is not None:
-        pairs = zip(train.labels, train.splits, strict=True)
-        train = replace(train, labels=[None if split == "unlabeled" else label for label, split in pairs])
-    dev, test = (table.take(np.flatnonzero(splits == name)) for name in ("dev", "test"))
-    return train, dev if len(dev) else None, test if len(test) else None
+    return by_split(read_table(path))
 
 
 def _package(name: str, install: str) -> Path:

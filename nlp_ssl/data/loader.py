@@ -108,6 +108,8 @@ class Loader(Dataset[Batch]):
 
     def _labeled_rows(self, step: int) -> np.ndarray:
         n = len(self.data.labeled)
+        if not n:
+            return np.zeros(0, dtype=np.int64)
         draws = np.arange(step * self.sizes.labeled, (step + 1) * self.sizes.labeled)
         return np.array([self._labeled_pass(int(d) // n)[int(d) % n] for d in draws])
 

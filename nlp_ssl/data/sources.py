@@ -48,6 +48,13 @@ _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
+# How files begin that are no text, whatever they are called.
+_MAGIC = (
+    (b"PK\x03\x04", "an Excel or zip file"), (b"\xd0\xcf\x11\xe0", "an old Office file"), (b"%PDF", "a PDF file"),
+    (b"\x89PNG", "a PNG image"), (b"\xff\xd8\xff", "a JPEG image"), (b"SQLite format 3", "a database"),
+    (b"PAR1", "a Parquet file, to be called .parquet"), (b"\x1f\x8b", "a gzip file, to be called .gz"),
+)  # fmt: skip
+_CONTROL = bytes({*range(32)} - {*b"\t\n\r\f\x1b"})  # hardly ever in a text
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SPLIT_FILE = re.compile(r"(train|dev|val|valid|validation|test|unlabell?ed|unsup|unsupervised)(-\d+-of-\d+)?")
@@ -87,6 +94,10 @@ class Table:
             rows=self.rows[positions],
             splits=None if self.splits is None else [self.splits[i] for i in positions],
         )
+
+    def of_split(self, name: str) -> "Table":
+        """The rows of one split, none where the source has no such split."""
+        return self.take(np.flatnonzero(np.array(self.splits or []) == name))
 
 
 @dataclass(frozen=True)
@@ -145,6 +156,28 @@ def read_table(
         ) from None
     whole = str(source) if isinstance(source, str | Path) else "dataset"
     return builder.table(parts[0].place if len(parts) == 1 else whole)
+
+
+def by_split(table: Table) -> tuple[Table, Table | None, Table | None]:
+    """(train, dev, test) rows of a table; train holds the rows of every other split, too.
+
+    A split of any other name counts as training text. Rows of an "unlabeled" split lose their labels, so that they
+    cannot pass for labeled ones.
+
+    Raises:
+        DataError: there are dev and test rows alone.
+    """
+    if table.splits is None:
+        return table, None, None
+    splits = np.array(table.splits)
+    train = table.take(np.flatnonzero((splits != "dev") & (splits != "test")))
+    if not len(train):
+        raise DataError(118, f"{table.source}: only dev and test rows: add a train split")
+    if train.labels is not None and train.splits is not None:
+        pairs = zip(train.labels, train.splits, strict=True)
+        train = replace(train, labels=[None if split == "unlabeled" else label for label, split in pairs])
+    dev, test = table.of_split("dev"), table.of_split("test")
+    return train, dev if len(dev) else None, test if len(test) else None
 
 
 def stream_texts(
@@ -602,6 +635,9 @@ def _lines(path: Path, reading: _Reading) -> Iterator[str]:
 def _encoding(path: Path, raw: IO[bytes], asked: str) -> str:
     head = raw.read(64)
     raw.seek(0)
+    for magic, kind in _MAGIC:
+        if head.startswith(magic):
+            raise DataError(195, f"{path}: this is {kind}, not text: save its texts as CSV (UTF-8), JSON lines or txt")
     for bom, encoding in _BOMS:
         if head.startswith(bom):
             return encoding
@@ -625,6 +661,8 @@ def _bad_byte(path: Path, encoding: str) -> DataError:
                 decoder.decode(block)
             except UnicodeDecodeError as error:
                 at = offset - held + error.start
+                if 100 * (len(block) - len(block.translate(None, _CONTROL))) > len(block):
+                    return DataError(195, f"{path}: binary data, not text: save the texts as CSV (UTF-8) or txt")
                 return DataError(
                     106,
                     f"{path}: byte 0x{error.object[error.start]:02x} at offset {at} is not {encoding}: "

@@ -495,7 +495,7 @@ def test_logits_of_a_saved_teacher_are_kept_and_put_in_the_tasks_order(task, tmp
     found = logits_of(tmp_path / "teacher", texts, ("neg", "pos"), tmp_path / "cache")
     swapped = logits_of(tmp_path / "teacher", texts, ("pos", "neg"), tmp_path / "cache")
     assert torch.equal(found.flip(1), swapped) and found.std() > 0
-    monkeypatch.setattr("nlp_ssl.outside.text_logits", None)  # what is kept is not computed again
+    monkeypatch.setattr("nlp_ssl.outside.logits_of_texts", None)  # what is kept is not computed again
     assert torch.equal(logits_of(tmp_path / "teacher", texts, ("neg", "pos"), tmp_path / "cache"), found)
     with pytest.raises(ConfigError, match="SSL238.*knows the classes neg, pos, the task has good, pos"):
         logits_of(tmp_path / "teacher", texts, ("good", "pos"), tmp_path / "cache")

@@ -1,0 +1,146 @@
+"""`nlp-ssl doctor`: what is wrong with the files, and what to begin with, before training."""
+
+import json
+import logging
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated
+
+import click
+
+from nlp_ssl.cli.files import ROLES, Files, Tables, in_roles, read
+from nlp_ssl.cli.options import parse
+from nlp_ssl.data.sources import Table
+from nlp_ssl.doctor import Advice, Diagnosis, Finding, diagnose
+from nlp_ssl.doctor import Options as Checks
+from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.method import check
+
+log = logging.getLogger("nlp_ssl")
+_RAGGED = (111, 112)  # errors of single rows, which can be skipped to see the rest
+_ENCODING = 106
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of `doctor` beside those of the files."""
+
+    model: Annotated[str, "encoder to look at the texts with: folder, hub name or embedded"] = "embedded"
+    max_length: Annotated[int, "tokens of a text that training will read"] = 128
+    seed: Annotated[int, "draws the texts that are looked at, and labels"] = 0
+    json: Annotated[bool, "print JSON instead"] = False
+
+    def __post_init__(self) -> None:
+        check(self.max_length, "max_length", 3, 1e6)
+        check(self.seed, "seed", 0, 2**31)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Reads what can be read, prints what was found and ends with exit code 3 where training would stop."""
+    doc = (
+        "Looks at your files in less than a minute, on drawn texts where there are many, and says what to mend first "
+        "and what to begin with. Exit code 3 if something would stop training. "
+        "Example: nlp-ssl doctor --labeled l.csv --unlabeled u.txt --test t.csv"
+    )
+    options, files = parse(argv, Options(), Files(), name="nlp-ssl doctor", doc=doc)
+    if files.labeled is None:
+        raise ConfigError(370, "doctor needs labels: nlp-ssl doctor --labeled l.csv --unlabeled u.txt --test t.csv")
+    tables, errors = readable(files)
+    checks = Checks(files.labels_per_class, options.seed, files.allow_transductive, files.drop_leaks)
+    log.info("looking at the texts ...")
+    found = diagnose(tables, options.model, max_length=options.max_length, options=checks, known=errors)
+    command = None if found.advice is None else train_command(found.advice, files, options)
+    if options.json:
+        click.echo(json.dumps(as_json(found, command), indent=1))
+    else:
+        for line in lines(found, command):
+            click.echo(line)
+    if found.errors:
+        raise click.exceptions.Exit(3)
+
+
+def readable(files: Files) -> tuple[Tables, list[Finding]]:
+    """The tables as far as they can be read, and one error for each that cannot be read as it is."""
+    tables: Tables = dict.fromkeys(ROLES)
+    errors: list[Finding] = []
+    for role in ROLES:
+        tables[role] = _readable(files, role, errors)
+    try:
+        return in_roles(tables), errors
+    except DataError as error:
+        errors.append(Finding("error", str(error), error.code))
+        return tables, errors
+
+
+def _readable(files: Files, role: str, errors: list[Finding]) -> Table | None:
+    """One table, read past what is wrong with it as far as that goes."""
+    try:
+        return read(files, role)
+    except DataError as error:
+        text, code = str(error), error.code
+    rest: Table | None = None
+    for other in _other_ways(files, code):
+        try:
+            rest = read(other, role)
+            break
+        except DataError:
+            continue
+    skipped = [] if rest is None else [note for note in rest.notes if note.startswith("bad lines skipped")]
+    errors.append(Finding("error", f"{text}{f' ({skipped[0]})' if skipped else ''}", code))
+    return rest
+
+
+def _other_ways(files: Files, code: int) -> list[Files]:
+    if code in _RAGGED:
+        return [replace(files, on_bad_lines="skip")]
+    if code == _ENCODING:
+        return [replace(files, encoding=name, on_bad_lines="skip") for name in ("cp1252", "utf-16", "latin-1")]
+    return []
+
+
+def train_command(advice: Advice, files: Files, options: Options) -> str:
+    """The line that trains as advised, on the files as they were named here."""
+    words = ["nlp-ssl", "train", "--method", advice.method, "--model", options.model]
+    for name, value in asdict(files).items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value != Files.__dataclass_fields__[name].default:
+            words += [flag, str(value)]
+    words += ["--max-length", str(options.max_length), "--seeds", "0,1,2"]
+    words += ["--baseline"] if advice.method != "supervised" else []
+    return shlex.join([*words, "--output-dir", "out"])
+
+
+def lines(found: Diagnosis, command: str | None) -> Iterator[str]:
+    """What to do first comes first: errors, warnings, facts, advice."""
+    if found.errors:
+        yield f"ERRORS: training stops until these are mended ({len(found.errors)})"
+        yield from (f"  {number}. {error.text}" for number, error in enumerate(found.errors, 1))
+        yield ""
+    if found.warnings:
+        yield f"WARNINGS: training runs, but look at these ({len(found.warnings)})"
+        yield from (f"  - {one.text}" for one in found.warnings)
+        yield ""
+    if found.facts:
+        yield "FACTS" + (", the errors left aside" if found.errors else "")
+        width = max(len(fact.name) for fact in found.facts)
+        yield from (f"  {fact.name:{width}}  {fact.text}" for fact in found.facts)
+        yield ""
+    if found.advice is None or command is None:
+        yield "NEXT: mend the errors and run this command again; it then says what to train."
+        return
+    yield f"NEXT: {found.advice.method}"
+    yield from (f"  {reason}" for reason in found.advice.reasons)
+    yield f"\n  {command}"
+
+
+def as_json(found: Diagnosis, command: str | None) -> dict[str, object]:
+    """The same for machines."""
+    return {
+        "errors": [{"code": one.code, "text": one.text} for one in found.errors],
+        "warnings": [one.text for one in found.warnings],
+        "facts": {fact.name.replace(" ", "_"): fact.value for fact in found.facts},
+        "advice": None if found.advice is None else {**asdict(found.advice), "command": command},
+    }

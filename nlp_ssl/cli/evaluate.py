@@ -1,0 +1,129 @@
+"""`nlp-ssl eval`: what a trained model is worth on labeled texts."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import click
+import numpy as np
+
+from nlp_ssl.cli.options import parse
+from nlp_ssl.data.sources import Table, read_table
+from nlp_ssl.errors import ConfigError, DataError, nearest
+from nlp_ssl.evaluate import Scores, confusion, logits_of_texts, longest_text, score
+from nlp_ssl.method import check
+from nlp_ssl.nets.text import load_trained
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of `eval`."""
+
+    text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
+    label_column: Annotated[str | None, "column of the labels, where it is not found by itself"] = None
+    encoding: Annotated[str, "of the file"] = "utf-8"
+    split: Annotated[str | None, "rows of this split alone, e.g. test"] = None
+    max_length: Annotated[int | None, "tokens; longer texts are cut; by default as in training"] = None
+    json: Annotated[bool, "print JSON instead"] = False
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None:
+            check(self.max_length, "max_length", 3, 1e6)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a model on a file, and how many rows of each class [C] are given to each class [C]."""
+
+    classes: tuple[str, ...]
+    rows: int
+    left_out: int
+    scores: Scores
+    confusion: np.ndarray
+
+
+def main(argv: Sequence[str]) -> None:
+    """`nlp-ssl eval MODEL_DIR FILE`: accuracy, macro F1, likelihood, calibration, and what is taken for what."""
+    places = [a for a in argv[:2] if not a.startswith("-")]
+    doc = (
+        "Scores a trained model on the labeled texts of FILE; rows without a label are left out. "
+        "Example: nlp-ssl eval out t.csv"
+    )
+    (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl eval MODEL_DIR FILE", doc=doc)
+    if len(places) != 2:
+        raise ConfigError(206, "eval needs a model folder and a file of labeled texts: nlp-ssl eval out t.csv")
+    found = evaluate_file(Path(places[0]), places[1], options)
+    if options.json:
+        click.echo(json.dumps(as_json(found), indent=1))
+    else:
+        for line in lines(found):
+            click.echo(line)
+
+
+def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
+    """Predicts the labeled texts of a file and scores the answers.
+
+    Raises:
+        DataError: the file cannot be read, has no label or one the model does not know, or there is no whole model.
+    """
+    net = load_trained(model)
+    classes = tuple(str(name) for name in net.model.config.id2label.values())
+    table = read_table(
+        file,
+        text_column=options.text_column,
+        label_column=options.label_column,
+        encoding=options.encoding,
+        split=options.split,
+        expect_labels=True,
+    )
+    labels = _indices(table, classes)
+    known = np.flatnonzero(labels >= 0)
+    if not len(known):
+        raise DataError(139, f"{table.source}: no row has a label: add labels, or name another --label-column")
+    logits = logits_of_texts(net, table.take(known).texts.to_pylist(), longest_text(net, options.max_length))
+    return Evaluation(
+        classes,
+        len(known),
+        len(table) - len(known),
+        score(logits, labels[known]),
+        confusion(logits, labels[known]),
+    )
+
+
+def _indices(table: Table, classes: Sequence[str]) -> np.ndarray:
+    """The class index [N] of each row, -1 where it has no label."""
+    index = {None: -1} | {name: i for i, name in enumerate(classes)}
+    for name, row in zip(table.labels or (), table.rows, strict=True):
+        if name not in index:
+            raise DataError(
+                196,
+                f"{table.source} row {row}: label {name!r} is not a class of the model.{nearest(str(name), classes)}",
+            )
+    return np.array([index[name] for name in table.labels or ()], dtype=np.int64)
+
+
+def lines(found: Evaluation) -> Iterator[str]:
+    """Scores, then a line for each class of the file."""
+    left_out = f", {found.left_out:,} without a label left out" if found.left_out else ""
+    yield f"rows               {found.rows:,}{left_out}"
+    yield f"accuracy           {found.scores.accuracy:.1%}"
+    yield f"macro F1           {found.scores.macro_f1:.3f}"
+    yield f"nll                {found.scores.nll:.3f}"
+    yield f"calibration error  {found.scores.calibration_error:.3f}"
+    yield ""
+    width = max(len(name) for name in ("class", *found.classes))
+    yield f"{'class':{width}}  {'rows':>6}  {'right':>6}  taken for"
+    for i, name in enumerate(found.classes):
+        row = found.confusion[i]
+        if row.sum():
+            others = [j for j in np.argsort(-row, kind="stable") if j != i and row[j]]
+            wrong = ", ".join(f"{found.classes[j]} {row[j]}" for j in others[:3]) + (", ..." if len(others) > 3 else "")
+            yield f"{name:{width}}  {row.sum():>6}  {row[i] / row.sum():>6.1%}  {wrong or '-'}"
+
+
+def as_json(found: Evaluation) -> dict[str, object]:
+    """The same for machines; `confusion` has a row for each true class."""
+    return {**asdict(found.scores), "rows": found.rows, "left_out": found.left_out, "classes": list(found.classes),
+            "confusion": found.confusion.tolist()}  # fmt: skip

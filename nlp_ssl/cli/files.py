@@ -1,0 +1,107 @@
+"""The files of a task: their flags, and the way from them to tables, for every command that reads labeled texts."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from nlp_ssl.data.schema import TextData, build
+from nlp_ssl.data.sources import Table, by_split, read_table
+from nlp_ssl.errors import DataError
+
+ROLES = ("labeled", "unlabeled", "dev", "test")
+Tables = dict[str, Table | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """Flags that say which files there are and how to read them."""
+
+    labeled: Annotated[str | None, "file (csv, tsv, jsonl, json, parquet), folder or hub data set with labels"] = None
+    unlabeled: Annotated[str | None, "the same without labels, or a txt file with a text per line"] = None
+    dev: Annotated[str | None, "labeled rows for early stopping"] = None
+    test: Annotated[str | None, "labeled rows for the closing table"] = None
+    text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
+    label_column: Annotated[str | None, "column of the labels, where it is not found by itself"] = None
+    encoding: Annotated[str, "of the files"] = "utf-8"
+    on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
+    unlabeled_value: Annotated[str | None, "label that marks an unlabeled row, beside the empty one and -1"] = None
+    labels_per_class: Annotated[int | None, "draw that many labels a class; the other rows join the pool"] = None
+    allow_transductive: Annotated[bool, "keep pool texts that are also test texts"] = False
+    drop_leaks: Annotated[bool, "remove training and pool texts that are also test texts"] = False
+
+    def named(self) -> dict[str, str]:
+        """The sources that were named, in the order of the roles."""
+        sources = (self.labeled, self.unlabeled, self.dev, self.test)
+        return {role: source for role, source in zip(ROLES, sources, strict=True) if source is not None}
+
+
+def read(files: Files, role: str) -> Table | None:
+    """The whole table of one flag; None where the flag is not given.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    source = files.named().get(role)
+    if source is None:
+        return None
+    return read_table(
+        source,
+        text_column=files.text_column,
+        label_column=None if role == "unlabeled" else files.label_column,
+        encoding=files.encoding,
+        on_bad_lines=files.on_bad_lines,
+        unlabeled_value=files.unlabeled_value,
+        expect_labels=role != "unlabeled",
+    )
+
+
+def tables(files: Files) -> Tables:
+    """The tables of all flags.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
+    return in_roles({role: read(files, role) for role in ROLES})
+
+
+def in_roles(whole: Tables) -> Tables:
+    """Sorts rows whose source says which split they belong to: test rows are never trained on.
+
+    Dev and test rows of the labeled source take that role where no other source was named for it; those of the pool
+    are left out. Of a source named for dev or test only the rows of that split count, if it has any.
+
+    Raises:
+        DataError: a labeled source or a pool has no other rows than those of dev and test.
+    """
+    found = dict(whole)
+    for role in ("labeled", "unlabeled"):
+        table = whole[role]
+        if table is not None:
+            found[role], dev, test = by_split(table)
+            if role == "labeled":
+                found["dev"], found["test"] = found["dev"] or dev, found["test"] or test
+    for role in ("dev", "test"):
+        table = whole[role]
+        if table is not None and role in (table.splits or ()):
+            found[role] = table.of_split(role)
+    return found
+
+
+def text(files: Files, found: Tables, seed: int) -> TextData:
+    """The checked texts of a task; `seed` draws the labels where `labels_per_class` is given.
+
+    Raises:
+        DataError: there are no labeled rows, or the tables do not fit together.
+    """
+    labeled = found["labeled"]
+    if labeled is None:
+        raise DataError(136, "no labeled rows")
+    return build(
+        labeled,
+        found["unlabeled"],
+        found["dev"],
+        found["test"],
+        labels_per_class=files.labels_per_class,
+        seed=seed,
+        allow_transductive=files.allow_transductive,
+        drop_leaks=files.drop_leaks,
+    )

@@ -1,0 +1,70 @@
+"""`nlp-ssl pretrain`: an encoder that knows the domain, from texts without labels."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+
+from nlp_ssl.cli.options import parse
+from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.schema import TextData
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.nets.text import Pooling
+from nlp_ssl.pretrain import begun_from, objective_of, pretrain, save_encoder
+from nlp_ssl.process import check_output, clear_run
+from nlp_ssl.task import text_task
+
+log = logging.getLogger("nlp_ssl")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of `pretrain` beside those of the loop."""
+
+    model: Annotated[str, "folder or hub name of the encoder to begin with, or embedded"] = "embedded"
+    objective: Annotated[Literal["mlm", "contrastive"], "guess hidden words, or tell texts apart (SimCSE)"] = "mlm"
+    pooling: Annotated[Pooling, "how token vectors become one"] = "auto"
+    text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
+    encoding: Annotated[str, "of the file"] = "utf-8"
+    output_dir: Annotated[Path | None, "where the encoder goes"] = None
+    resume: Annotated[bool, "go on where an earlier run stopped"] = False
+    overwrite: Annotated[bool, "replace an earlier run"] = False
+    cache_dir: Annotated[Path | None, "where tokenized texts are kept"] = None
+
+
+def main(argv: Sequence[str]) -> None:
+    """`nlp-ssl pretrain TEXTS --output-dir DIR`: trains on the texts, without rows of dev and test."""
+    places = [a for a in argv[:1] if not a.startswith("-")]
+    doc = (
+        "Trains an encoder on the TEXTS of a domain, without labels; `nlp-ssl train --model` takes the result. "
+        "Example: nlp-ssl pretrain pool.txt --objective mlm --max-steps 500 --output-dir encoder"
+    )
+    options, config = parse(list(argv)[len(places) :], Options(), TrainConfig(), name="nlp-ssl pretrain TEXTS", doc=doc)
+    if not places or options.output_dir is None:
+        raise ConfigError(206, "pretrain needs texts and --output-dir: nlp-ssl pretrain pool.txt --output-dir encoder")
+    check_output(options.output_dir, options.resume, options.overwrite)
+    table = read_table(places[0], text_column=options.text_column, encoding=options.encoding)
+    for note in table.notes:
+        log.info("%s", note)
+    kept = np.flatnonzero([split not in ("dev", "test") for split in table.splits or ["train"] * len(table)])
+    none = np.zeros(0, dtype=np.int64)
+    texts = table.take(kept).texts
+    data = TextData(("LABEL_0", "LABEL_1"), texts, np.full(len(texts), -1), none, np.arange(len(texts)), none, none, (),
+                    f"{len(texts)}")  # fmt: skip
+    task = text_task(
+        data, encoder_name(options.model), pooling=options.pooling, max_length=config.max_length,
+        cache_dir=options.cache_dir,
+    )  # fmt: skip
+    if options.overwrite:
+        clear_run(options.output_dir)
+    weights = pretrain(
+        objective_of(options.objective), task, config, config.max_steps, folder=options.output_dir,
+        resume=options.resume,
+    )  # fmt: skip
+    save_encoder(begun_from(task, weights).build(0), options.output_dir)
+    log.info("the encoder lies in %s", options.output_dir)

@@ -1,0 +1,145 @@
+"""The net and the pool's labels of a task: their flags, and the way from tables to tasks, for commands that train."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+
+from nlp_ssl.cli.files import Files, Tables, tables, text
+from nlp_ssl.cli.strong import StrongView
+from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.schema import TextData
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.functional import softmax
+from nlp_ssl.loop import Loop, PseudoLabels
+from nlp_ssl.loops.table import given_labels
+from nlp_ssl.method import Method
+from nlp_ssl.nets.text import Pooling
+from nlp_ssl.outside import joined, logits_of
+from nlp_ssl.process import check_output
+from nlp_ssl.registry import list_loops
+from nlp_ssl.task import Task, text_task
+
+log = logging.getLogger("nlp_ssl")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of commands that train, beside those of the files, the loop and the method."""
+
+    method: Annotated[str, "name of the method; `nlp-ssl methods` lists them"] = "uda"
+    model: Annotated[str, "folder or hub name of a pre-trained encoder; `embedded` for the one from the demo extra"] = (
+        "embedded"
+    )
+    pooling: Annotated[Pooling, "how token vectors become one"] = "auto"
+    pseudo_labels: Annotated[str | None, "file of noisy labels for texts of the pool, or for more texts"] = None
+    teacher: Annotated[Path | None, "saved classifier whose answers for the pool are learned"] = None
+    student: Annotated[str | None, "encoder of the students, for methods in rounds"] = None
+    seeds: Annotated[tuple[int, ...] | None, "repeat with these seeds, e.g. 0,1,2 (instead of --seed)"] = None
+    output_dir: Annotated[Path | None, "where the model, metrics and checkpoints go"] = None
+    resume: Annotated[bool, "go on where an earlier run in output-dir stopped"] = False
+    overwrite: Annotated[bool, "replace an earlier run in output-dir; other files there are kept"] = False
+    cache_dir: Annotated[Path | None, "where tokenized texts are kept"] = None
+
+    def check(self, files: Files, command: str) -> Path:
+        """The output folder, once the flags make sense together.
+
+        Raises:
+            ConfigError: a flag is missing, two contradict each other, or the folder is in use.
+        """
+        if files.labeled is None or self.output_dir is None:
+            raise ConfigError(206, f"{command} needs --labeled FILE and --output-dir DIR")
+        if self.pseudo_labels is not None and self.teacher is not None:
+            raise ConfigError(232, "--pseudo-labels and --teacher both label the pool: give one of them")
+        check_output(self.output_dir, self.resume, self.overwrite)
+        return self.output_dir
+
+
+def chosen_method(argv: Sequence[str]) -> str:
+    """What --method says; the method decides which other flags there are."""
+    for i, word in enumerate(argv):
+        if word == "--method" and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith("--method="):
+            return word.removeprefix("--method=")
+    return Options().method
+
+
+def tasks(
+    options: Options, files: Files, strong: StrongView, config: TrainConfig, method: Method | Loop
+) -> Callable[[int], Task]:
+    """Reads all files; what comes back makes the task of a seed.
+
+    Raises:
+        ConfigError, DataError: a file, a model or a label cannot be used.
+    """
+    found = _with_noisy(tables(files), options, files)
+    policy = strong.policy()
+    views = strong.rewritings([table for name in ("labeled", "unlabeled") if (table := found[name]) is not None])
+
+    def made(texts: TextData, model: str) -> Task:
+        return text_task(
+            texts,
+            encoder_name(model),
+            pooling=options.pooling,
+            strong=policy,
+            views=views,
+            max_length=config.max_length,
+            cache_dir=options.cache_dir,
+        )
+
+    def task_of(seed: int) -> Task:
+        texts = text(files, found, seed)
+        task = made(texts, options.model)
+        for note in task.data.notes:
+            log.info("%s", note)
+        student = None if options.student is None else made(texts, options.student)
+        return _told(replace(task, student=student), texts, options, files, method)
+
+    return task_of
+
+
+def check_student(options: Options, method: Method | Loop) -> None:
+    """Refuses other students where the method has none.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if options.student is not None and not isinstance(method, Loop):
+        raise ConfigError(237, f"--student is for {', '.join(list_loops())}: {method.name} trains --model itself")
+
+
+def _with_noisy(found: Tables, options: Options, files: Files) -> Tables:
+    """The tables, texts that have noisy labels among the pool."""
+    labeled = found["labeled"]
+    if options.pseudo_labels is None or labeled is None:
+        return found
+    noisy = read_table(
+        options.pseudo_labels, text_column=files.text_column, label_column=files.label_column, encoding=files.encoding
+    )
+    return {**found, "unlabeled": joined(found["unlabeled"], noisy, labeled)}
+
+
+def _told(task: Task, texts: TextData, options: Options, files: Files, method: Method | Loop) -> Task:
+    """The task with what others say of its pool: a file of labels, or a teacher."""
+    pool = texts.texts.take(pa.array(texts.unlabeled))
+    if options.pseudo_labels is not None:
+        given = given_labels(
+            options.pseudo_labels, pool, texts.classes,
+            text_column=files.text_column, label_column=files.label_column, encoding=files.encoding,
+        )  # fmt: skip
+        log.info("labels for %d of %d pool texts from %s", (given.copies > 0).sum(), len(pool), options.pseudo_labels)
+        return replace(task, given=given)
+    if options.teacher is None:
+        return task
+    logits = logits_of(options.teacher, pool, texts.classes, options.cache_dir)
+    if isinstance(method, Method) and "frozen" in method.nets.values():
+        return replace(task, teacher=logits)
+    every = np.ones(len(pool))
+    return replace(task, given=PseudoLabels(softmax(logits.double()).numpy(), every.astype(int), every, hard=False))

@@ -1,0 +1,45 @@
+"""What an examination says: things to mend, and facts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to mend.
+
+    Attributes:
+        level: an error stops training, a warning may spoil it.
+        text: one line that says what is wrong, where, and what to do.
+        code: the number of an error.
+    """
+
+    level: Literal["error", "warning"]
+    text: str
+    code: int | None = None
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something worth knowing: a name, one line for people, and a value of JSON's kinds for machines."""
+
+    name: str
+    text: str
+    value: object
+
+
+def warning(text: str) -> Finding:
+    """A finding that does not stop training."""
+    return Finding("warning", text)
+
+
+def listed(parts: Sequence[str], most: int = 8) -> str:
+    """The first parts, and how many are left out."""
+    more = f" and {len(parts) - most} more" if len(parts) > most else ""
+    return ", ".join(parts[:most]) + more
+
+
+def counted(number: int, what: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,145 @@
+"""What labels, counts and repeats say: no model is asked here."""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from nlp_ssl.data.schema import TextData
+from nlp_ssl.data.sources import Table
+from nlp_ssl.data.splits import text_keys
+from nlp_ssl.doctor.finding import Fact, Finding, counted, listed, warning
+
+FEW_LABELS = 5  # different texts of a class: below, one odd text decides
+UNEVEN = 10  # largest class over smallest
+_ALIKE = 0.8  # of two label names, by difflib
+_REPEATS = 0.2  # share of a pool
+_FEW_SCORED = 200  # rows: an accuracy is then known to 7 points at best
+_SHOWN = 3
+
+
+def label_warnings(labeled: Table, data: TextData) -> Iterator[Finding]:
+    """What may spoil training, the gravest first."""
+    keys = text_keys(data.texts)
+    yield from _conflicts(labeled)
+    yield from _typos(labeled)
+    different = different_texts(data, keys)
+    few = [f"{name} {n}" for name, n in different.items() if n < FEW_LABELS]
+    if few:
+        yield warning(
+            f"few labels: {listed(few)} (different texts): label at least {FEW_LABELS} of each class, better 10, "
+            "before training"
+        )
+    total = int(sum(different.values()))
+    if total < 0.8 * len(data.labeled):
+        yield warning(f"only {total} of {len(data.labeled)} labeled texts differ: label other texts, not copies")
+    if max(different.values()) >= UNEVEN * min(different.values()):
+        ranked = sorted(different, key=lambda name: different[name])
+        small, large = ranked[0], ranked[-1]
+        yield warning(
+            f"uneven classes: {large} has {different[large]} texts, {small} {different[small]}: label more of {small}, "
+            "and read macro-F1, not accuracy"
+        )
+    yield from _scored(data)
+    yield from _pool(data, keys)
+    for note in data.notes:
+        text = note.removeprefix("warning: ")
+        if text != note and not text.startswith(("no unlabeled texts", "classes with a single", "class ")):
+            yield warning(text)
+
+
+def label_facts(data: TextData) -> Iterator[Fact]:
+    """Rows, classes, the size of the pool and repeats."""
+    keys = text_keys(data.texts)
+    parts = {"labeled": data.labeled, "unlabeled": data.unlabeled, "dev": data.dev, "test": data.test}
+    rows = {name: len(at) for name, at in parts.items()}
+    yield Fact("rows", ", ".join(f"{n:,} {name}" for name, n in rows.items() if n), rows)
+    sizes = {name: int(n) for name, n in _sizes(data, data.labeled)}
+    shown = [f"{name} {n:,}" for name, n in sorted(sizes.items(), key=lambda pair: -pair[1])]
+    yield Fact("classes", f"{len(sizes)}: {listed(shown, 12)}", sizes)
+    if rows["unlabeled"]:
+        ratio = rows["unlabeled"] / rows["labeled"]
+        yield Fact("pool", f"{ratio:,.1f} unlabeled texts for each labeled one", ratio)
+    repeats = {name: len(at) - len(np.unique(keys[at])) for name, at in parts.items() if len(at)}
+    text = ", ".join(f"{n:,} in {name}" for name, n in repeats.items() if n)
+    yield Fact("repeats", text or "none within a file", repeats)
+    notes = [n for n in data.notes if not n.startswith("warning:") and "duplicate texts" not in n]
+    if notes:
+        yield Fact("reading", "; ".join(notes), notes)
+
+
+def different_texts(data: TextData, keys: np.ndarray) -> dict[str, int]:
+    """Different labeled texts of each class."""
+    labels = data.labels[data.labeled]
+    return {name: len(np.unique(keys[data.labeled[labels == i]])) for i, name in enumerate(data.classes)}
+
+
+def _sizes(data: TextData, rows: np.ndarray) -> Iterator[tuple[str, int]]:
+    return zip(data.classes, np.bincount(data.labels[rows], minlength=len(data.classes)), strict=True)
+
+
+def _conflicts(labeled: Table) -> Iterator[Finding]:
+    """Texts that stand there with several labels: training leaves all of their rows out."""
+    seen: dict[int, dict[str, int]] = {}
+    rows: Counter[int] = Counter()
+    for key, name, row in zip(text_keys(labeled.texts), labeled.labels or (), labeled.rows, strict=True):
+        if name is not None:
+            seen.setdefault(int(key), {}).setdefault(name, int(row))
+            rows[int(key)] += 1
+    torn = {key: names for key, names in seen.items() if len(names) > 1}
+    if torn:
+        lost = sum(rows[key] for key in torn)
+        examples = [
+            " and ".join(f"row {row} says {name!r}" for name, row in names.items())
+            for names in list(torn.values())[:_SHOWN]
+        ]
+        yield warning(
+            f"conflicting labels: {labeled.source}: {counted(len(torn), 'text')} with two labels, {lost} rows "
+            f"that training leaves out: decide on one label ({'; '.join(examples)})"
+        )
+
+
+def _typos(labeled: Table) -> Iterator[Finding]:
+    """Rare labels that look like common ones. Numbered names look alike without being typos."""
+    sizes = Counter(name for name in labeled.labels or () if name is not None)
+    common = [name for name, _ in sizes.most_common()]
+    for name, rows in sizes.items():
+        if rows > max(2, len(labeled) // 50) or any(c.isdigit() for c in name):
+            continue
+        larger = [other for other in common if sizes[other] > 2 * rows]
+        near = difflib.get_close_matches(name, larger, n=1, cutoff=_ALIKE)
+        if near:
+            row = labeled.rows[(labeled.labels or []).index(name)]
+            yield warning(
+                f"label {name!r} in {counted(rows, 'row')} ({labeled.source} row {row}) looks like {near[0]!r} "
+                f"({counted(sizes[near[0]], 'row')}): if it is a typo, mend it; else leave it"
+            )
+
+
+def _scored(data: TextData) -> Iterator[Finding]:
+    rows = len(data.test) or len(data.dev)
+    if not rows:
+        yield warning(
+            "no test rows: nothing will say whether training or the unlabeled texts helped: "
+            "keep back labeled rows, 100 or more, and name them with --test"
+        )
+        return
+    if rows < _FEW_SCORED:
+        points = 100 * 1.96 * np.sqrt(0.25 / rows)
+        yield warning(f"{counted(rows, 'test row')}: an accuracy measured on them may be {points:.0f} points off")
+    absent = [name for name, n in _sizes(data, data.test if len(data.test) else data.dev) if not n]
+    if absent:
+        yield warning(f"classes without a test row: {listed(absent)}: how well they are told will not show")
+
+
+def _pool(data: TextData, keys: np.ndarray) -> Iterator[Finding]:
+    pool = len(data.unlabeled)
+    if not pool:
+        yield warning("no unlabeled texts: there is nothing to learn from but the labels: name a pool with --unlabeled")
+        return
+    if pool < 3 * len(data.labeled):
+        yield warning(f"a small pool: {counted(pool, 'unlabeled text')} for {len(data.labeled)} labels: expect little")
+    repeats = pool - len(np.unique(keys[data.unlabeled]))
+    if repeats > _REPEATS * pool:
+        yield warning(f"{repeats / pool:.0%} of the pool repeats other texts of it: remove copies, they count as often")
