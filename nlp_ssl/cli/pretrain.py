@@ -11,7 +11,7 @@ import numpy as np
 from nlp_ssl.cli.options import parse
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.embedded import encoder_name
-from nlp_ssl.data.schema import TextData
+from nlp_ssl.data.schema import TextData, content_hash_of
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.text import Pooling
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
     none = np.zeros(0, dtype=np.int64)
     texts = table.take(kept).texts
     data = TextData(("LABEL_0", "LABEL_1"), texts, np.full(len(texts), -1), none, np.arange(len(texts)), none, none, (),
-                    f"{len(texts)}")  # fmt: skip
+                    content_hash_of((), texts, []))  # fmt: skip
     task = text_task(
         data, encoder_name(options.model), pooling=options.pooling, max_length=config.max_length,
         cache_dir=options.cache_dir,

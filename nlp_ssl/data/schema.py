@@ -113,7 +113,7 @@ def build(
         dev=dev_rows,
         test=test_rows,
         notes=tuple(notes),
-        content_hash=_content_hash(classes, stack.texts, [labels, gold, pool, dev_rows, test_rows]),
+        content_hash=content_hash_of(classes, stack.texts, [labels, gold, pool, dev_rows, test_rows]),
     )
 
 
@@ -284,7 +284,7 @@ def _scored(stack: _Stack, labels: np.ndarray, name: str, notes: list[str]) -> n
     return scored
 
 
-def _content_hash(classes: Sequence[str], texts: pa.ChunkedArray, arrays: Sequence[np.ndarray]) -> str:
+def content_hash_of(classes: Sequence[str], texts: pa.ChunkedArray, arrays: Sequence[np.ndarray]) -> str:
     """A hash that does not depend on how the texts are cut into chunks."""
     whole, bytes_, sizes = xxhash.xxh3_128(), xxhash.xxh3_128(), xxhash.xxh3_128()
     for chunk in texts.iterchunks():

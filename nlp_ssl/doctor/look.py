@@ -120,8 +120,8 @@ class Look:
         yield from self._foreign_languages()
         if self.foreign is not None and self.foreign >= FOREIGN:
             yield warning(
-                f"another domain: {self.foreign:.0%} of the drawn pool texts lie far from all labeled texts (5% is usual): "
-                "look at some, and keep those near: nlp-ssl select POOL --in-domain LABELED --keep N --out FILE"
+                f"another domain: {self.foreign:.0%} of the drawn pool texts lie far from all labeled texts (5% is "
+                "usual): look at some, and keep those near: nlp-ssl select POOL --in-domain LABELED --keep N --out FILE"
             )
         if self.cut > TRUNCATED_SHARE:
             enough = self.enough()

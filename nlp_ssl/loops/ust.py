@@ -26,7 +26,7 @@ class UST(Loop):
     """Uncertainty-aware self-training (Mukherjee and Awadallah 2020, arXiv:2006.15315): learn what the teacher knows.
 
     `passes` predictions with dropout of `sample` rows of the pool give each row's mutual information between label and
-    net, BALD = H(mean p) - mean H(p) (Houlsby et al. 2011, arXiv:1112.5745). A share `keep` of the rows is drawn,
+    net, BALD = H(mean p) - mean H(p) (Houlsby et al. 2011, arXiv:1112.5745). A `share` of the rows is drawn,
     equally many of each predicted class, with probabilities in proportion to 1 - BALD; without `easy` in proportion to
     BALD, the hardest ones. They are learned by their class with the weight -`alpha` ln(variance of its probability
     over the passes).
@@ -38,7 +38,7 @@ class UST(Loop):
 
     passes: Annotated[int, Range(2, 10_000)] = 10
     sample: Annotated[int, Range(1, 1e9)] = 16_384
-    keep: Share = 0.25
+    share: Share = 0.25
     alpha: Weight = 0.1
     easy: bool = True
 
@@ -49,7 +49,7 @@ class UST(Loop):
         label = p.argmax(1).numpy()[rows]
         bald, variance = uncertainty(teacher.samples(rows, self.passes), torch.from_numpy(label))
         chance = (1.0 - bald).clamp(min=0.0) if self.easy else bald
-        drawn = draw(chance.numpy(), label, max(round(self.keep * len(rows)), 1), p.shape[1], rng)
+        drawn = draw(chance.numpy(), label, max(round(self.share * len(rows)), 1), p.shape[1], rng)
         copies, weights = np.zeros(len(p), dtype=np.int64), np.ones(len(p))
         np.add.at(copies, rows[drawn], 1)
         weights[rows] = (-self.alpha * (variance + _LEAST_VARIANCE).log()).numpy()

@@ -62,7 +62,7 @@ def test_self_training_takes_equally_many_of_each_class():
 
 def test_rows_that_nothing_is_known_of_are_never_learned():
     p = [[0.9, 0.1], [0.0, 0.0], [0.4, 0.6]]
-    for loop in (SelfTraining(threshold=0.0), NoisyStudent(floor=0.0), UST(keep=1.0)):
+    for loop in (SelfTraining(threshold=0.0), NoisyStudent(floor=0.0), UST(share=1.0)):
         passes = [torch.tensor([[0.9, 0.1], [0.4, 0.6]], dtype=torch.float64)] * 3
         assert loop.label(told(p, samples=passes)).copies[1] == 0, loop
 
@@ -112,10 +112,10 @@ def test_ust_measures_the_variance_of_the_predicted_class():
 
 def test_ust_weighs_by_the_logarithm_of_the_variance():
     passes = [f64([[0.9, 0.1], [0.3, 0.7]]), f64([[0.7, 0.3], [0.3, 0.7]])]
-    found = UST(keep=1.0, alpha=0.1).label(told([[0.8, 0.2], [0.3, 0.7]], samples=passes))
+    found = UST(share=1.0, alpha=0.1).label(told([[0.8, 0.2], [0.3, 0.7]], samples=passes))
     assert found.weights.tolist() == pytest.approx([-0.1 * math.log(0.01 + 1e-10), -0.1 * math.log(1e-10)], abs=1e-9)
     assert found.copies.tolist() == [1, 1] and found.label.tolist() == [0, 1]
-    doubled = UST(keep=1.0, alpha=0.2).label(told([[0.8, 0.2], [0.3, 0.7]], samples=passes))
+    doubled = UST(share=1.0, alpha=0.2).label(told([[0.8, 0.2], [0.3, 0.7]], samples=passes))
     assert doubled.weights == pytest.approx(2 * found.weights)
 
 
@@ -134,8 +134,8 @@ def test_easy_or_hard_rows_are_drawn_first():
     passes = [f64([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]),
               f64([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])] * 2  # fmt: skip
     p = [[0.9, 0.1], [0.6, 0.4], [0.1, 0.9]]
-    easy = [UST(keep=2 / 3).label(told(p, samples=passes)).copies[:2].tolist() for _ in range(1)]
-    hard = UST(keep=2 / 3, easy=False).label(told(p, samples=passes)).copies[:2].tolist()
+    easy = [UST(share=2 / 3).label(told(p, samples=passes)).copies[:2].tolist() for _ in range(1)]
+    hard = UST(share=2 / 3, easy=False).label(told(p, samples=passes)).copies[:2].tolist()
     assert hard == [0, 1] and sum(easy[0]) == 1
 
 
@@ -282,7 +282,7 @@ def test_the_best_round_on_dev_rows_is_the_result(task, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("dies_in", [1, 2, 3])
 def test_a_killed_run_goes_on_to_the_same_model(task, tmp_path, monkeypatch, dies_in):
-    loop = UST(rounds=3, passes=2, keep=0.5)
+    loop = UST(rounds=3, passes=2, share=0.5)
     whole = fit_rounds(loop, task, QUICK, output_dir=tmp_path / "whole")
     real, calls = fit, []
 

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from tiny import tiny_bert, tiny_texts
 
 from nlp_ssl.cli import run
+from nlp_ssl.registry import list_loops
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,8 @@ def same_model(a, b):
     return all(bool((one[k] == two[k]).all()) for k in one)
 
 
-def test_a_loop_trains_on_files_and_leaves_its_labels(files, tmp_path, capsys):
+def test_a_loop_trains_on_files_and_leaves_its_labels(files, tmp_path, capsys, caplog):
+    caplog.set_level("INFO", logger="nlp_ssl")
     out = tmp_path / "out"
     flags = ["--method", "self_training", "--rounds", "2", "--threshold", "0.5", "--baseline"]
     assert train(files, out, *flags) == 0
@@ -48,7 +50,7 @@ def test_a_loop_trains_on_files_and_leaves_its_labels(files, tmp_path, capsys):
     assert run(["predict", str(out), str(files / "u.txt")]) == 0
     capsys.readouterr()
     assert train(files, out, *flags, "--resume") == 0
-    assert "already done" in capsys.readouterr().err
+    assert "already done" in caplog.text
     assert train(files, out, "--overwrite") == 0 and not (out / "round-1").exists()
 
 
@@ -61,15 +63,16 @@ def test_labels_of_a_round_can_be_given_back(files, tmp_path):
     assert not same_model(tmp_path / "b", tmp_path / "c")
 
 
-def test_noisy_labels_from_elsewhere_go_into_any_method(files, tmp_path, capsys):
+def test_noisy_labels_from_elsewhere_go_into_any_method(files, tmp_path, caplog):
+    caplog.set_level("INFO", logger="nlp_ssl")
     noisy = ["--pseudo-labels", str(files / "noisy.csv")]
     for method, more in (("supervised", []), ("dividemix", []), ("ust", ["--rounds", "1", "--passes", "2"])):
         out = tmp_path / method
         assert train(files, out, "--method", method, *noisy, *more) == 0
-        assert "labels for 40 of 84 pool texts" in capsys.readouterr().err  # twenty of them are new texts
+        assert "labels for 40 of 84 pool texts" in caplog.text  # twenty of them are new texts
         assert train(files, tmp_path / "plain" / method, "--method", method, *more) == 0
         assert not same_model(out, tmp_path / "plain" / method)
-        capsys.readouterr()
+        caplog.clear()
 
 
 def test_a_saved_classifier_teaches_a_method_or_a_loop(files, tmp_path):
@@ -107,3 +110,10 @@ def test_errors_are_one_line(files, tmp_path, capsys, more, code, message):
     assert train(files, tmp_path / "out", *more) == code
     shown = capsys.readouterr().err
     assert message in shown and "Traceback" not in shown and shown.splitlines()[-1].startswith("SSL")
+
+
+@pytest.mark.parametrize("name", list_loops())
+def test_every_loop_explains_its_flags(name, capsys):
+    """Which fails where one of them has the name of a flag of the files or of the training loop."""
+    assert run(["train", "--method", name, "--help"]) == 0 and run(["pipeline", "--method", name, "--help"]) == 0
+    assert "--rounds" in capsys.readouterr().out
