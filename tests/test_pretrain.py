@@ -98,8 +98,8 @@ def test_an_encoder_is_made_that_transformers_open_and_train_takes(tmp_path, cap
     rows = [f"{t},{y}" for t, y in zip(texts[:20], labels[:20], strict=True)]
     (tmp_path / "l.csv").write_text("\n".join(["text,label", *rows]))
     assert run(["train", "--method", "supervised", "--labeled", str(tmp_path / "l.csv"), "--model",
-                str(tmp_path / "enc"), "--max-steps", "2", "--max-length", "24", "--warm-start", "none", "--output-dir", str(tmp_path / "o"),
-                "--cache-dir", str(tmp_path / "cache")]) == 0  # fmt: skip
+                str(tmp_path / "enc"), "--max-steps", "2", "--max-length", "24", "--warm-start", "none",
+                "--output-dir", str(tmp_path / "o"), "--cache-dir", str(tmp_path / "cache")]) == 0  # fmt: skip
     capsys.readouterr()
     assert run(["pretrain", str(tmp_path / "u.txt")]) == 2
     assert "SSL206" in capsys.readouterr().err

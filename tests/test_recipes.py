@@ -84,6 +84,33 @@ def test_meta_pseudo_labels_reviews(labels, tmp_path):
     assert "student_sup" in last and not {"student", "sup", "h"} & last.keys()
 
 
+@EMBEDDED
+def test_noisy_student_reviews(tmp_path):
+    done = run("recipes/noisy_student_reviews.py", *SMALL, "--seeds", "0", "--rounds", "1", "--output-dir",
+               tmp_path / "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "noisy_student" in done.stdout and (tmp_path / "out/round-1/pseudo_labels.parquet").exists()
+
+
+@EMBEDDED
+def test_sentaugment_reviews_from_a_bank(tmp_path):
+    (tmp_path / "corpus.txt").write_text("\n".join(f"a film about {a} that is {b}" for a in "war love art sea".split()
+                                                   for b in "fine dull good bad slow grand".split()))  # fmt: skip
+    build = ["-m", "nlp_ssl.cli", "index", "build", tmp_path / "corpus.txt", "--out", tmp_path / "bank"]
+    assert run(*build).returncode == 0
+    done = run("recipes/sentaugment_reviews.py", *SMALL, "--seeds", "0", "--bank", tmp_path / "bank", "--output-dir",
+               tmp_path / "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "sentaugment" in done.stdout and (tmp_path / "out/seed-0/student/model.safetensors").exists()
+
+
+def test_the_three_stages_on_digits(tmp_path):
+    done = run("recipes/simclr_fashion_mnist.py", "--data", "digits", "--max-steps", "3", "--pretrain-steps", "3",
+               "--seeds", "0", "--pool-size", "64", "--batch-size", "8", "--output-dir", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "pretrained" in done.stdout and "distilled" in done.stdout and (tmp_path / "out/image_net.json").exists()
+
+
 def test_misspelt_flag_names_the_nearest():
     done = run("recipes/uda_imdb.py", "--labels-per-clas", "4")
     assert done.returncode == 2 and "--labels-per-class" in done.stderr and "Traceback" not in done.stderr

@@ -1,8 +1,8 @@
 """The `nlp-ssl` command: one module per verb, thin over the library."""
 
+import importlib
 import os
 import sys
-from collections.abc import Callable
 
 import click
 
@@ -26,6 +26,10 @@ Commands:
 Example: nlp-ssl train --method uda --model MODEL --labeled l.csv --unlabeled u.txt --output-dir out
 Every command explains itself: nlp-ssl train --help
 """
+_MODULES = {
+    "doctor": "doctor", "train": "train", "pipeline": "pipeline", "pretrain": "pretrain", "eval": "evaluate",
+    "predict": "predict", "augment": "augment", "index": "index", "select": "select", "methods": "methods",
+}  # fmt: skip
 
 
 def main() -> None:
@@ -53,19 +57,8 @@ def _run(argv: list[str]) -> int:
     from nlp_ssl.errors import ConfigError, nearest
 
     def command() -> None:
-        commands = _commands()
-        if verb not in commands:
-            raise ConfigError(200, f"no command {verb!r}.{nearest(verb, commands)}")
-        commands[verb](rest)
+        if verb not in _MODULES:
+            raise ConfigError(200, f"no command {verb!r}.{nearest(verb, _MODULES)}")
+        importlib.import_module(f"nlp_ssl.cli.{_MODULES[verb]}").main(rest)  # what others need stays unloaded
 
     return guarded(command)
-
-
-def _commands() -> dict[str, Callable[[list[str]], None]]:
-    from nlp_ssl.cli import augment, doctor, evaluate, index, methods, pipeline, predict, pretrain, select, train
-
-    modules = {
-        "doctor": doctor, "train": train, "eval": evaluate, "predict": predict, "augment": augment, "index": index,
-        "select": select, "methods": methods, "pipeline": pipeline, "pretrain": pretrain,
-    }  # fmt: skip
-    return {name: module.main for name, module in modules.items()}

@@ -11,8 +11,10 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.embedded import encoder_name, load_embedded, load_named
 from nlp_ssl.data.images import load_images
 from nlp_ssl.data.schema import build
+from nlp_ssl.data.sources import Table
 from nlp_ssl.data.splits import draw_rows
 from nlp_ssl.experiment import compare
+from nlp_ssl.loop import Loop
 from nlp_ssl.method import Method
 from nlp_ssl.process import check_output
 from nlp_ssl.task import Task, image_task, text_task
@@ -55,13 +57,7 @@ class Reviews(Recipe, StrongView):
 
     def tasks(self, config: TrainConfig) -> Callable[[int], Task]:
         """Reads the data; what comes back draws the labels of a seed."""
-        dev, test = None, None
-        if self.data == "embedded":
-            train, test = load_embedded("reviews")
-        else:
-            train, dev, test = load_named("stanfordnlp/imdb" if self.data == "hub" else self.data)
-        if test is not None and 0 < self.test_rows < len(test):
-            test = test.take(draw_rows(len(test), self.test_rows, seed=0))
+        train, dev, test = self.read()
         policy, views = self.policy(), self.rewritings([train])
 
         def task_of(seed: int) -> Task:
@@ -69,6 +65,17 @@ class Reviews(Recipe, StrongView):
             return text_task(data, encoder_name(self.model), strong=policy, views=views, max_length=config.max_length)
 
         return task_of
+
+    def read(self) -> tuple[Table, Table | None, Table | None]:
+        """The (train, dev, test) rows, as many of the last as asked for."""
+        dev, test = None, None
+        if self.data == "embedded":
+            train, test = load_embedded("reviews")
+        else:
+            train, dev, test = load_named("stanfordnlp/imdb" if self.data == "hub" else self.data)
+        if test is not None and 0 < self.test_rows < len(test):
+            test = test.take(draw_rows(len(test), self.test_rows, seed=0))
+        return train, dev, test
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +96,9 @@ class Images(Recipe):
         return task_of
 
 
-def run(argv: Sequence[str], file: str, doc: str | None, recipe: Recipe, config: TrainConfig, method: Method) -> None:
+def run(
+    argv: Sequence[str], file: str, doc: str | None, recipe: Recipe, config: TrainConfig, method: Method | Loop
+) -> None:
     """Parses the flags, trains, and prints the method beside the label-only baseline.
 
     Args:

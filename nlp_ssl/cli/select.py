@@ -50,11 +50,22 @@ class Options:
 
 
 def main(argv: Sequence[str]) -> None:
+    """`nlp-ssl select`: from a pool of texts, or with --index from a bank of sentences."""
+    if any(word == "--index" or word.startswith("--index=") for word in argv):
+        from nlp_ssl.cli import sentaugment
+
+        sentaugment.main(argv)
+    else:
+        _from_pool(argv)
+
+
+def _from_pool(argv: Sequence[str]) -> None:
     """`nlp-ssl select POOL --model OUT --out FILE`: keeps the texts that look most like the task's own."""
     places = [a for a in argv[:1] if not a.startswith("-")]
     doc = (
         "Keeps those texts of POOL that a classifier is surest of, equally many of each class (the data filter of "
-        "UDA), or those that look most like the texts of a file. `nlp-ssl train --unlabeled` takes the result. "
+        "UDA), or those that look most like the texts of a file. `nlp-ssl train --unlabeled` takes the result. With "
+        "--index BANK it retrieves from a bank of sentences instead: nlp-ssl select --index BANK --help. "
         "Example: nlp-ssl select news.parquet --model out --keep 5000 --out selected.parquet"
     )
     (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl select POOL", doc=doc)

@@ -14,7 +14,7 @@ from nlp_ssl.data.splits import text_keys
 from nlp_ssl.errors import DataError, RunError, nearest
 from nlp_ssl.loop import PseudoLabels
 
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("id", pa.int64()),  # place in the pool
         ("text", pa.large_string()),
@@ -58,7 +58,7 @@ def write_labels(
             yield (i, text, name, labels.p[i], labels.weights[i], labels.copies[i], learn, agreement[i], number,
                    margins[i])  # fmt: skip
 
-    write_parquet(path, rows(), _SCHEMA)
+    write_parquet(path, rows(), SCHEMA)
 
 
 def read_labels(path: Path, size: int, classes: int) -> PseudoLabels:

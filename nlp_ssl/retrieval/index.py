@@ -88,7 +88,12 @@ class Index:
         return str(self.meta["encoder"])
 
     @cached_property
-    def _embed(self) -> Embedder:
+    def embed(self) -> Embedder:
+        """Makes vectors like those of the bank.
+
+        Raises:
+            ConfigError: the encoder is not that of the bank.
+        """
         if self.meta["encoder_hash"] and contents([self.encoder]) != self.meta["encoder_hash"]:
             raise ConfigError(297, f"{self.encoder} is not the encoder of this index: name its folder with --encoder")
         return Embedder(self.encoder)
@@ -113,7 +118,7 @@ class Index:
         if isinstance(queries, np.ndarray):
             vectors = queries
         elif all(query.strip() for query in queries):
-            vectors = self._embed([query.encode(errors="replace").decode() for query in queries])
+            vectors = self.embed([query.encode(errors="replace").decode() for query in queries])
         else:
             raise ConfigError(299, "a query is empty: give it some words")
         scores, numbers = ann.search(

@@ -1,0 +1,72 @@
+"""`nlp-ssl select --index`: sentences of a bank for the task, labeled by a teacher (SentAugment)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import click
+import numpy as np
+
+from nlp_ssl.cli.files import Files, tables, text
+from nlp_ssl.cli.options import parse
+from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.evaluate import logits_of_texts, longest_text
+from nlp_ssl.nets.text import load_trained
+from nlp_ssl.retrieval import Index
+from nlp_ssl.sentaugment import Found, Retrieval, augment, by_class, write_found
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of `select --index` beside those of the files and of retrieval."""
+
+    index: Annotated[Path | None, "bank that `nlp-ssl index build` made"] = None
+    model: Annotated[Path | None, "teacher: classifier that `nlp-ssl train` left"] = None
+    encoder: Annotated[str | None, "where the encoder of the bank lies now, if it was moved"] = None
+    seed: Annotated[int, "draws the labels where --labels-per-class is given"] = 0
+    out: Annotated[Path | None, "Parquet file that `nlp-ssl train --pseudo-labels` takes"] = None
+    overwrite: Annotated[bool, "replace that file"] = False
+
+
+def main(argv: Sequence[str]) -> None:
+    """Retrieves, labels and writes sentences for a task."""
+    doc = (
+        "SentAugment: retrieves sentences like the labeled texts from a bank, without copies of the task's own texts, "
+        "and keeps those that the teacher is surest of, equally many of each class. Example: nlp-ssl select --index "
+        "bank --labeled l.csv --test t.csv --model out --out found.parquet, then nlp-ssl train --method supervised "
+        "--labeled l.csv --test t.csv --pseudo-labels found.parquet --output-dir student"
+    )
+    options, retrieval, files = parse(argv, Options(), Retrieval(), Files(), name="nlp-ssl select", doc=doc)
+    if options.index is None or options.model is None or options.out is None or files.labeled is None:
+        raise ConfigError(206, "select --index BANK needs --labeled FILE, --model FOLDER (the teacher) and --out FILE")
+    if options.out.exists() and not options.overwrite:
+        raise ConfigError(224, f"{options.out} exists: name another file or add --overwrite")
+    data = text(files, tables(files), options.seed)
+    teacher = load_trained(options.model)
+    known = list(teacher.model.config.id2label.values())
+    if sorted(known) != sorted(data.classes):
+        raise ConfigError(
+            238, f"the teacher knows the classes {', '.join(known)}, the labels {', '.join(data.classes)}"
+        )
+    columns, longest = [known.index(name) for name in data.classes], longest_text(teacher)
+    index = Index.open(options.index, None if options.encoder is None else encoder_name(options.encoder))
+    found = augment(
+        index,
+        data.texts.take(data.labeled).to_pylist(),
+        data.labels[data.labeled],
+        data.texts.take(np.concatenate([data.dev, data.test])).to_pylist(),
+        lambda texts: logits_of_texts(teacher, texts, longest)[:, columns],
+        retrieval,
+    )
+    write_found(options.out, found, data.classes)
+    for line in _lines(found, data.classes, retrieval.per_class):
+        click.echo(line)
+
+
+def _lines(found: Sequence[Found], classes: Sequence[str], keep: int) -> Iterator[str]:
+    yield f"{len(found)} sentences kept"
+    for name, number, least in by_class(found, classes):
+        short = f": fewer than the {keep} asked for" if number < keep else ""
+        yield f"  {name}: {number}{f', probability from {least:.3f}' if number else ''}{short}"
