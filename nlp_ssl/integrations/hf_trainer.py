@@ -97,11 +97,15 @@ class SSLTrainer(Trainer):
         _check(args, self.settings, model, processing_class)
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # it counts one pass for each update, methods take several
+        self.args, self.tokenizer = args, cast(PreTrainedTokenizerBase, processing_class)
+        many = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+        ready = {name: self._tokenized(one) for name, one in many.items()}
         super().__init__(
             model=model,
             args=args,
             data_collator=data_collator,
             train_dataset=train_dataset,
+            eval_dataset=ready if isinstance(eval_dataset, dict) else ready[""],
             processing_class=processing_class,
             model_init=model_init,
             compute_metrics=compute_metrics,
@@ -110,11 +114,9 @@ class SSLTrainer(Trainer):
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
-        self.tokenizer = cast(PreTrainedTokenizerBase, processing_class)
         self.given_optimizer = self.optimizer is not None
         self.session: Session | None = None
         self.begun: list[Iterator[Losses]] = []  # the losses of the step's micro-batches
-        many = eval_dataset if isinstance(eval_dataset, dict) else {"eval_dataset": eval_dataset}
         config = cast(PreTrainedModel, self.model).config
         text = texts_of(config, train_dataset, unlabeled_dataset, list(many.values()), allow_transductive)
         self.task = task_of_nets(text, self._net, strong=strong, max_length=self.settings.max_length)
@@ -122,8 +124,6 @@ class SSLTrainer(Trainer):
         self.method = applicable(wanted, self.task.data)
         if self.method is not wanted:
             log.warning("no unlabeled rows: %s becomes supervised training", wanted.name)
-        ready = {name: self._tokenized(one) for name, one in many.items()}
-        self.eval_dataset = ready if isinstance(eval_dataset, dict) else ready["eval_dataset"]
         self.add_callback(_FurtherUpdates(self))
 
     # --- data ---
