@@ -1,6 +1,5 @@
 """A method at work: its nets, state, batches and losses, whoever steps the optimizer and writes the files."""
 
-import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,6 +22,7 @@ from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.evaluate import features, predict
 from nlp_ssl.guard import Guard
 from nlp_ssl.method import Batch, Losses, Method
+from nlp_ssl.nets import roles
 from nlp_ssl.nets.base import Forward, Module, Net, Recorded
 from nlp_ssl.precision import Format, autocast
 from nlp_ssl.run import Run
@@ -72,7 +72,7 @@ class Session:
         self.device, self.context = accelerator.device, autocast(precision, accelerator.device)
         ranks = accelerator.num_processes
         sizes = Sizes(config.batch_size, config.batch_size * config.unlabeled_ratio, ranks * config.accumulate)
-        self.modules = self._modules(build, start if found is None else None, given)
+        self.modules = roles.make(method, build, config, self.device, start if found is None else None, given)
         self.strengths: dict[str, int] = found.meta["strengths"] if found else {}
         self.loader = Loader(
             data,
@@ -132,8 +132,8 @@ class Session:
     def begin(self, batch: Batch, number: int) -> Iterator[Losses]:
         """The losses of the step's micro-batch of this number on this rank, one after the other for each update."""
         part = number * self.accelerator.num_processes + self.accelerator.process_index
-        torch.manual_seed(mix(self.config.seed, 11, self.run.step, part))
-        out = self.method.step(self.run, to_device(batch, self.device))
+        torch.manual_seed(roles.mix(self.config.seed, 11, self.run.step, part))
+        out = self.method.step(self.run, _to(batch, self.device))
         return out if isinstance(out, Iterator) else iter([out])
 
     def backward(self, losses: Iterator[Losses]) -> Tensor | None:
@@ -175,7 +175,7 @@ class Session:
         """
         scaler = self.accelerator.scaler
         if self.finite and any(p.grad is not None for p in self.student.parameters()):  # not after another net's update
-            self._move_averages()
+            roles.move_averages(self.modules, self.method, self.run.step + 1, self.config)
         # A scaler skips updates while it looks for its scale; below 1 it is no longer the scale that overflows.
         if self.finite or (scaler is not None and scaler.get_scale() >= 1.0):
             self.bad_updates = 0
@@ -228,33 +228,6 @@ class Session:
         self.guard.seen = dict(saved.meta["guard"])
 
     # --- set-up ---
-    def _modules(
-        self,
-        build: Callable[[int], Module],
-        start: Callable[[Module, int], None] | None,
-        given: Mapping[str, Module | Tensor],
-    ) -> dict[str, Module]:
-        """Trained nets first, then copies for the others; "average" is the engine's own weight average."""
-        modules: dict[str, Module] = {}
-        roles = self.method.nets
-        for i, role in enumerate(r for r, kind in roles.items() if kind == "trained"):
-            torch.manual_seed(mix(self.config.seed, 7, i))
-            modules[role] = build(i).to(self.device)
-            if start is not None:
-                start(modules[role], i)
-            torch.manual_seed(mix(self.config.seed, 8, i))
-            modules[role].attach(self.method.wanted_heads())
-        first = modules[self.method.default_net()]
-        for role in (r for r, kind in roles.items() if kind != "trained"):
-            other = given.get(role, first)
-            if not isinstance(other, Tensor):
-                modules[role] = _still(other).to(self.device)
-        if self.config.eval_ema_decay:
-            modules["average"] = _still(first)
-        for role, module in modules.items():
-            module.train(roles.get(role) != "frozen")  # statistics of a frozen net's norms are those it was made with
-        return modules
-
     def _untrained(self, known: bool, given: Mapping[str, Module | Tensor]) -> list[str]:
         """A warning where the frozen nets are copies of a student that nothing has trained yet."""
         copied = [role for role, kind in self.method.nets.items() if kind == "frozen" and role not in given]
@@ -318,14 +291,6 @@ class Session:
             **self.loader.augment, "controlled": policy.bound(lambda: self.run.state["rates"].cpu().numpy())
         }  # fmt: skip
 
-    def _move_averages(self) -> None:
-        step = self.run.step + 1
-        for role, module in self.modules.items():
-            if self.method.nets.get(role) == "ema":
-                update_average(module, self.student, self.method.ema(step))
-        if "average" in self.modules:
-            update_average(self.modules["average"], self.student, min(1 - 1 / (step + 1), self.config.eval_ema_decay))
-
     def _count_bad_update(self) -> None:
         self.bad_updates += 1
         log.warning("step %d: gradient is not finite, update skipped", self.run.step)
@@ -337,31 +302,7 @@ class Session:
             )
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """Weights and float buffers become decay * average + (1 - decay) * module; other buffers are copied."""
-    old, new = average.state_dict(), module.state_dict()
-    floats = [k for k, v in new.items() if v.is_floating_point()]
-    torch._foreach_lerp_([old[k] for k in floats], [new[k] for k in floats], 1.0 - decay)
-    for name in new.keys() - set(floats):
-        old[name].copy_(new[name])
-
-
-def _still(module: Module) -> Module:
-    twin = copy.deepcopy(module)
-    for parameter in twin.parameters():
-        parameter.requires_grad_(False)
-    return twin
-
-
-def mix(*parts: int) -> int:
-    """A seed that is a pure function of its parts."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on a device."""
-
+def _to(batch: Batch, device: torch.device) -> Batch:
     def move(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.to(device, non_blocking=True)

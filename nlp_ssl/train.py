@@ -28,6 +28,7 @@ from nlp_ssl.evaluate import Scores, predict, score, score_splits
 from nlp_ssl.method import Batch, Losses, Method
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
+from nlp_ssl.nets.roles import AVERAGE
 from nlp_ssl.optim import make_optimizer, rate_factor, set_rates
 from nlp_ssl.precision import Format, resolve
 from nlp_ssl.process import Interrupted, exclusive, save_model, signals
@@ -377,7 +378,7 @@ class _Loop:
         atomic.write_text(path, "".join(kept))
 
     def _final_module(self) -> Module:
-        return self.session.modules.get("average", self.session.student)
+        return self.session.modules.get(AVERAGE, self.session.student)
 
     def _finish(self, seconds: float) -> Result:
         module = self._final_module()

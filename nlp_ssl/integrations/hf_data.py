@@ -1,16 +1,18 @@
-"""Data sets of `datasets` as the toolkit's texts, and as what a `transformers.Trainer` evaluates on."""
+"""Data sets of `datasets` as the toolkit's texts, and what a `transformers.Trainer` iterates over."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import datasets
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.schema import TextData, build
 from nlp_ssl.data.sources import LABEL_COLUMNS, TEXT_COLUMNS, Table, table_of
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.method import Batch
 
 log = logging.getLogger("nlp_ssl")
 
@@ -53,6 +55,26 @@ def tokenized(dataset: Any, tokenizer: PreTrainedTokenizerBase, max_length: int)
         return dataset
     column = _column(dataset, TEXT_COLUMNS)
     return dataset.map(lambda rows: tokenizer(rows[column], truncation=True, max_length=max_length), batched=True)
+
+
+class Pass:
+    """Numbers of the micro-batches of the pass that a training is in, none beyond its last step."""
+
+    def __init__(self, step: Callable[[], int], steps: int, config: TrainConfig) -> None:
+        self.step, self.steps, self.config = step, steps, config
+
+    def __len__(self) -> int:
+        return self.steps * self.config.accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.step() // self.steps * self.steps
+        last = min(first + self.steps, self.config.max_steps)
+        return ([i] for i in range(first * self.config.accumulate, last * self.config.accumulate))
+
+
+def only(batches: list[Batch]) -> dict[str, Any]:
+    """The one batch, its tokens also where the Trainer counts them."""
+    return {**batches[0], **batches[0]["inputs"]}
 
 
 def _in_order_of(config: PreTrainedConfig, text: TextData) -> TextData:

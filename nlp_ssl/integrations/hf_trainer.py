@@ -31,7 +31,7 @@ from nlp_ssl.augment.strength import Strongest
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.experiment import SharedStart
-from nlp_ssl.integrations.hf_data import texts_of, tokenized
+from nlp_ssl.integrations.hf_data import Pass, only, texts_of, tokenized
 from nlp_ssl.method import Batch, Losses, Method
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.text import TextNet
@@ -143,9 +143,9 @@ class SSLTrainer(Trainer):
     def get_train_dataloader(self) -> Any:
         """The method's batches of the pass that the training is in; they exist within `train` alone."""
         session = self._now()
-        order = _Pass(self.state_step, self._pass_steps(session.config.batch_size), session.config)
+        order = Pass(self.state_step, self._pass_steps(session.config.batch_size), session.config)
         workers = self.args.dataloader_num_workers
-        return DataLoader(session.loader, batch_sampler=order, collate_fn=_only, num_workers=workers)
+        return DataLoader(session.loader, batch_sampler=order, collate_fn=only, num_workers=workers)
 
     def state_step(self) -> int:
         """Optimizer steps done."""
@@ -153,7 +153,7 @@ class SSLTrainer(Trainer):
 
     def num_examples(self, dataloader: Any) -> int:
         """Rows of a pass: labeled ones in training."""
-        if isinstance(dataloader.batch_sampler, _Pass):
+        if isinstance(dataloader.batch_sampler, Pass):
             return dataloader.batch_sampler.steps * self._now().config.batch_size
         return int(super().num_examples(dataloader))
 
@@ -318,7 +318,7 @@ class SSLTrainer(Trainer):
             raise RunError(
                 356,
                 f"{folder} holds no state of the method: resume from a checkpoint of SSLTrainer, saved without "
-                "save_only_model, or start anew with its model",
+                "saveonly_model, or start anew with its model",
             )
         saved, student = found[0], f"net.{self.method.default_net()}"
         changed = differences(saved.meta["identity"], identity(self.method, self.task.data, self.settings))
@@ -338,26 +338,6 @@ class _FurtherUpdates(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.trainer.further_updates()
-
-
-class _Pass:
-    """Numbers of the micro-batches of the pass that a training is in, none beyond its last step."""
-
-    def __init__(self, step: Callable[[], int], steps: int, config: TrainConfig) -> None:
-        self.step, self.steps, self.config = step, steps, config
-
-    def __len__(self) -> int:
-        return self.steps * self.config.accumulate
-
-    def __iter__(self) -> Iterator[list[int]]:
-        first = self.step() // self.steps * self.steps
-        last = min(first + self.steps, self.config.max_steps)
-        return ([i] for i in range(first * self.config.accumulate, last * self.config.accumulate))
-
-
-def _only(batches: list[Batch]) -> dict[str, Any]:
-    """The one batch, its tokens also where the Trainer counts them."""
-    return {**batches[0], **batches[0]["inputs"]}
 
 
 def _check(args: TrainingArguments, settings: TrainConfig, model: Any, tokenizer: Any) -> None:
