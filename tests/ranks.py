@@ -153,7 +153,7 @@ def still_trainer(folder: Path, name: str, size: int) -> SSLTrainer:
     """One without dropout, so that it does not matter which rank computes a row; `size` labeled rows on each."""
     if not (folder / "model").exists():
         tiny_bert(folder / "model", dropout=0.0)
-    texts, labels = tiny_texts(112, seed=1)
+    texts, labels = tiny_texts(128, seed=1)
     y = [int(label == "pos") for label in labels]
     model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
     with torch.no_grad():
@@ -161,10 +161,11 @@ def still_trainer(folder: Path, name: str, size: int) -> SSLTrainer:
     return SSLTrainer(
         model=model,
         args=TrainingArguments(str(folder / name), max_steps=3, per_device_train_batch_size=size, use_cpu=True,
-                               learning_rate=1e-3, lr_scheduler_type="constant", seed=0, save_steps=2,
-                               disable_tqdm=True),
+                               per_device_eval_batch_size=4, learning_rate=1e-3, lr_scheduler_type="constant",
+                               seed=0, save_steps=2, disable_tqdm=True),
         train_dataset=Dataset.from_dict({"text": texts[:16], "label": y[:16]}),
-        unlabeled_dataset=Dataset.from_dict({"text": texts[16:]}),
+        eval_dataset=Dataset.from_dict({"text": texts[112:], "label": y[112:]}),
+        unlabeled_dataset=Dataset.from_dict({"text": texts[16:112]}),
         processing_class=tiny_tokenizer(),
         method=methods()[name],
         settings=TrainConfig(unlabeled_ratio=2, max_length=24, warm_start="none"),
@@ -181,4 +182,5 @@ def train_all(rank: int, folder: Path) -> None:
         trainer = still_trainer(folder, name, size=4 // WORLD)
         assert trainer.args.world_size == WORLD
         trainer.train()
-        save_file(dict(trainer.model.state_dict()), folder / f"{name}-{rank}.safetensors")
+        found = {**trainer.model.state_dict(), "eval_loss": torch.tensor(trainer.evaluate()["eval_loss"])}
+        save_file(found, folder / f"{name}-{rank}.safetensors")

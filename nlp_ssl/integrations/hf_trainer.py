@@ -5,6 +5,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -114,6 +115,9 @@ class SSLTrainer(Trainer):
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
+        # It takes encoders for models that divide their loss by what it hands them; a loss is then too large by the
+        # number of processes.
+        self.model_accepts_loss_kwargs = False
         self.given_optimizer = self.optimizer is not None
         self.session: Session | None = None
         self.begun: list[Iterator[Losses]] = []  # the losses of the step's micro-batches
@@ -182,11 +186,10 @@ class SSLTrainer(Trainer):
     def _open(self, batch_size: int, folder: str | None) -> Session:
         args, format_ = self.args, cast(Format, self.accelerator.mixed_precision)
         rows = batch_size * args.gradient_accumulation_steps * args.world_size
+        steps = math.ceil(args.num_train_epochs * self._pass_steps(rows))
         config = replace(
             self.settings,
-            max_steps=args.max_steps
-            if args.max_steps > 0
-            else math.ceil(args.num_train_epochs * self._pass_steps(rows)),
+            max_steps=args.max_steps if args.max_steps > 0 else steps,
             batch_size=rows,
             accumulate=args.gradient_accumulation_steps,
             clip=args.max_grad_norm,
@@ -271,7 +274,7 @@ class SSLTrainer(Trainer):
             optimizer.zero_grad()
             for i, losses in enumerate(self.begun):
                 last = i + 1 == len(self.begun)
-                with session.wrapped.no_sync() if not last else torch.enable_grad():
+                with nullcontext() if last else session.wrapped.no_sync():
                     more = session.backward(losses) is not None
             if not more:
                 break
@@ -305,9 +308,8 @@ class SSLTrainer(Trainer):
         if self.args.should_save:
             session, student = self._now(), f"net.{self.method.default_net()}"
             tensors = session.tensors()
-            tensors[student] = {
-                k: v for k, v in tensors[student].items() if k.startswith("extra.")
-            }  # the model has more
+            heads = {k: v for k, v in tensors[student].items() if k.startswith("extra.")}
+            tensors[student] = heads  # the rest is the saved model
             meta = session.meta() | {"identity": identity(self.method, self.task.data, self.settings)}
             checkpoint.save(Path(output_dir) / _FOLDER, checkpoint.Checkpoint(self.state_step(), tensors, meta), keep=1)
 
@@ -318,7 +320,7 @@ class SSLTrainer(Trainer):
             raise RunError(
                 356,
                 f"{folder} holds no state of the method: resume from a checkpoint of SSLTrainer, saved without "
-                "saveonly_model, or start anew with its model",
+                "save_only_model, or start anew with its model",
             )
         saved, student = found[0], f"net.{self.method.default_net()}"
         changed = differences(saved.meta["identity"], identity(self.method, self.task.data, self.settings))
