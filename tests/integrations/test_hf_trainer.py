@@ -486,3 +486,50 @@ def test_it_is_a_trainer(folder, tmp_path):
     assert isinstance(made, Trainer)
     with pytest.raises(RunError, match="SSL357"):
         made.get_train_dataloader()
+
+
+SCRIPT = """
+import numpy as np
+from datasets import Dataset, load_dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments
+from transformers import Trainer
+
+tokenizer = AutoTokenizer.from_pretrained("model")
+data = load_dataset("csv", data_files={"train": "labeled.csv", "test": "test.csv"})
+data = data.map(lambda rows: tokenizer(rows["text"], truncation=True, max_length=24), batched=True)
+trainer = Trainer(
+    model=AutoModelForSequenceClassification.from_pretrained("model", num_labels=2),
+    args=TrainingArguments("out", max_steps=2, per_device_train_batch_size=4, eval_strategy="epoch", use_cpu=True),
+    train_dataset=data["train"],
+    eval_dataset=data["test"],
+    processing_class=tokenizer,
+    compute_metrics=lambda found: {"accuracy": float(np.mean(found.predictions.argmax(-1) == found.label_ids))},
+)
+trainer.train()
+scores = trainer.evaluate()
+trainer.save_model("out")
+"""
+
+
+def test_a_script_of_the_stock_trainer_changes_in_two_lines(folder, tmp_path, monkeypatch):
+    changes = {
+        "from transformers import Trainer\n": "from nlp_ssl import SSLTrainer as Trainer, TrainConfig\n",
+        "trainer = Trainer(\n": 'trainer = Trainer(method="uda", unlabeled_dataset=Dataset.from_text("pool.txt"), '
+        "settings=TrainConfig(max_length=24, warm_steps=2),\n",
+    }
+    changed = SCRIPT
+    for old, new in changes.items():
+        assert changed.count(old) == 1
+        changed = changed.replace(old, new)
+    monkeypatch.chdir(tmp_path)
+    tiny_bert(tmp_path / "model")
+    labeled, pool, test = sets()
+    labeled.to_csv("labeled.csv", index=False)
+    test.to_csv("test.csv", index=False)
+    (tmp_path / "pool.txt").write_text("\n".join(pool["text"]) + "\n")
+    for script, kind in ((SCRIPT, Trainer), (changed, SSLTrainer)):
+        names = {}
+        exec(script, names)
+        assert type(names["trainer"]) is kind and 0.0 <= names["scores"]["eval_accuracy"] <= 1.0
+        opened = AutoModelForSequenceClassification.from_pretrained("out")
+        assert same(opened.state_dict(), names["trainer"].model.state_dict())
