@@ -19,8 +19,8 @@ log = logging.getLogger("nlp_ssl")
 
 def texts_of(
     config: PreTrainedConfig,
-    labeled: datasets.Dataset | None,
-    unlabeled: datasets.Dataset | None,
+    labeled: Any,
+    unlabeled: Any,
     evaluated: Sequence[Any],
     allow_transductive: bool,
 ) -> TextData:
@@ -32,8 +32,6 @@ def texts_of(
         ConfigError: a dataset has no texts, or a label that is not a class of the model.
         DataError: texts or labels cannot be used as they are.
     """
-    if labeled is None:
-        raise ConfigError(351, "train_dataset is missing: give the labeled texts")
     known = cast(dict[str, int], config.label2id)
     train = _table(labeled, "train_dataset", known)
     pool = None if unlabeled is None else _table(unlabeled, "unlabeled_dataset", known)
@@ -91,8 +89,10 @@ def _in_order_of(config: PreTrainedConfig, text: TextData) -> TextData:
     return replace(text, classes=tuple(names[int(n)] for n in numbers), labels=labels)
 
 
-def _table(dataset: datasets.Dataset, name: str, label2id: Mapping[str, int]) -> Table:
+def _table(dataset: Any, name: str, label2id: Mapping[str, int]) -> Table:
     """Texts with the numbers of their classes."""
+    if not isinstance(dataset, datasets.Dataset):
+        raise ConfigError(351, f"{name} is a {type(dataset).__name__}: give a datasets.Dataset with a column 'text'")
     text, label = _column(dataset, TEXT_COLUMNS), _column(dataset, LABEL_COLUMNS)
     if text is None:
         raise ConfigError(

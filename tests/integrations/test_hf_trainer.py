@@ -272,7 +272,8 @@ def test_a_single_bad_update_is_skipped(folder, tmp_path, monkeypatch):
     ("problem", "message"),
     [
         ("tokens alone", "SSL351: train_dataset has no column of texts but input_ids, label"),
-        ("no labeled rows", "SSL351: train_dataset is missing"),
+        ("no labeled rows", "SSL351: train_dataset is a NoneType: give a datasets.Dataset"),
+        ("a list of texts", "SSL351: unlabeled_dataset is a list: give a datasets.Dataset"),
         ("no tokenizer", "SSL350"),
         ("rate in settings", "SSL352: learning_rate is not taken from settings"),
         ("supervised start", "SSL352: no warm start"),
@@ -291,6 +292,7 @@ def test_misuse(problem, message, folder, tmp_path):
     changes = {
         "tokens alone": {"train_dataset": tokens},
         "no labeled rows": {"train_dataset": None},
+        "a list of texts": {"unlabeled_dataset": pool["text"][:]},
         "no tokenizer": {"processing_class": None},
         "rate in settings": {"settings": replace(SETTINGS, learning_rate=1e-4)},
         "supervised start": {"settings": replace(SETTINGS, warm_start="supervised")},
