@@ -51,10 +51,10 @@ _OWN = ("unlabeled_ratio", "max_length", "warm_start", "warm_steps", "align", "g
 class SSLTrainer(Trainer):
     """A `Trainer` that also learns from unlabeled texts, by any method of the package.
 
-    Arguments, callbacks, checkpoints, logs and evaluation are those of `Trainer`, and `model` is trained in place. An
-    epoch is a pass over the unlabeled texts, in the order of `nlp_ssl.fit`; `per_device_train_batch_size` counts labeled
-    rows. The model keeps its own pooling. Further nets of a method are copies of it, those that are trained with a new
-    last layer; checkpoints hold them too. Checkpoints are written as `Trainer` does it, in several steps.
+    Arguments, callbacks, checkpoints, logs and evaluation are those of `Trainer`, and `model` is trained in place, with
+    its own pooling. Batches are those of `nlp_ssl.fit`: an epoch is a pass over the unlabeled texts, and
+    `per_device_train_batch_size` counts labeled rows. Further nets of a method are copies of the model, those that are
+    trained with a new last layer; checkpoints hold them too. These are written as `Trainer` does it, in several steps.
 
     Args:
         train_dataset: labeled texts in a column "text" or one of its usual names, classes in "label" or "labels". Rows
