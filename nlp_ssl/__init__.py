@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from nlp_ssl.data.schema import build as build_data
     from nlp_ssl.data.sources import read_table, table_of
     from nlp_ssl.experiment import Comparison, compare
+    from nlp_ssl.integrations import SSLTrainer
     from nlp_ssl.task import Task, image_task, text_task
     from nlp_ssl.train import Result, fit
 
 _LAZY = {
     "Comparison": ("nlp_ssl.experiment", "Comparison"),
     "Result": ("nlp_ssl.train", "Result"),
+    "SSLTrainer": ("nlp_ssl.integrations.hf_trainer", "SSLTrainer"),
     "Task": ("nlp_ssl.task", "Task"),
     "TfidfReplace": ("nlp_ssl.augment.tfidf", "TfidfReplace"),
     "build_data": ("nlp_ssl.data.schema", "build"),
@@ -49,6 +51,7 @@ __all__ = [
     "Result",
     "NoisyStudent",
     "Run",
+    "SSLTrainer",
     "SelfTraining",
     "Task",
     "TfidfReplace",

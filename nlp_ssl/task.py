@@ -85,6 +85,23 @@ def text_task(
         net.tokenizer.model_max_length = max_length  # saved with the model: it is used on texts cut alike
         return net
 
+    origin = (("model", model), ("pooling", pooling))
+    return task_of_nets(
+        text, build, origin=origin, strong=strong, views=views, max_length=max_length, cache_dir=cache_dir
+    )
+
+
+def task_of_nets(
+    text: TextData,
+    build: Callable[[int], Module],
+    *,
+    origin: tuple[tuple[str, str], ...] = (),
+    strong: Augment | Strongest | None = None,
+    views: pa.Table | None = None,
+    max_length: int = 128,
+    cache_dir: Path | None = None,
+) -> Task:
+    """As `text_task`, for text nets that `build` makes; `origin` says in words what they are made from."""
     first = build(0)
     assert isinstance(first, TextNet)
     longest = first.longest()
@@ -112,7 +129,7 @@ def text_task(
         test=text.test,
         notes=text.notes if note is None else (*text.notes, note),
         content_hash=text.content_hash,
-        origin=(("model", model), ("pooling", pooling), ("strong", repr(strong)), ("views", _name(rewritings))),
+        origin=(*origin, ("strong", repr(strong)), ("views", _name(rewritings))),
     )
     policy = TextPolicy()
     views = {"weak": Identity(), "strong": strong, "controlled": policy, "probe": policy.probe()}

@@ -1,6 +1,5 @@
 """The only training loop: fits any method on any data through Accelerate."""
 
-import copy
 import gc
 import hashlib
 import json
@@ -8,43 +7,36 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import LoggerType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nlp_ssl import atomic, checkpoint, reduce
-from nlp_ssl.augment.strength import Strongest
+from nlp_ssl import atomic, checkpoint
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
-from nlp_ssl.data.loader import Loader, Sizes
 from nlp_ssl.errors import ConfigError, RunError, nearest
-from nlp_ssl.evaluate import Scores, features, predict, score, score_splits
-from nlp_ssl.guard import Guard
+from nlp_ssl.evaluate import Scores, predict, score, score_splits
 from nlp_ssl.method import Batch, Losses, Method
 from nlp_ssl.methods.supervised import Supervised
-from nlp_ssl.nets.base import Forward, Module, Net, Recorded
+from nlp_ssl.nets.base import Module
+from nlp_ssl.nets.roles import AVERAGE
 from nlp_ssl.optim import make_optimizer, rate_factor, set_rates
-from nlp_ssl.precision import Autocast, autocast, resolve
+from nlp_ssl.precision import Format, resolve
 from nlp_ssl.process import Interrupted, exclusive, save_model, signals
-from nlp_ssl.run import Run
-from nlp_ssl.targets import estimate_prior
-from nlp_ssl.warm import start_kind
+from nlp_ssl.session import Session
 
 log = logging.getLogger("nlp_ssl")
 _RESULT = "result.json"  # written last: its presence means the run is complete
 _TRACKERS = [kind.value for kind in LoggerType if kind is not LoggerType.ALL]
-_PRIOR_ROWS = 1000  # pool rows that class shares are estimated on
-_MAX_BAD_UPDATES = 5  # updates in a row that may be skipped for a gradient that is not finite
 
 
 @dataclass
@@ -104,7 +96,7 @@ def finished(output_dir: Path, wanted: Mapping[str, Any]) -> Outcome | None:
         saved = json.loads(path.read_text())
         scores = {split: Scores(**values) for split, values in saved["scores"].items()}
         outcome = Outcome(scores, saved["steps"], saved["seconds"], saved["warnings"])
-        changed = _differences(saved["identity"], wanted)
+        changed = differences(saved["identity"], wanted)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(303, f"{path} is damaged: delete it and resume again") from error
     if changed:
@@ -205,136 +197,32 @@ class _Loop:
             project_dir=str(output_dir) if output_dir else None,
         )
         self.device = self.accelerator.device
-        self.found = self._checkpoint() if resume else None
-        precision = self.found.meta["precision"] if self.found else resolve(config.mixed_precision, self.device)
-        self.precision = cast(str, precision)
-        self.context: Autocast = autocast(precision, self.device)
-        self.sizes = Sizes(
-            config.batch_size,
-            config.batch_size * config.unlabeled_ratio,
-            self.accelerator.num_processes * config.accumulate,
-        )
         self.identity = identity(method, data, config, given)
-        self.modules = self._modules(build, start, given)
-        self.strengths: dict[str, int] = self.found.meta["strengths"] if self.found else {}
-        self.loader = Loader(
-            data,
-            method.wanted_views(),
-            self._settled(augment),
-            self.sizes,
-            seed=config.seed,
-            max_steps=config.max_steps,
-            max_length=config.max_length,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-        )
-        self.trained = {r: m for r, m in self.modules.items() if method.nets.get(r) == "trained"}
-        self.optimizer, self.names = make_optimizer(self.trained, config)
-        self.wrapped = {r: cast(nn.Module, self.accelerator.prepare(m)) for r, m in self.trained.items()}
-        for module in self.wrapped.values():  # of Accelerate's fp16 the scaler only: nets choose their own autocast
-            self.accelerator.unwrap_model(module, keep_fp32_wrapper=False)
-        self.prepared = self.accelerator.prepare(self.optimizer)
-        self.nets = {r: Net(m, self.wrapped.get(r), self.context) for r, m in self.modules.items() if r in method.nets}
-        recorded = {r: cast(Forward, Recorded(v.to(self.device))) for r, v in given.items() if isinstance(v, Tensor)}
-        self.state = Run(
+        found = self._checkpoint() if resume else None
+        self.precision: Format = found.meta["precision"] if found else resolve(config.mixed_precision, self.device)
+        self.session = Session(
             method,
-            {**self.nets, **recorded},
-            data.spec,
-            max_steps=config.max_steps,
-            predict=lambda role, block: self._of_block(predict, role, block).softmax(-1),
-            features=lambda role, block: self._of_block(features, role, block),
-            labels=self._labels(),
+            data,
+            build,
+            config,
+            augment,
+            self.accelerator,
+            self.precision,
+            start=start,
+            given=given,
+            found=found,
         )
-        self.state.state = {k: v.to(self.device) for k, v in method.init_state(data.spec).items()}
-        self._bind_policy(augment)
-        self._estimate_prior(start is not None)
-        self.guard = Guard(len(data.classes), self.state.spec.prior)
-        self.warnings = self._untrained(started=start is not None, given=given)
-        self.bad_updates = 0
+        self.state, self.loader, self.warnings = self.session.run, self.session.loader, self.session.warnings
+        self.optimizer, self.names = make_optimizer(self.session.trained, config)
+        self.prepared = self.accelerator.prepare(self.optimizer)
         self.best: tuple[float, int] = (-1.0, 0)  # dev accuracy, evaluations since
         self.best_weights: dict[str, Tensor] = {}
-        if self.found:
-            self._restore(self.found)
-        self.found = None
+        if found:
+            self._restore(found)
         if trackers:
             self.accelerator.init_trackers("nlp_ssl", config=_flat(self.identity))
 
     # --- set-up ---
-
-    def _modules(
-        self,
-        build: Callable[[int], Module],
-        start: Callable[[Module, int], None] | None,
-        given: Mapping[str, Module | Tensor],
-    ) -> dict[str, Module]:
-        """Trained nets first, then copies for the others; "average" is the engine's own weight average."""
-        modules: dict[str, Module] = {}
-        roles = self.method.nets
-        for i, role in enumerate(r for r, kind in roles.items() if kind == "trained"):
-            torch.manual_seed(_mix(self.config.seed, 7, i))
-            modules[role] = build(i).to(self.device)
-            if start is not None and self.found is None:
-                start(modules[role], i)
-            torch.manual_seed(_mix(self.config.seed, 8, i))
-            modules[role].attach(self.method.wanted_heads())
-        first = modules[self.method.default_net()]
-        for role in (r for r, kind in roles.items() if kind != "trained"):
-            other = given.get(role, first)
-            if not isinstance(other, Tensor):
-                modules[role] = _still(other).to(self.device)
-        if self.config.eval_ema_decay:
-            modules["average"] = _still(first)
-        for role, module in modules.items():
-            module.train(roles.get(role) != "frozen")  # statistics of a frozen net's norms are those it was made with
-        return modules
-
-    def _untrained(self, started: bool, given: Mapping[str, Module | Tensor]) -> list[str]:
-        """A warning where the frozen nets are copies of a student that nothing has trained yet."""
-        copied = [role for role, kind in self.method.nets.items() if kind == "frozen" and role not in given]
-        started = started and start_kind(self.modules[self.method.default_net()], self.config) != "none"
-        if started or not copied:
-            return []
-        warning = (
-            f"{self.method.name}: the {' and '.join(copied)} is a copy of the student before training: add "
-            "--warm-start supervised, or start from a model that is trained already"
-        )
-        if self.found is None:
-            log.warning("%s", warning)
-        return [warning]
-
-    def _settled(self, augment: Mapping[str, Any]) -> dict[str, Any]:
-        """The augmentations with a fixed strength: chosen once, with the started model, and kept in checkpoints."""
-        settled = dict(augment)
-        for kind in set(self.method.wanted_views().values()):
-            if kind not in settled:
-                raise ConfigError(274, f"{self.method.name} needs a {kind} view, this task has {', '.join(settled)}")
-            wanted = settled[kind]
-            if isinstance(wanted, Strongest):
-                if kind not in self.strengths:
-                    module = self.modules[self.method.default_net()]
-                    self.strengths[kind] = wanted.settle(
-                        module, self.data, self.config.max_length, self.config.seed, self.context
-                    )
-                settled[kind] = wanted.candidates[self.strengths[kind]]
-        return settled
-
-    def _estimate_prior(self, started: bool) -> None:
-        """Class shares of the pool as the started model sees them; a model without a start has no idea of them."""
-        if self.found is not None:
-            prior = self.found.meta["prior"]
-            self.state.spec = replace(self.data.spec, prior=None if prior is None else tuple(prior))
-            return
-        module = self.modules[self.method.default_net()]
-        self.state.spec = replace(self.data.spec, prior=None)
-        known = started and start_kind(module, self.config) != "none"
-        if self.config.align and self.loader.uses_pool and (known or self.data.prior):
-            seed = (self.config.seed, 6)
-            rows = np.random.default_rng(seed).permutation(self.data.unlabeled)[:_PRIOR_ROWS]
-            p = predict(module, self.data.store, rows, self.config.max_length, self.context).softmax(-1)
-            prior = self.data.prior or estimate_prior(p, torch.from_numpy(self.data.labeled_shares()))
-            self.state.spec = replace(self.data.spec, prior=prior)
-            self.state.state["pool_mean"] = p.mean(0).to(self.device)
-            log.info("class shares of the pool: %s", " ".join(f"{s:.2f}" for s in prior))
 
     def _checkpoint(self) -> checkpoint.Checkpoint | None:
         if self.output_dir is None:
@@ -344,24 +232,17 @@ class _Loop:
             return None
         for message in found[1]:
             log.warning(message)
+        changed = differences(found[0].meta["identity"], self.identity)
+        if changed:
+            raise ConfigError(214, f"cannot resume: the run was started with other settings ({'; '.join(changed)})")
         return found[0]
 
     def _restore(self, saved: checkpoint.Checkpoint) -> None:
-        changed = _differences(saved.meta["identity"], self.identity)
-        if changed:
-            raise ConfigError(214, f"cannot resume: the run was started with other settings ({'; '.join(changed)})")
-        for role, module in self.modules.items():
-            module.load_state_dict(saved.tensors[f"net.{role}"])
         checkpoint.restore_optimizer(self.optimizer, self.names, saved.tensors["optimizer"])
-        self.state.state = {k: v.to(self.device) for k, v in saved.tensors.get("state", {}).items()}
-        self.state.step = saved.step
         self.best = (saved.meta["best"][0], saved.meta["best"][1])
         self.best_weights = saved.tensors.get("best", {})
-        self.warnings = list(saved.meta["warnings"])
-        self.bad_updates = saved.meta["bad_updates"]
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved.meta["scaler"])
-        self.guard.seen = dict(saved.meta["guard"])
         self._restore_metrics(saved.step)
         log.info("resumed from step %d", saved.step)
 
@@ -386,10 +267,8 @@ class _Loop:
         started, first = time.perf_counter(), state.step
         with signals(self.accelerator.num_processes) as caught, self._bar() as tick:
             while state.step < config.max_steps and not self._out_of_patience():
-                state.epoch = self.loader.epoch(state.step)
-                if state.step % self.method.refresh_steps(self.loader.steps_per_epoch) == 0:
-                    self.method.begin_epoch(state)
-                self._update([_to(next(batches), self.device) for _ in range(config.accumulate)])
+                self.session.enter(state.step)
+                self._update([next(batches) for _ in range(config.accumulate)])
                 state.step += 1
                 tick(state.step)
                 self._after_step(started, first)
@@ -402,76 +281,24 @@ class _Loop:
     def _update(self, micros: list[Batch]) -> None:
         """One batch in micro-batches: one or, for generator methods, several optimizer updates."""
         set_rates(self.optimizer, rate_factor(self.state.step, self.config))
-        world = self.accelerator.num_processes
-        parts = [i * world + self.accelerator.process_index for i in range(len(micros))]
-        seeds = [_mix(self.config.seed, 11, self.state.step, part) for part in parts]
-        runs: list[Iterator[Losses] | None] = [None] * len(micros)
+        begun: list[Iterator[Losses]] = []
         more = True
         while more:
             for i, batch in enumerate(micros):
-                with ExitStack() as stack:
-                    if i + 1 < len(micros):
-                        for module in self.wrapped.values():
-                            stack.enter_context(self.accelerator.no_sync(module))
-                    if runs[i] is None:
-                        torch.manual_seed(seeds[i])
-                        out = self.method.step(self.state, batch)
-                        runs[i] = out if isinstance(out, Iterator) else iter([out])
-                    losses = next(cast(Iterator[Losses], runs[i]), None)
-                    if losses is None:
-                        more = False
-                        continue
-                    total = torch.stack([v.float() for v in losses.values()]).sum()
-                    self.accelerator.backward(total / len(micros))
-                for name, value in losses.items():
-                    self.state.log(name, value)
-                self.state.log("loss", total)
+                last = i + 1 == len(micros)
+                with nullcontext() if last else self.session.wrapped.no_sync():
+                    if len(begun) == i:
+                        begun.append(self.session.begin(batch, i))
+                    more = self.session.backward(begun[i]) is not None
             if more:
                 self._apply()
 
     def _apply(self) -> None:
-        """Clips, checks and applies the gradients, then moves the averaged nets."""
-        self.accelerator.unscale_gradients()  # once for all nets: they share an optimizer
-        norms = []
-        for module in self.trained.values():
-            parameters = [p for p in module.parameters() if p.grad is not None]
-            if parameters:
-                norms.append(nn.utils.clip_grad_norm_(parameters, self.config.clip or float("inf")))
-        norm = torch.stack(norms).max()
-        scaler = self.accelerator.scaler
-        # The one host sync of a step. Gradients are summed over ranks by now, so all ranks decide alike.
-        finite = bool(torch.isfinite(norm))
-        if finite or scaler is not None:
-            self.prepared.step()  # a scaler leaves out what is not finite by itself, and lowers its scale
-        first = self.modules[self.method.default_net()]
-        if finite and any(p.grad is not None for p in first.parameters()):  # not after another net's update
-            self._move_averages()
-        # A scaler skips updates while it looks for its scale; below 1 it is no longer the scale that overflows.
-        if finite or (scaler is not None and scaler.get_scale() >= 1.0):
-            self.bad_updates = 0
-        else:
-            self._count_bad_update()
-        self.state.log("grad_norm", norm)
+        self.session.clip()
+        if self.session.updates:
+            self.prepared.step()
+        self.session.after_update()
         self.prepared.zero_grad(set_to_none=True)
-
-    def _count_bad_update(self) -> None:
-        self.bad_updates += 1
-        log.warning("step %d: gradient is not finite, update skipped", self.state.step)
-        if self.bad_updates >= _MAX_BAD_UPDATES:
-            raise RunError(
-                301,
-                f"the loss was not finite {self.bad_updates} times in a row up to step {self.state.step}: "
-                "lower the learning rate, or use --mixed-precision no",
-            )
-
-    def _move_averages(self) -> None:
-        first = self.modules[self.method.default_net()]
-        step = self.state.step + 1
-        for role, module in self.modules.items():
-            if self.method.nets.get(role) == "ema":
-                update_average(module, first, self.method.ema(step))
-        if "average" in self.modules:
-            update_average(self.modules["average"], first, min(1 - 1 / (step + 1), self.config.eval_ema_decay))
 
     def _after_step(self, started: float, first: int) -> None:
         config, step = self.config, self.state.step
@@ -486,26 +313,14 @@ class _Loop:
             self._save()
 
     def _record(self, seconds: float) -> None:
-        means = {k: reduce.total(v.to(self.device)) / reduce.world_size() for k, v in self.state.flush().items()}
-        line: dict[str, Any] = {k: v.tolist() for k, v in means.items()}
-        known, right = line.pop("pseudo_known", 0.0), line.pop("pseudo_right", 0.0)
-        if known:
-            line["pseudo_accuracy"] = right / known
-        for net in self.nets.values():
-            if net.computed_tokens:
-                line["padding_fraction"] = 1 - net.real_tokens / net.computed_tokens
-                net.real_tokens = net.computed_tokens = 0
-        line = {"step": self.state.step, "seconds": round(seconds, 3), **line}
+        line = {"step": self.state.step, "seconds": round(seconds, 3), **self.session.record()}
         line["learning_rate"] = self.config.learning_rate * rate_factor(self.state.step - 1, self.config)
-        if self.config.guard and (warning := self.guard.check(line, self.state.progress)):
-            self.warnings.append(f"step {self.state.step}: {warning}")
-            log.warning("step %d: %s", self.state.step, warning)
         self._write_metrics(line)
         self.accelerator.log({k: v for k, v in line.items() if isinstance(v, (int, float))}, step=self.state.step)
 
     def _evaluate_dev(self) -> None:
         module = self._final_module()
-        logits = predict(module, self.data.store, self.data.dev, self.config.max_length, self.context)
+        logits = predict(module, self.data.store, self.data.dev, self.config.max_length, self.session.context)
         accuracy = score(logits, self.data.labels[self.data.dev]).accuracy
         self._write_metrics({"step": self.state.step, "dev_accuracy": accuracy})
         if accuracy > self.best[0]:
@@ -523,21 +338,16 @@ class _Loop:
         if self.output_dir is None:
             raise ConfigError(215, "save_every needs an output folder")
         if self.accelerator.is_main_process:
-            tensors = {f"net.{role}": dict(module.state_dict()) for role, module in self.modules.items()}
+            tensors = self.session.tensors()
             tensors["optimizer"] = checkpoint.flatten_optimizer(self.optimizer, self.names)
-            tensors["state"] = self.state.state
             if self.best_weights:
                 tensors["best"] = self.best_weights
             meta = {
+                **self.session.meta(),
                 "identity": self.identity,
                 "precision": self.precision,
-                "strengths": self.strengths,
-                "prior": self.state.spec.prior,
                 "best": list(self.best),
-                "warnings": self.warnings,
-                "bad_updates": self.bad_updates,
                 "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
-                "guard": self.guard.seen,
                 "world_size": self.accelerator.num_processes,
                 "torch": torch.__version__,
             }
@@ -568,14 +378,14 @@ class _Loop:
         atomic.write_text(path, "".join(kept))
 
     def _final_module(self) -> Module:
-        return self.modules.get("average", self.modules[self.method.default_net()])
+        return self.session.modules.get(AVERAGE, self.session.student)
 
     def _finish(self, seconds: float) -> Result:
         module = self._final_module()
         if self.best_weights:
             module.load_state_dict(self.best_weights)
         config = self.config
-        scores = score_splits(module, self.data, config.max_length, self.context, fgsm=config.eval_fgsm)
+        scores = score_splits(module, self.data, config.max_length, self.session.context, fgsm=config.eval_fgsm)
         module.eval()
         if self.output_dir is not None and self.accelerator.is_main_process:
             save_model(module, self.output_dir)
@@ -584,30 +394,6 @@ class _Loop:
         for tracker in self.accelerator.trackers:  # the process group stays: another run may follow in this process
             tracker.finish()
         return Result(scores, self.state.step, seconds, self.warnings, module=module)
-
-    def _of_block(self, what: Callable[..., Tensor], role: str, block: str) -> Tensor:
-        """Predictions or features of all rows of a block, the same on every rank and whatever came before."""
-        at = self.data.labeled if block == "x" else self.data.unlabeled
-        return what(self.modules[role], self.data.store, at, self.config.max_length, self.context).to(self.device)
-
-    def _labels(self) -> Tensor:
-        """Labels of all labeled rows."""
-        if self.data.targets is not None:
-            return torch.from_numpy(self.data.targets).float().to(self.device)
-        return torch.from_numpy(self.data.labels[self.data.labeled]).to(self.device)
-
-    def _bind_policy(self, augment: Mapping[str, Any]) -> None:
-        """Lets the controlled view read the rates that the method steers."""
-        if "controlled" not in self.method.wanted_views().values():
-            return
-        if self.config.workers:
-            raise ConfigError(275, "a view that learns its strength needs the batches in order: use --workers 0")
-        policy = augment["controlled"]
-        self.state.policy = policy
-        self.state.state["rates"] = policy.initial_rates()
-        self.loader.augment = {
-            **self.loader.augment, "controlled": policy.bound(lambda: self.state.state["rates"].cpu().numpy())
-        }  # fmt: skip
 
     @contextmanager
     def _bar(self) -> Iterator[Callable[[int], None]]:
@@ -618,23 +404,6 @@ class _Loop:
         with Progress(*columns, transient=True) as progress:
             task = progress.add_task(self.method.name, total=self.config.max_steps)
             yield lambda step: progress.update(task, completed=step)
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """Weights and float buffers become decay * average + (1 - decay) * module; other buffers are copied."""
-    old, new = average.state_dict(), module.state_dict()
-    floats = [k for k, v in new.items() if v.is_floating_point()]
-    torch._foreach_lerp_([old[k] for k in floats], [new[k] for k in floats], 1.0 - decay)
-    for name in new.keys() - set(floats):
-        old[name].copy_(new[name])
-
-
-def _still(module: Module) -> Module:
-    twin = copy.deepcopy(module)
-    for parameter in twin.parameters():
-        parameter.requires_grad_(False)
-    return twin
 
 
 def _check_given(method: Method, given: Mapping[str, Module | Tensor], data: Data) -> None:
@@ -658,24 +427,6 @@ def _fingerprint(net: Module | Tensor) -> str:
     return found.hexdigest()
 
 
-def _mix(*parts: int) -> int:
-    """A seed that is a pure function of its parts."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    def move(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.to(device, non_blocking=True)
-        return {k: move(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-    return cast(Batch, {k: move(v) for k, v in batch.items()})
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
-
-
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     for k, v in value.items():
@@ -683,9 +434,14 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between the identities of two runs, in words."""
     before, now = _flat(old), _flat(json.loads(json.dumps(new)))
     return [f"{k}: {before.get(k)} -> {now.get(k)}" for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def _duration(seconds: float) -> str:

@@ -10,10 +10,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from datasets import Dataset
 from safetensors.torch import save_file
-from tiny import neutral_draws, tiny_task, trained
+from tiny import neutral_draws, tiny_bert, tiny_task, tiny_texts, tiny_tokenizer, trained
+from transformers import AutoModelForSequenceClassification, TrainingArguments
 
-from nlp_ssl import get_method, list_methods, reduce
+from nlp_ssl import SSLTrainer, TrainConfig, get_method, list_methods, reduce
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.method import DataSpec, Method, make
 from nlp_ssl.methods import UDA
@@ -140,3 +142,45 @@ def remembered(part: int, parts: int) -> dict[str, list[list[float]]]:
 def remember_all(rank: int, folder: Path) -> None:
     """What each of these methods came to on this rank, as JSON."""
     (folder / f"{rank}.json").write_text(json.dumps(remembered(rank, WORLD)))
+
+
+# --- the Trainer
+
+TRAINED = ("fixmatch", "dividemix", "mean_teacher")
+
+
+def still_trainer(folder: Path, name: str, size: int) -> SSLTrainer:
+    """One without dropout, so that it does not matter which rank computes a row; `size` labeled rows on each."""
+    if not (folder / "model").exists():
+        tiny_bert(folder / "model", dropout=0.0)
+    texts, labels = tiny_texts(128, seed=1)
+    y = [int(label == "pos") for label in labels]
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
+    with torch.no_grad():
+        model.classifier.weight.mul_(40.0)
+    return SSLTrainer(
+        model=model,
+        args=TrainingArguments(str(folder / name), max_steps=3, per_device_train_batch_size=size, use_cpu=True,
+                               per_device_eval_batch_size=4, learning_rate=1e-3, lr_scheduler_type="constant",
+                               seed=0, save_steps=2, disable_tqdm=True),
+        train_dataset=Dataset.from_dict({"text": texts[:16], "label": y[:16]}),
+        eval_dataset=Dataset.from_dict({"text": texts[112:], "label": y[112:]}),
+        unlabeled_dataset=Dataset.from_dict({"text": texts[16:112]}),
+        processing_class=tiny_tokenizer(),
+        method=methods()[name],
+        settings=TrainConfig(unlabeled_ratio=2, max_length=24, warm_start="none"),
+    )  # fmt: skip
+
+
+def train_all(rank: int, folder: Path) -> None:
+    """The model after three steps of each method on both ranks."""
+    neutral_draws(pytest.MonkeyPatch())
+    if rank == 0:
+        tiny_bert(folder / "model", dropout=0.0)
+    dist.barrier()
+    for name in TRAINED:
+        trainer = still_trainer(folder, name, size=4 // WORLD)
+        assert trainer.args.world_size == WORLD
+        trainer.train()
+        found = {**trainer.model.state_dict(), "eval_loss": torch.tensor(trainer.evaluate()["eval_loss"])}
+        save_file(found, folder / f"{name}-{rank}.safetensors")

@@ -9,6 +9,7 @@ from tiny import FAST, difference, tiny_images, tiny_task, trained
 from nlp_ssl import fit, get_method, list_methods, train
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.methods import DivideMix, MetaPseudoLabels, Supervised
+from nlp_ssl.nets import roles
 
 WITH_EMA = [c for c in map(get_method, list_methods()) if "ema" in c.nets.values()]
 
@@ -83,9 +84,9 @@ def test_decay_zero_follows_and_decay_one_stays():
     module.weight.data += 1.0
     module(torch.randn(8, 3))
     start = copy_of(average)
-    train.update_average(average, module, 1.0)
+    roles.update_average(average, module, 1.0)
     assert torch.equal(average.weight, start["weight"]) and int(average.num_batches_tracked) == 1
-    train.update_average(average, module, 0.0)
+    roles.update_average(average, module, 0.0)
     assert all(torch.equal(v, module.state_dict()[k]) for k, v in average.state_dict().items())
 
 
@@ -93,6 +94,6 @@ def test_decay_zero_follows_and_decay_one_stays():
 def test_the_average_moves_once_a_step_though_another_net_is_updated_too(cls, task, monkeypatch):
     """Its decay would be squared."""
     moved = []
-    monkeypatch.setattr(train, "update_average", lambda *given: moved.append(1))
+    monkeypatch.setattr(roles, "update_average", lambda *given: moved.append(1))
     trained(cls(), task, replace(FAST, max_steps=3, eval_ema_decay=0.9))
     assert len(moved) == 3

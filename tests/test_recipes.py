@@ -19,9 +19,9 @@ SMALL = ["--max-steps", "2", "--warm-steps", "2", "--test-rows", "16", "--labels
          "--mixed-precision", "no"]  # fmt: skip
 
 
-def run(*command, **extra):
+def run(*command, cwd=ROOT, **extra):
     return subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **extra}
+        [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=cwd, env={**os.environ, **extra}
     )
 
 
@@ -141,7 +141,7 @@ def test_recipes_stay_short(recipe):
 @pytest.mark.parametrize("number", range(len(re.findall(r"```python\n", (ROOT / "README.md").read_text()))))
 def test_python_blocks_of_the_readme_run(number, tmp_path):
     block = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[number]
-    done = run("-c", block, HOME=str(tmp_path))
+    done = run("-c", block, cwd=tmp_path, HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
 
 

@@ -89,15 +89,19 @@ def tiny_tables(labeled: int = 16, unlabeled: int = 96, test: int = 40) -> tuple
 
 
 def tiny_task(
-    folder: Path, dropout: float = 0.1, pooling: Pooling = "auto", strong: Augment | Strongest = TFIDF
+    folder: Path,
+    dropout: float = 0.1,
+    pooling: Pooling = "auto",
+    strong: Augment | Strongest = TFIDF,
+    unlabeled: int = 96,
 ) -> Task:
     """A text task on a tiny BERT; model and token cache lie below `folder`."""
     model = folder / "model"
     if not model.exists():
         tiny_bert(model, dropout)
-    labeled, unlabeled, test = tiny_tables()
+    labeled, pool, test = tiny_tables(unlabeled=unlabeled)
     return text_task(
-        build(labeled, unlabeled, None, test),
+        build(labeled, pool, None, test),
         str(model),
         pooling=pooling,
         strong=strong,

@@ -1,0 +1,109 @@
+"""Data sets of `datasets` as the toolkit's texts, and what a `transformers.Trainer` iterates over."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import datasets
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.schema import TextData, build
+from nlp_ssl.data.sources import LABEL_COLUMNS, TEXT_COLUMNS, Table, table_of
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.method import Batch
+
+log = logging.getLogger("nlp_ssl")
+
+
+def texts_of(
+    config: PreTrainedConfig,
+    labeled: Any,
+    unlabeled: Any,
+    evaluated: Sequence[Any],
+    allow_transductive: bool,
+) -> TextData:
+    """The texts, checked against each other, with the classes of the model in the order of its outputs.
+
+    Of the datasets `evaluated` those that have texts are looked through for texts that are also trained on.
+
+    Raises:
+        ConfigError: a dataset has no texts, or a label that is not a class of the model.
+        DataError: texts or labels cannot be used as they are.
+    """
+    known = cast(dict[str, int], config.label2id)
+    train = _table(labeled, "train_dataset", known)
+    pool = None if unlabeled is None else _table(unlabeled, "unlabeled_dataset", known)
+    devs: list[Table | None] = [
+        _table(dataset, "eval_dataset", known)
+        for dataset in evaluated
+        if isinstance(dataset, datasets.Dataset) and _column(dataset, TEXT_COLUMNS)
+    ]
+    for dev in devs or [None]:
+        found = build(train, pool, dev, allow_transductive=allow_transductive)
+    for note in found.notes:
+        log.log(logging.WARNING if note.startswith("warning") else logging.INFO, "%s", note)
+    return _in_order_of(config, replace(found, dev=found.dev[:0]))
+
+
+def tokenized(dataset: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Any:
+    """A dataset of texts with their tokens; anything else as it is."""
+    if not isinstance(dataset, datasets.Dataset) or "input_ids" in dataset.column_names:
+        return dataset
+    column = _column(dataset, TEXT_COLUMNS)
+    return dataset.map(lambda rows: tokenizer(rows[column], truncation=True, max_length=max_length), batched=True)
+
+
+class Pass:
+    """Numbers of the micro-batches of the pass that a training is in, none beyond its last step."""
+
+    def __init__(self, step: Callable[[], int], steps: int, config: TrainConfig) -> None:
+        self.step, self.steps, self.config = step, steps, config
+
+    def __len__(self) -> int:
+        return self.steps * self.config.accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.step() // self.steps * self.steps
+        last = min(first + self.steps, self.config.max_steps)
+        return ([i] for i in range(first * self.config.accumulate, last * self.config.accumulate))
+
+
+def only(batches: list[Batch]) -> dict[str, Any]:
+    """The one batch, its tokens also where the Trainer counts them."""
+    return {**batches[0], **batches[0]["inputs"]}
+
+
+def _in_order_of(config: PreTrainedConfig, text: TextData) -> TextData:
+    numbers = [str(i) for i in range(cast(int, config.num_labels))]
+    unknown = next((name for name in text.classes if name not in numbers), None)
+    if unknown is not None:
+        raise ConfigError(
+            355, f"label {unknown!r} is not a class of the model: it has 0 to {len(numbers) - 1}; set its num_labels"
+        )
+    labels = text.labels.copy()
+    for i, name in enumerate(text.classes):
+        labels[text.labels == i] = int(name)
+    names = cast(dict[int, str], config.id2label)
+    return replace(text, classes=tuple(names[int(n)] for n in numbers), labels=labels)
+
+
+def _table(dataset: Any, name: str, label2id: Mapping[str, int]) -> Table:
+    """Texts with the numbers of their classes."""
+    if not isinstance(dataset, datasets.Dataset):
+        raise ConfigError(351, f"{name} is a {type(dataset).__name__}: give a datasets.Dataset with a column 'text'")
+    text, label = _column(dataset, TEXT_COLUMNS), _column(dataset, LABEL_COLUMNS)
+    if text is None:
+        raise ConfigError(
+            351,
+            f"{name} has no column of texts but {', '.join(dataset.column_names)}: views are made from words, keep the "
+            "texts in a column 'text' beside the tokens",
+        )
+    plain = dataset.with_format(None)
+    labels = None if label is None else [label2id.get(value, value) for value in plain[label]]
+    return table_of(plain[text], labels, source=name)
+
+
+def _column(dataset: datasets.Dataset, names: Sequence[str]) -> str | None:
+    return next((name for name in names if name in dataset.column_names), None)
