@@ -108,7 +108,7 @@ def test_from_a_bank_to_a_student_on_the_command_line(tmp_path, capsys):
     loop = ["--max-steps", "3", "--batch-size", "4", "--max-length", "24", "--warm-steps", "2", "--mixed-precision",
             "no", "--cache-dir", str(tmp_path / "cache"), "--method", "supervised"]  # fmt: skip
     assert run(["train", *common, *loop, "--model", str(tmp_path / "model"), "--output-dir", str(tmp_path / "a")]) == 0
-    select = ["select", "--index", bank, *common, "--model", str(tmp_path / "a"), "--per-class", "20", "--near", "0.999999"]
+    select = ["select", "--index", bank, *common, "--model", str(tmp_path / "a"), "--per-class", "20", "--near", "1"]
     capsys.readouterr()
     assert run([*select, "--out", out]) == 0
     assert "sentences kept" in capsys.readouterr().out
