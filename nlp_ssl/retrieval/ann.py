@@ -110,7 +110,8 @@ def _settle(index: Any) -> None:
     if isinstance(index, faiss.IndexIVF):
         index.cp.min_points_per_centroid = 1
     if isinstance(index, faiss.IndexPQ | faiss.IndexIVFPQ):
-        index.do_polysemous_training = False
+        codes: Any = index  # FAISS's types lack the field
+        codes.do_polysemous_training = False
     if isinstance(index, faiss.IndexPQ | faiss.IndexIVFPQ | faiss.IndexPQFastScan | faiss.IndexIVFPQFastScan):
         index.pq.cp.min_points_per_centroid = 1
 
