@@ -1,6 +1,11 @@
 """Small banks of texts whose vectors cost nothing."""
 
 import numpy as np
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from nlp_ssl.retrieval import BankOptions, build
 
@@ -32,3 +37,13 @@ def files_of(folder):
     """Contents of all files but the lock."""
     names = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
     return {str(p.relative_to(folder)): p.read_bytes() for p in names}
+
+
+def static_encoder(folder):
+    """The folder of an encoder that averages a vector for each word."""
+    words = {word: i for i, word in enumerate(["[UNK]", *"this is the text number".split(), *map(str, range(500))])}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    vectors = np.random.default_rng(0).normal(size=(len(words), D)).astype(np.float32)
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=vectors)]).save(str(folder))
+    return folder

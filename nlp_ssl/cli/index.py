@@ -13,6 +13,7 @@ from nlp_ssl.cli.options import parse
 from nlp_ssl.cli.strong import texts_of
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.sources import read_table
+from nlp_ssl.embed import Precision
 from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.method import check
 from nlp_ssl.retrieval import BankOptions, Hit, Index, build, merge
@@ -44,6 +45,7 @@ class Build:
     append: Annotated[bool, "add the corpora to the index that is there"] = False
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     encoding: Annotated[str, "of the files"] = "utf-8"
+    precision: Annotated[Precision, "of the encoder; bf16 is faster where the processor computes in it"] = "float32"
     engine: Annotated[Literal["local", "ray"], "where texts are encoded; Ray's machines must see the same folders"] = (
         "local"
     )
@@ -108,7 +110,7 @@ def _build(argv: list[str]) -> None:
     index = build(
         flags.out, places, options, encoder=encoder_name(flags.encoder), kind=flags.kind, target=flags.recall,
         append=flags.append, text_column=flags.text_column, encoding=flags.encoding,
-        ray_workers=flags.workers if flags.engine == "ray" else 0,
+        precision=flags.precision, ray_workers=flags.workers if flags.engine == "ray" else 0,
     )  # fmt: skip
     for line in _described(index):
         click.echo(line)
