@@ -54,7 +54,7 @@ class Embedder:
         there = np.empty_like(found)
         there[order] = found
         if self.precision == "bf16":  # whose lengths are rounded, too
-            there /= np.linalg.norm(there, axis=1, keepdims=True).clip(1e-12)
+            there /= np.linalg.norm(there, axis=-1, keepdims=True).clip(1e-12)
         return there
 
     def _budget(self) -> int:

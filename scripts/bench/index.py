@@ -7,7 +7,8 @@
     python scripts/bench/index.py kill --kills 10
 
 With --out FILE the numbers are added to a JSON file. Rates of encoding are of processor time, which other work on the
-machine changes little; bf16 vectors are compared with those of float32. `million` takes vectors drawn around 10,000 centres.
+machine changes little; bf16 vectors are compared with those of float32. `million` takes vectors drawn around 10,000
+centres.
 """
 
 import argparse
@@ -97,11 +98,12 @@ def measured_build(folder, corpora, count, precision):
         alone.append(round(len(sample) / (time.process_time() - clock), 1))
     exact = Embedder(encoder)(sample) if precision == "bf16" else vectors
     near, true = (np.argsort(-(rows @ rows.T - 2 * np.eye(len(rows))), axis=1)[:, :10] for rows in (vectors, exact))
+    same = np.mean([np.isin(*two).mean() for two in zip(near, true, strict=True)])
     return {
         "lines": count, "texts": len(made), "seconds": round(seconds, 1), "processor seconds": round(used, 1),
         "of them encoding": round(sum(spent), 1), "texts a processor second": round(len(made) / used, 1),
         "the same in the encoder": round(len(made) / sum(spent), 1), "encoder alone, 2,000 sorted": alone,
-        "ten nearest as in float32": round(float(np.mean([np.isin(*two).mean() for two in zip(near, true, strict=True)])), 4),
+        "ten nearest as in float32": round(float(same), 4),
     }  # fmt: skip
 
 
