@@ -23,7 +23,7 @@ MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"  # what a writer has not finished
 REPLACED = ".replaced-"  # the former target, for the instant between the two renames of a replacement
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None}  # None: NumPy says "16 requested and 8 written", no number
 
 
 class CheckpointError(RunError):

@@ -274,3 +274,8 @@ def test_the_manifest_is_plain_json(tmp_path):
     content = json.loads((make(tmp_path / "out", {"step": 1}) / "manifest.json").read_text())
     assert content["meta"] == {"step": 1}
     assert content["files"]["sub/b.bin"]["size"] == 2
+
+
+def test_a_short_write_of_numpy_is_a_full_disk(tmp_path):
+    with pytest.raises(RunError, match="SSL316: no space left to write"), write_dir(tmp_path / "a", {}):
+        raise OSError("16 requested and 8 written")

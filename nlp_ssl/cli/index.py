@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import click
 
@@ -13,13 +13,16 @@ from nlp_ssl.cli.options import parse
 from nlp_ssl.cli.strong import texts_of
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.sources import read_table
+from nlp_ssl.embed import Precision
 from nlp_ssl.errors import ConfigError, nearest
-from nlp_ssl.retrieval import BankOptions, Hit, Index, build
+from nlp_ssl.method import check
+from nlp_ssl.retrieval import BankOptions, Hit, Index, build, merge
 
 _HELP = """\
 Usage: nlp-ssl index COMMAND ...
 
   build CORPORA --out DIR   encode texts and index them; goes on where it stopped
+  merge DIRS --out DIR      one index of several, without encoding again
   search DIR "QUERY"        the nearest texts (or --queries FILE)
   info DIR                  what an index is made of
   verify DIR                checksums of all files, and recall against exact search
@@ -42,6 +45,23 @@ class Build:
     append: Annotated[bool, "add the corpora to the index that is there"] = False
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     encoding: Annotated[str, "of the files"] = "utf-8"
+    precision: Annotated[Precision, "of the encoder; bf16 is faster where the processor computes in it"] = "float32"
+    engine: Annotated[Literal["local", "ray"], "where texts are encoded; Ray's machines must see the same folders"] = (
+        "local"
+    )
+    workers: Annotated[int, "of Ray, side by side"] = 1
+
+    def __post_init__(self) -> None:
+        check(self.workers, "workers", 1, 100_000)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Flags of `index merge`."""
+
+    out: Annotated[Path | None, "folder of the index"] = None
+    kind: Annotated[str, "as for build"] = "auto"
+    recall: Annotated[float, "share of the true nearest ten that searches are to find"] = 0.95
 
 
 @dataclass(frozen=True)
@@ -62,8 +82,8 @@ class Look:
 
 
 def main(argv: Sequence[str]) -> None:
-    """`nlp-ssl index build|search|info|verify`."""
-    verbs = {"build": _build, "search": _search, "info": _info, "verify": _verify}
+    """`nlp-ssl index build|merge|search|info|verify`."""
+    verbs = {"build": _build, "merge": _merge, "search": _search, "info": _info, "verify": _verify}
     if not argv or argv[0] in ("-h", "--help"):
         click.echo(_HELP, nl=False)
     elif argv[0] not in verbs:
@@ -90,8 +110,22 @@ def _build(argv: list[str]) -> None:
     index = build(
         flags.out, places, options, encoder=encoder_name(flags.encoder), kind=flags.kind, target=flags.recall,
         append=flags.append, text_column=flags.text_column, encoding=flags.encoding,
+        precision=flags.precision, ray_workers=flags.workers if flags.engine == "ray" else 0,
     )  # fmt: skip
     for line in _described(index):
+        click.echo(line)
+
+
+def _merge(argv: list[str]) -> None:
+    places = _places(argv)
+    doc = (
+        "Makes one index of those in DIRS, as one build of all their corpora would be; nothing is encoded again. "
+        "Example: nlp-ssl index merge bank-1 bank-2 --out bank"
+    )
+    (flags,) = parse(argv[len(places) :], Merge(), name="nlp-ssl index merge DIRS", doc=doc)
+    if len(places) < 2 or flags.out is None:
+        raise ConfigError(206, "index merge needs two folders or more and --out: nlp-ssl index merge a b --out bank")
+    for line in _described(merge(flags.out, [Path(place) for place in places], kind=flags.kind, target=flags.recall)):
         click.echo(line)
 
 

@@ -10,10 +10,9 @@ from torch import Tensor
 from nlp_ssl.errors import RunError
 
 _ROUNDING = 1e-6  # relative size below which what is left of a row after centring is rounding
-
-
 _EXACT = 20_000  # rows up to which all pairs are compared
-_LISTS = 64  # that a search looks at beyond that
+_LISTS = 32  # that a search looks at beyond that
+_CANDIDATES = 8  # compared exactly for each neighbor, after codes of four bits have told which
 _TRAINING = 64  # rows that a list is trained on
 
 
@@ -54,15 +53,19 @@ def neighbors(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _index(rows: np.ndarray) -> Any:
-    """A FAISS index of the rows: exact among few, in lists of like rows among many."""
+    """A FAISS index of the rows: exact among few; among many lists of like rows, in which codes choose candidates."""
     import faiss
 
     n, d = rows.shape
-    lists = int(4 * math.sqrt(n))
-    index = faiss.index_factory(d, f"IVF{lists},Flat" if n > _EXACT else "Flat", faiss.METRIC_INNER_PRODUCT)
-    if n > _EXACT:
+    if n <= _EXACT:
+        index: Any = faiss.IndexFlatIP(d)
+    else:
+        lists = int(math.sqrt(n))
+        size = next(size for size in (4, 3, 2, 1) if d % size == 0) if d >= 128 else 1  # numbers that a code stands for
+        index = faiss.index_factory(d, f"IVF{lists},PQ{d // size}x4fs,RFlat", faiss.METRIC_INNER_PRODUCT)
         chosen = np.random.default_rng(0).choice(n, min(n, _TRAINING * lists), replace=False)
         index.train(rows[np.sort(chosen)])
-        faiss.ParameterSpace().set_index_parameter(index, "nprobe", min(_LISTS, lists))
+        for knob, value in (("nprobe", min(_LISTS, lists)), ("k_factor_rf", _CANDIDATES)):
+            faiss.ParameterSpace().set_index_parameter(index, knob, value)
     index.add(rows)
     return index

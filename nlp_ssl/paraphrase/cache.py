@@ -49,7 +49,8 @@ class Cache:
         self._texts: list[memoryview] = []
         parts, segments = [np.zeros(0, _ENTRY)], [np.zeros(0, np.int32)]
         for index in sorted(folder.glob("*.index")):
-            entries, text = _read(index)
+            with atomic.reading(index):
+                entries, text = _read(index)
             self._texts.append(text)
             parts.append(entries)
             segments.append(np.full(len(entries), len(self._texts) - 1, np.int32))

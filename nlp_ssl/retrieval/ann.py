@@ -79,6 +79,7 @@ def make(factory: str, bank: Bank) -> Any:
 
     try:
         index = faiss.index_factory(bank.dim, factory, faiss.METRIC_INNER_PRODUCT)
+        _settle(index)
         if not index.is_trained:
             lists = int((re.findall(r"IVF(\d+)", factory) or ["1024"])[0])
             wanted = min(len(bank), max(_TRAINING * lists, 65_536), _MOST_TRAINING)
@@ -90,6 +91,29 @@ def make(factory: str, bank: Bank) -> Any:
             298, f"no index {factory!r} of {len(bank)} texts ({_first(error)}): try --kind flat"
         ) from error
     return index
+
+
+def _settle(index: Any) -> None:
+    """Leaves out what training would do and say for nothing.
+
+    The order of codes by likeness ("polysemous") serves a search that is never made, and takes a minute. That a list
+    or a code has few texts to be trained on is what a small bank is like.
+    """
+    import faiss
+
+    if isinstance(index, faiss.IndexPreTransform):
+        _settle(faiss.downcast_index(index.index))
+    if isinstance(index, faiss.IndexHNSW):
+        _settle(faiss.downcast_index(index.storage))
+    if isinstance(index, faiss.IndexRefine):
+        _settle(faiss.downcast_index(index.base_index))
+    if isinstance(index, faiss.IndexIVF):
+        index.cp.min_points_per_centroid = 1
+    if isinstance(index, faiss.IndexPQ | faiss.IndexIVFPQ):
+        codes: Any = index  # FAISS's types lack the field
+        codes.do_polysemous_training = False
+    if isinstance(index, faiss.IndexPQ | faiss.IndexIVFPQ | faiss.IndexPQFastScan | faiss.IndexIVFPQFastScan):
+        index.pq.cp.min_points_per_centroid = 1
 
 
 def fill(index: Any, bank: Bank) -> None:

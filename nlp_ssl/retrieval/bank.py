@@ -1,6 +1,7 @@
 """Texts and their vectors on disk, in parts that are whole or absent, read by memory mapping."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -50,6 +51,30 @@ def part_name(number: int) -> str:
     return f"{number:08d}"
 
 
+def write_piece(folder: Path, texts: Sequence[str], keys: np.ndarray, meta: Mapping[str, Any]) -> None:
+    """Writes a part that has no vectors yet, whole or not at all.
+
+    Raises:
+        RunError: the place cannot be written.
+    """
+    with atomic.write_dir(folder, meta) as place:
+        _write_texts(place, texts, keys)
+
+
+def read_piece(folder: Path) -> tuple[list[str], np.ndarray, Mapping[str, Any]]:
+    """(texts, keys, meta) of a part that has no vectors yet.
+
+    Raises:
+        CheckpointError: a file is missing or has changed.
+    """
+    meta = atomic.verify(folder)
+    with atomic.reading(folder):
+        ends = np.load(folder / "offsets.npy", allow_pickle=False).tolist()
+        data = (folder / "texts.bin").read_bytes()
+        keys = np.load(folder / "keys.npy", allow_pickle=False)
+    return [data[start:end].decode() for start, end in itertools.pairwise(ends)], keys, meta
+
+
 def write_part(
     folder: Path, texts: Sequence[str], vectors: np.ndarray, keys: np.ndarray, meta: Mapping[str, Any]
 ) -> None:
@@ -58,12 +83,31 @@ def write_part(
     Raises:
         RunError: the place cannot be written.
     """
-    encoded = [text.encode() for text in texts]
     with atomic.write_dir(folder, meta) as place:
-        (place / "texts.bin").write_bytes(b"".join(encoded))
-        np.save(place / "offsets.npy", np.cumsum([0, *map(len, encoded)], dtype=np.uint64))
+        _write_texts(place, texts, keys)
         np.save(place / "vectors.npy", vectors.astype(np.float16))
-        np.save(place / "keys.npy", keys)
+
+
+def _write_texts(place: Path, texts: Sequence[str], keys: np.ndarray) -> None:
+    encoded = [text.encode() for text in texts]
+    (place / "texts.bin").write_bytes(b"".join(encoded))
+    np.save(place / "offsets.npy", np.cumsum([0, *map(len, encoded)], dtype=np.uint64))
+    np.save(place / "keys.npy", keys)
+
+
+def in_order(folder: Path, names: Iterable[str]) -> list[str]:
+    """Names of parts, sorted.
+
+    Raises:
+        CheckpointError: one is missing among them.
+    """
+    found = sorted(names)
+    for at, name in enumerate(found):
+        if name != part_name(at):
+            raise CheckpointError(
+                312, f"{folder / part_name(at)} is missing: restore it, or delete those after it to encode them again"
+            )
+    return found
 
 
 def open_part(folder: Path) -> Part:
@@ -100,13 +144,7 @@ class Bank:
     """
 
     def __init__(self, folder: Path, names: Sequence[str] | None = None) -> None:
-        found = sorted(path.name for path in folder.glob("[0-9]*")) if names is None else names
-        for at, name in enumerate(found):
-            if name != part_name(at):
-                raise CheckpointError(
-                    312,
-                    f"{folder / part_name(at)} is missing: restore it, or delete those after it to encode them again",
-                )
+        found = in_order(folder, names if names is not None else (path.name for path in folder.glob("[0-9]*")))
         self.parts = [open_part(folder / name) for name in found]
         self._starts = np.cumsum([0, *map(len, self.parts)])
 

@@ -20,8 +20,8 @@ from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.paraphrase.engine import contents
 from nlp_ssl.retrieval import ann, probe
 from nlp_ssl.retrieval.bank import Bank
+from nlp_ssl.retrieval.plan import INDEX, PARTS
 
-PARTS, INDEX = "parts", "index"
 _FILE = "index.faiss"
 _PATIENCE = 600.0  # seconds for the child that opens an unknown file
 

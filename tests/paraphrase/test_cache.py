@@ -30,6 +30,12 @@ def test_found_again_and_counted(tmp_path):
         assert (cache.written, len(cache)) == (0, 50)
 
 
+def test_a_folder_in_place_of_a_segment_is_named(tmp_path):
+    (tmp_path / "000.index").mkdir()
+    with pytest.raises(RunError, match="cannot read .*000.index"):
+        Cache(tmp_path)
+
+
 def test_own_texts_are_found_at_once(tmp_path):
     with Cache(tmp_path) as cache:
         assert cache.get(KEYS[:1]) == [None]

@@ -3,28 +3,18 @@
 import json
 import shutil
 import subprocess
+import time
 
 import faiss
 import numpy as np
 import pytest
+from banks import D, built, embed, texts_of, unit
 from filelock import FileLock
 
 from nlp_ssl.atomic import CheckpointError
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.retrieval import BankOptions, Index, ann, build, index
-from nlp_ssl.retrieval.build import _Seen, key_of
-
-D = 16
-
-
-def embed(texts):
-    """A vector for each text, the same whatever stands beside it."""
-    return np.stack([np.random.default_rng([len(t), *t.encode()]).normal(size=D) for t in texts]).astype(np.float32)
-
-
-def unit(texts):
-    rows = embed(texts)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+from nlp_ssl.retrieval import Index, ann, index
+from nlp_ssl.retrieval.texts import Seen, key_of
 
 
 @pytest.fixture(autouse=True)
@@ -37,15 +27,6 @@ def corpus(tmp_path):
     path = tmp_path / "corpus.txt"
     path.write_text("".join(f"this is the text number {i}\n" for i in range(500)))
     return path
-
-
-def built(folder, *corpora, encode=embed, part_size=64, kind="flat", append=False, **options):
-    return build(folder, list(map(str, corpora)), BankOptions(part_size=part_size, **options), encoder="none",
-                 kind=kind, append=append, embed=encode)  # fmt: skip
-
-
-def texts_of(found):
-    return [found.bank.text(i) for i in range(len(found))]
 
 
 def test_search_gives_the_true_cosines_in_order(tmp_path, corpus):
@@ -191,9 +172,20 @@ def test_kinds(tmp_path, corpus):
         built(tmp_path / "i", corpus, kind="IVF8,Nonsense")
 
 
+@pytest.mark.parametrize("kind", ["pq", "HNSW8,PQ4", "PCA8,IVF2,PQ4x8", "IVF2,PQ4x4fs,RFlat"])
+def test_codes_are_trained_on_few_texts_without_a_word(tmp_path, corpus, kind, capfd):
+    corpus.write_text("".join(corpus.read_text().splitlines(keepends=True)[:300]))
+    began = time.monotonic()
+    built(tmp_path / "i", corpus, kind=kind)
+    assert time.monotonic() - began < 5  # FAISS likes to sort the codes for a search that is never made
+    assert "clustering" not in capfd.readouterr().err
+
+
 def test_seen_knows_every_key_once():
     keys = np.random.default_rng(0).integers(0, 2**63, 200_000, dtype=np.uint64)
-    seen = _Seen([keys[:1000], keys[1000:1010]])
+    seen = Seen()
+    for known in (keys[:1000], keys[1000:1010]):
+        seen.settle(known)
     assert not any(seen.add(int(key)) for key in keys[:1010])
     assert all(seen.add(int(key)) for key in keys[1010:]) and not any(seen.add(int(key)) for key in keys[::7])
 
@@ -236,6 +228,28 @@ def test_damaged_parts_are_not_added_to(tmp_path, corpus):
             built(tmp_path / "i", more, append=True)
     with pytest.raises(CheckpointError, match="damaged"):
         Index.open(tmp_path / "i")
+
+
+def test_texts_that_were_read_for_another_build_are_thrown_away(tmp_path, corpus):
+    def failing(texts):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        built(tmp_path / "i", corpus, encode=failing)
+    corpus.write_text("now it holds other words\n")
+    assert texts_of(built(tmp_path / "i", corpus)) == ["now it holds other words"]
+
+
+def test_a_damaged_piece_is_not_encoded(tmp_path, corpus):
+    def failing(texts):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        built(tmp_path / "i", corpus, encode=failing)
+    file = tmp_path / "i" / "texts" / "00000001" / "texts.bin"
+    file.write_bytes(file.read_bytes().replace(b"text", b"next", 1))
+    with pytest.raises(CheckpointError, match="00000001.* has changed"):
+        built(tmp_path / "i", corpus)
 
 
 def test_before_the_first_part_all_can_be_asked_for_otherwise(tmp_path, corpus):

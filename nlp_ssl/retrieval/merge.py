@@ -1,0 +1,119 @@
+"""One index from several that were built apart, without encoding anything again."""
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlp_ssl import atomic
+from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.method import check
+from nlp_ssl.process import exclusive
+from nlp_ssl.retrieval import ann
+from nlp_ssl.retrieval.bank import Bank, Part, part_name, write_part
+from nlp_ssl.retrieval.build import make_index, tidy
+from nlp_ssl.retrieval.index import Index
+from nlp_ssl.retrieval.plan import INDEX, PARTS, TEXTS, names, read_plan, start
+from nlp_ssl.retrieval.texts import Seen
+
+log = logging.getLogger("nlp_ssl")
+_FILES = ("texts.bin", "offsets.npy", "keys.npy", "vectors.npy")
+
+
+def merge(folder: Path, shards: Sequence[Path], *, kind: str = "auto", target: float = 0.95) -> Index:
+    """Builds the index that one build of all corpora of the shards, in their order, would have built.
+
+    Parts are linked where the file system allows it, otherwise copied; one with texts that an earlier shard has is
+    written anew without them. The index is then trained and filled from the stored vectors. Goes on where it was
+    stopped; texts can be added to the result like to any other.
+
+    Args:
+        folder: of the index to build.
+        shards: folders of finished indexes.
+        kind: as for `build`.
+        target: recall, as for `build`.
+
+    Raises:
+        ConfigError: the shards are of different encoders or options, two hold the same corpus, or the folder holds
+            something else.
+        DataError: a shard is not finished.
+        CheckpointError: a file of a shard has changed.
+        RunError: the folder cannot be written.
+    """
+    ann.factory_of(kind, 1, 1)
+    check(target, "recall", 0.0, 1.0)
+    banks = [_finished(shard) for shard in shards]
+    plan = _joined(shards, [read_plan(shard) for shard in shards], banks)
+    with exclusive(folder):
+        tidy(folder)
+        if not start(folder, plan) and read_plan(folder) != plan:
+            raise ConfigError(342, f"{folder} holds an index of something else: name another folder")
+        _gather(folder / PARTS, shards, banks, plan["options"]["duplicates"] != "keep")
+        make_index(folder, plan, kind, target)
+    return Index.open(folder)
+
+
+def _finished(shard: Path) -> Bank:
+    """The parts of an index that is finished."""
+    if not (shard / INDEX).is_dir():
+        raise DataError(184, f"{shard} holds no finished index: run its `nlp-ssl index build` to the end")
+    meta, bank = atomic.verify(shard / INDEX, contents=False), Bank(shard / PARTS)
+    held = [[part.name, part.mark] for part in bank.parts]
+    if held != meta.get("parts") or any((shard / TEXTS).glob("[0-9]*")):
+        raise DataError(184, f"{shard} holds texts that its index lacks: run its `nlp-ssl index build` to the end")
+    return bank
+
+
+def _joined(shards: Sequence[Path], plans: Sequence[dict[str, Any]], banks: Sequence[Bank]) -> dict[str, Any]:
+    """The plan of one build of all corpora."""
+    first, owners = plans[0], dict[str, Path]()
+    for shard, plan, bank in zip(shards, plans, banks, strict=True):
+        unlike = [name for name, value in first["options"].items() if plan["options"].get(name) != value]
+        same = "encoder_hash" if first["encoder_hash"] else "encoder"  # the same folder may lie elsewhere
+        unlike += ["encoder"] * (plan[same] != first[same] or bank.dim != banks[0].dim)
+        if unlike:
+            raise ConfigError(340, f"{shards[0]} and {shard} differ in {', '.join(unlike)}: build both alike")
+        for corpus, name in zip(plan["corpora"], names(plan["corpora"]), strict=True):
+            if name in owners:
+                both = f"{owners[name]} and {shard} both hold {corpus['source']}"
+                raise ConfigError(341, f"{both}: name each shard once, and build it of other corpora")
+        owners |= dict.fromkeys(names(plan["corpora"]), shard)
+    return first | {"corpora": [corpus for plan in plans for corpus in plan["corpora"]]}
+
+
+def _gather(folder: Path, shards: Sequence[Path], banks: Sequence[Bank], once: bool) -> None:
+    """Writes the parts that are still missing; with `once` no text of an earlier shard comes again."""
+    seen, number, corpora, dropped = Seen(), 0, 0, 0
+    for shard, bank in zip(shards, banks, strict=True):
+        for part in bank.parts:
+            keep = ~seen.holds(part.keys) if once else np.ones(len(part), dtype=bool)
+            dropped += len(part) - int(keep.sum())
+            if not keep.any():
+                continue
+            place, number = folder / part_name(number), number + 1
+            if not place.exists():
+                corpus, read = part.meta["read"]
+                atomic.verify(shard / PARTS / part.name)
+                _take(shard / PARTS / part.name, part, keep, place, {"read": [corpora + corpus, read]})
+        for part in bank.parts if once else []:  # within a shard no text comes twice
+            seen.settle(np.asarray(part.keys))
+        corpora += len(read_plan(shard)["corpora"])
+    log.info("%d texts of earlier shards left out", dropped)
+
+
+def _take(source: Path, part: Part, keep: np.ndarray, place: Path, meta: dict[str, Any]) -> None:
+    """Makes a part of those texts of another that are to be kept."""
+    if not keep.all():
+        rows = np.flatnonzero(keep)
+        write_part(place, [part.text(row) for row in rows.tolist()], part.vectors[rows], part.keys[rows], meta)
+        return
+    with atomic.write_dir(place, meta) as temporary:
+        for name in _FILES:
+            try:
+                os.link(source / name, temporary / name)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(source / name, temporary / name)

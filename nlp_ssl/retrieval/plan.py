@@ -1,0 +1,146 @@
+"""What a folder of an index holds or is to hold: options, encoder and corpora, written down before anything else."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import xxhash
+
+from nlp_ssl import atomic
+from nlp_ssl.data.sources import data_stem
+from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.method import check
+from nlp_ssl.paraphrase.engine import contents
+
+PARTS, TEXTS, INDEX = "parts", "texts", "index"  # texts with vectors; texts still without; what is searched
+PLAN = "build.json"
+
+
+@dataclass(frozen=True)
+class BankOptions:
+    """What becomes of the texts of a corpus."""
+
+    sentences: Annotated[bool, "cut the texts into sentences"] = False
+    fewest_words: Annotated[int, "of a text that is taken"] = 3
+    most_words: Annotated[int, "of a text that is taken"] = 100
+    duplicates: Annotated[
+        Literal["drop", "drop_near", "keep"],
+        "texts equal but for case and spaces; drop_near: but for punctuation and numbers, too",
+    ] = "drop"
+    part_size: Annotated[int, "texts encoded and written at once; what a kill can cost"] = 16_384
+
+    def __post_init__(self) -> None:
+        check(self.fewest_words, "fewest_words", 1, 1e6)
+        check(self.most_words, "most_words", self.fewest_words, 1e9)
+        check(self.part_size, "part_size", 1, 1e8)
+
+
+def files(corpora: Sequence[str]) -> Iterator[str]:
+    """The corpora, a folder as each of its files of texts.
+
+    Raises:
+        DataError: a folder holds none.
+    """
+    for corpus in corpora:
+        path = Path(corpus)
+        names = sorted(path.iterdir()) if path.is_dir() else []
+        found = [p for p in names if p.is_file() and p.name[0] not in "._" and data_stem(p) is not None]
+        if path.is_dir() and not found:
+            raise DataError(142, f"{path}: no files of texts in this folder: name files of texts, or a folder of them")
+        yield from map(str, found) if found else [corpus]
+
+
+def identity(source: str) -> dict[str, Any]:
+    """A corpus by its contents, so that one that has changed is noticed.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = Path(source)
+    if not path.is_file():
+        return {"source": source}
+    digest = xxhash.xxh3_128()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(101, f"{path}: cannot be read ({error.strerror}): check the path") from error
+    return {"source": str(path.absolute()), "hash": digest.hexdigest()}
+
+
+def names(corpora: Sequence[dict[str, Any]]) -> list[str]:
+    """What each corpus is known by."""
+    return [corpus.get("hash", corpus["source"]) for corpus in corpora]
+
+
+def make_plan(
+    folder: Path, corpora: list[dict[str, Any]], options: dict[str, Any], encoder: str, append: bool
+) -> dict[str, Any]:
+    """The plan of a folder, which is the one that it has unless nothing is encoded yet.
+
+    Raises:
+        ConfigError: the folder holds something else.
+        DataError: its plan is damaged.
+    """
+    path = folder / PLAN
+    name = str(Path(encoder).absolute()) if Path(encoder).is_dir() else encoder
+    wanted = {"format": 1, "options": options, "encoder": name, "encoder_hash": contents([encoder]), "corpora": corpora}
+    if start(folder, wanted):
+        if append:
+            raise ConfigError(297, f"{folder} holds no index to add to: leave out --append")
+        return wanted
+    known = read_plan(folder)
+    same = {"encoder_hash"} if known["encoder_hash"] else {"encoder"}  # the same folder may lie elsewhere
+    unlike = [k for k in sorted(same) if known[k] != wanted[k]]
+    unlike += [k for k, v in options.items() if known["options"].get(k) != v]
+    if unlike:
+        raise ConfigError(297, f"{folder} was begun with another {', '.join(unlike)}: give the same, or another folder")
+    known["encoder"] = name
+    if append:
+        held = names(known["corpora"])
+        known["corpora"] += [c for c in corpora if names([c])[0] not in held]
+        atomic.write_text(path, json.dumps(known, indent=1))
+    elif names(known["corpora"]) != names(corpora):
+        raise ConfigError(
+            297,
+            f"{folder} holds other corpora, or these as they were before: --append adds them, or name another folder",
+        )
+    return known
+
+
+def start(folder: Path, plan: dict[str, Any]) -> bool:
+    """Whether nothing is encoded yet; then the plan is written down, and texts read for another one are thrown away."""
+    path, text = folder / PLAN, json.dumps(plan, indent=1)
+    if any((folder / PARTS).iterdir()):
+        return False
+    with atomic.reading(path):
+        same = path.exists() and path.read_bytes() == text.encode()
+    if not same:
+        if (folder / TEXTS).exists():
+            atomic.discard(folder / TEXTS)
+        atomic.write_text(path, text)
+    return True
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """The plan that a folder has.
+
+    Raises:
+        ConfigError: it is missing.
+        DataError: it is damaged.
+    """
+    path = folder / PLAN
+    if not path.exists():
+        raise ConfigError(297, f"{path} is missing beside its parts: restore it, or name another folder")
+    with atomic.reading(path):
+        try:
+            plan: dict[str, Any] = json.loads(path.read_text())
+            named = all(isinstance(corpus["source"], str) for corpus in plan["corpora"])
+            if plan["format"] == 1 and {"encoder", "encoder_hash"} <= plan.keys() and dict(plan["options"]) and named:
+                return plan
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            pass
+    raise DataError(143, f"{path} is damaged: restore it, or build in another folder")
