@@ -150,6 +150,16 @@ def test_all_errors_are_shown_at_once(files, capsys):
     assert found["facts"]["rows"]["labeled"] == 25, "of 24 and two more one is a test text"
 
 
+def test_misspelt_labels_are_told_once_and_with_the_nearest_name(files, capsys):
+    upper = [name.upper() for name in LABELS]
+    table(files / "upper.csv", TEXTS[:24], ["Neg " if i == 2 else name for i, name in enumerate(upper[:24])])
+    table(files / "t3.csv", [*TEXTS[100:], "a film"], [*upper[100:], "POSS"])
+    code, found = as_json(files, capsys, labeled="upper.csv", test="t3.csv")
+    assert code == 3 and [e["code"] for e in found["errors"]] == [136, 134]
+    assert "Did you mean 'POS'?" in found["errors"][1]["text"]
+    assert not any("looks like" in w for w in found["warnings"])
+
+
 def test_errors_of_the_model_stand_beside_those_of_the_files(files, capsys):
     code, found = as_json(files, capsys, "--model", "no/such-model", "--labels-per-class", "99")
     assert code == 3 and [e["code"] for e in found["errors"]] == [131, 220]
@@ -293,6 +303,7 @@ def test_advice_follows_what_was_found():
     assert advise(with_pool, seen_as(0.9)).method == "label_propagation"
     hard = advise(with_pool, seen_as(0.6))
     assert hard.method == "uda" and any("More labels" in reason for reason in hard.reasons)
+    assert any("too few labels to see" in reason for reason in advise(with_pool, seen_as(probe=None)).reasons)
     large = build(labeled, table_of([f"{text} {i}" for i in range(300) for text in TEXTS[20:90]]), None, None)
     assert advise(large, seen_as(0.9)).method == "softmatch"
     many = table_of([f"{t} {i}" for i in range(10) for t in TEXTS[:20]], LABELS[:20] * 10)

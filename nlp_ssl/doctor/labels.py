@@ -119,7 +119,8 @@ def _typos(labeled: Table) -> Iterator[Finding]:
     for name, rows in sizes.items():
         if rows > max(2, len(labeled) // 50) or any(c.isdigit() for c in name):
             continue
-        larger = [other for other in common if sizes[other] > 2 * rows]
+        # Names that differ in case or space alone are errors of their own.
+        larger = [o for o in common if sizes[o] > 2 * rows and o.strip().casefold() != name.strip().casefold()]
         near = difflib.get_close_matches(name, larger, n=1, cutoff=_ALIKE)
         if near:
             row = labeled.rows[(labeled.labels or []).index(name)]
