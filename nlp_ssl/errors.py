@@ -35,5 +35,6 @@ class DataError(SSLError):
 def nearest(word: str, known: Iterable[str]) -> str:
     """A ` Did you mean 'x'?` hint (leading space) for a misspelt word, or the list of known words."""
     choices = sorted(known)
-    match = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=0.5)
-    return f" Did you mean {match[0]!r}?" if match else f" Known: {', '.join(choices)}."
+    of_lower = {choice.lower(): choice for choice in choices}
+    match = difflib.get_close_matches(word.lower(), of_lower, n=1, cutoff=0.5)
+    return f" Did you mean {of_lower[match[0]]!r}?" if match else f" Known: {', '.join(choices)}."

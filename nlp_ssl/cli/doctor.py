@@ -4,7 +4,7 @@ import json
 import logging
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated
 
 import click
@@ -86,8 +86,9 @@ def _readable(files: Files, role: str, errors: list[Finding]) -> Table | None:
             break
         except DataError:
             continue
-    skipped = [] if rest is None else [note for note in rest.notes if note.startswith("bad lines skipped")]
-    errors.append(Finding("error", f"{text}{f' ({skipped[0]})' if skipped else ''}", code))
+    skipped = [note for note in (rest.notes if rest is not None else ()) if note.startswith("bad lines skipped")]
+    more = f" ({skipped[0].replace('skipped', 'in all')})" if skipped and code in _RAGGED else ""
+    errors.append(Finding("error", text + more, code))
     return rest
 
 
@@ -102,11 +103,12 @@ def _other_ways(files: Files, code: int) -> list[Files]:
 def train_command(advice: Advice, files: Files, options: Options) -> str:
     """The line that trains as advised, on the files as they were named here."""
     words = ["nlp-ssl", "train", "--method", advice.method, "--model", options.model]
-    for name, value in asdict(files).items():
-        flag = f"--{name.replace('_', '-')}"
+    values = asdict(files)
+    for field in fields(files):
+        flag, value = f"--{field.name.replace('_', '-')}", values[field.name]
         if value is True:
             words.append(flag)
-        elif value != Files.__dataclass_fields__[name].default:
+        elif value != field.default:
             words += [flag, str(value)]
     words += ["--max-length", str(options.max_length), "--seeds", "0,1,2"]
     words += ["--baseline"] if advice.method != "supervised" else []
@@ -131,7 +133,7 @@ def lines(found: Diagnosis, command: str | None) -> Iterator[str]:
     if found.advice is None or command is None:
         yield "NEXT: mend the errors and run this command again; it then says what to train."
         return
-    yield f"NEXT: {found.advice.method}"
+    yield f"NEXT: {'look at the warnings, then ' if found.warnings else ''}train with {found.advice.method}"
     yield from (f"  {reason}" for reason in found.advice.reasons)
     yield f"\n  {command}"
 

@@ -97,10 +97,8 @@ def _indices(table: Table, classes: Sequence[str]) -> np.ndarray:
     index = {None: -1} | {name: i for i, name in enumerate(classes)}
     for name, row in zip(table.labels or (), table.rows, strict=True):
         if name not in index:
-            raise DataError(
-                196,
-                f"{table.source} row {row}: label {name!r} is not a class of the model.{nearest(str(name), classes)}",
-            )
+            hint = nearest(str(name), classes)
+            raise DataError(196, f"{table.source} row {row}: label {name!r} is not a class of the model.{hint}")
     return np.array([index[name] for name in table.labels or ()], dtype=np.int64)
 
 

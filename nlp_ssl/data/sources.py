@@ -338,10 +338,16 @@ class _Builder:
         repeated = [name for name, times in Counter(part.columns).items() if times > 1]
         if repeated:
             raise DataError(109, f"{part.place}: column {repeated[0]!r} occurs more than once: rename one of them")
-        texts = _text_columns(part, text_column)
         if part.split == "unlabeled" and label_column not in part.columns:
             label_column, expect_labels = None, False
         labels = _matching(part, label_column, LABEL_COLUMNS)
+        if expect_labels and not labels and text_column is None and not _matching(part, None, TEXT_COLUMNS):
+            raise DataError(
+                108,
+                f"{part.place}: no text and no label column among {_list(part.columns)}: name them with "
+                "--text-column and --label-column",
+            )
+        texts = _text_columns(part, text_column)
         if expect_labels and not labels:
             raise DataError(
                 108, f"{part.place}: no label column among {_list(part.columns)}: name it with --label-column"

@@ -35,8 +35,9 @@ def _method(data: TextData, look: Look) -> tuple[str, list[str]]:
     if not len(data.unlabeled):
         return "supervised", ["There are no unlabeled texts, and the other methods learn from those."]
     if look.probe is None or look.probe.above_chance < _HARD:
+        hard = "The classes are hard to tell from these labels, so many pseudo-labels would be wrong."
         return "uda", [
-            "The classes are hard to tell from these labels, so many pseudo-labels would be wrong.",
+            hard if look.probe else "There are too few labels to see whether the classes can be told apart.",
             "On reviews, a case like this, UDA did no harm (+0.4 +- 0.7 points, three seeds) and no good.",
             "More labels are the surest help.",
         ]

@@ -17,15 +17,17 @@ _ALIKE = 0.8  # of two label names, by difflib
 _REPEATS = 0.2  # share of a pool
 _FEW_SCORED = 200  # rows: an accuracy is then known to 7 points at best
 _SHOWN = 3
+_BLANK = ("empty texts dropped:", "null texts dropped:")  # notes of reading that end in a number
 
 
 def label_warnings(labeled: Table, data: TextData) -> Iterator[Finding]:
     """What may spoil training, the gravest first."""
     keys = text_keys(data.texts)
+    yield from _blank(labeled)
     yield from _conflicts(labeled)
     yield from _typos(labeled)
     different = different_texts(data, keys)
-    few = [f"{name} {n}" for name, n in different.items() if n < FEW_LABELS]
+    few = [f"{name!r} {n}" for name, n in different.items() if n < FEW_LABELS]
     if few:
         yield warning(
             f"few labels: {listed(few)} (different texts): label at least {FEW_LABELS} of each class, better 10, "
@@ -38,7 +40,7 @@ def label_warnings(labeled: Table, data: TextData) -> Iterator[Finding]:
         ranked = sorted(different, key=lambda name: different[name])
         small, large = ranked[0], ranked[-1]
         yield warning(
-            f"uneven classes: {large} has {different[large]} texts, {small} {different[small]}: label more of {small}, "
+            f"uneven classes: {large!r} has {different[large]} texts, {small!r} {different[small]}: label more of it, "
             "and read macro-F1, not accuracy"
         )
     yield from _scored(data)
@@ -56,7 +58,7 @@ def label_facts(data: TextData) -> Iterator[Fact]:
     rows = {name: len(at) for name, at in parts.items()}
     yield Fact("rows", ", ".join(f"{n:,} {name}" for name, n in rows.items() if n), rows)
     sizes = {name: int(n) for name, n in _sizes(data, data.labeled)}
-    shown = [f"{name} {n:,}" for name, n in sorted(sizes.items(), key=lambda pair: -pair[1])]
+    shown = [f"{name!r} {n:,}" for name, n in sorted(sizes.items(), key=lambda pair: -pair[1])]
     yield Fact("classes", f"{len(sizes)}: {listed(shown, 12)}", sizes)
     if rows["unlabeled"]:
         ratio = rows["unlabeled"] / rows["labeled"]
@@ -77,6 +79,16 @@ def different_texts(data: TextData, keys: np.ndarray) -> dict[str, int]:
 
 def _sizes(data: TextData, rows: np.ndarray) -> Iterator[tuple[str, int]]:
     return zip(data.classes, np.bincount(data.labels[rows], minlength=len(data.classes)), strict=True)
+
+
+def _blank(labeled: Table) -> Iterator[Finding]:
+    """Rows of the labeled file that have no text."""
+    blank = sum(int(note.rsplit(" ", 1)[1]) for note in labeled.notes if note.startswith(_BLANK))
+    if blank:
+        yield warning(
+            f"{labeled.source}: {counted(blank, 'row')} without a text, left out: look whether the text column is the "
+            "right one (--text-column)"
+        )
 
 
 def _conflicts(labeled: Table) -> Iterator[Finding]:
@@ -107,7 +119,8 @@ def _typos(labeled: Table) -> Iterator[Finding]:
     for name, rows in sizes.items():
         if rows > max(2, len(labeled) // 50) or any(c.isdigit() for c in name):
             continue
-        larger = [other for other in common if sizes[other] > 2 * rows]
+        # Names that differ in case or space alone are errors of their own.
+        larger = [o for o in common if sizes[o] > 2 * rows and o.strip().casefold() != name.strip().casefold()]
         near = difflib.get_close_matches(name, larger, n=1, cutoff=_ALIKE)
         if near:
             row = labeled.rows[(labeled.labels or []).index(name)]
@@ -128,7 +141,7 @@ def _scored(data: TextData) -> Iterator[Finding]:
     if rows < _FEW_SCORED:
         points = 100 * 1.96 * np.sqrt(0.25 / rows)
         yield warning(f"{counted(rows, 'test row')}: an accuracy measured on them may be {points:.0f} points off")
-    absent = [name for name, n in _sizes(data, data.test if len(data.test) else data.dev) if not n]
+    absent = [repr(name) for name, n in _sizes(data, data.test if len(data.test) else data.dev) if not n]
     if absent:
         yield warning(f"classes without a test row: {listed(absent)}: how well they are told will not show")
 

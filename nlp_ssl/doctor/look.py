@@ -1,18 +1,16 @@
 """What a frozen encoder sees of texts: their lengths, foreign texts in the pool, and how well classes lie apart."""
 
-import importlib.util
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
-from scipy.stats import binomtest
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from nlp_ssl.data.schema import TRUNCATED_SHARE, TextData
+from nlp_ssl.data.splits import text_keys
 from nlp_ssl.doctor.finding import Fact, Finding, listed, warning
+from nlp_ssl.doctor.languages import languages_of
+from nlp_ssl.doctor.probe import Probe, probe_of
 from nlp_ssl.evaluate import features_of_texts
 from nlp_ssl.nets.text import TextNet
 
@@ -21,35 +19,8 @@ _MOST_TOKENS = 30_000  # of either, that are embedded: a quarter of a minute on 
 FOREIGN_QUANTILE = 0.05  # of the labeled texts lie this far from the others by definition
 FOREIGN = 0.3  # share of a pool; those of six data sets, with 20 to 80 labels, reached 0.15
 _CHARS = 100_000  # of a text, to take its length from
-_SURE = 0.8  # probability of a language
+_FEW = 5  # texts of a class: below, none found may be chance
 _LENGTHS = (32, 64, 128, 256, 384, 512)
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Logistic regression on frozen embeddings, each labeled text judged by a fit on others (`folds`-fold).
-
-    Attributes:
-        accuracy: share of the texts given their own class.
-        low, high: its 95 % interval (Wilson).
-        chance: share of the largest class among them.
-        recall: by class.
-        mixed: (class, taken for, how many, of how many), most frequent first.
-    """
-
-    texts: int
-    folds: int
-    accuracy: float
-    low: float
-    high: float
-    chance: float
-    recall: Mapping[str, float]
-    mixed: tuple[tuple[str, str, int, int], ...]
-
-    @property
-    def above_chance(self) -> float:
-        """0 at chance, 1 where all are right."""
-        return (self.accuracy - self.chance) / (1 - self.chance)
 
 
 @dataclass(frozen=True)
@@ -60,7 +31,7 @@ class Look:
         lengths: tokens of the drawn texts of all parts [n].
         max_length: tokens of a text that training reads.
         longest: tokens the encoder has positions for; None if any number.
-        languages: by part, the share of each language; empty where nothing can tell them.
+        languages: by part, the share of each language; None where nothing can tell them.
         foreign: share of `pool_texts` pool texts further from every labeled text than 95 % of those from each other.
         probe: None with fewer than two classes of two texts.
     """
@@ -68,7 +39,7 @@ class Look:
     lengths: np.ndarray
     max_length: int
     longest: int | None
-    languages: Mapping[str, Mapping[str, float]]
+    languages: Mapping[str, Mapping[str, float]] | None
     foreign: float | None
     pool_texts: int
     probe: Probe | None
@@ -91,14 +62,14 @@ class Look:
         text = f"median {middle} tokens, 95% up to {most}; {self.cut:.0%} are cut at {self.max_length}"
         value = {"median": middle, "p95": most, "max_length": self.max_length, "cut": self.cut}
         yield Fact("lengths", f"{text} ({len(self.lengths)} texts drawn)", value)
-        if self.languages:
-            parts = [f"{part} {listed(_percent(shares), 4)}" for part, shares in self.languages.items()]
-            yield Fact("languages", "; ".join(parts), {part: dict(s) for part, s in self.languages.items()})
-        else:
+        if self.languages is None:
             yield Fact("languages", "not looked at: pip install 'nlp-ssl[languages]'", None)
+        else:
+            parts = [f"{part} {listed(_percent(shares), 4)}" for part, shares in self.languages.items()]
+            yield Fact("languages", "; ".join(parts) or "too few texts to tell", dict(self.languages))
         if self.foreign is not None:
             text = (
-                f"{self.foreign:.0%} of {self.pool_texts} drawn pool texts lie far from all labeled texts (5% is usual)"
+                f"{self.foreign:.0%} of {self.pool_texts} drawn pool texts lie far from the labeled ones (5% is usual)"
             )
             yield Fact("domain", text, self.foreign)
         if self.probe is not None:
@@ -107,11 +78,11 @@ class Look:
     def probe_facts(self, probe: Probe) -> Iterator[Fact]:
         """How well classes are told apart, and which are not."""
         text = (
-            f"a plain classifier on the untrained encoder tells {probe.accuracy:.0%} of {probe.texts} labeled texts "
-            f"(95% interval {probe.low:.0%} to {probe.high:.0%}; guessing {probe.chance:.0%})"
+            f"a plain classifier on the untrained encoder is right on {probe.accuracy:.0%} of {probe.texts} held-out "
+            f"labeled texts (95% interval {probe.low:.0%} to {probe.high:.0%}; guessing {probe.chance:.0%})"
         )
         yield Fact("classes apart", text, asdict(probe))
-        shown = [f"{name} taken for {other} ({n} of {of})" for name, other, n, of in probe.mixed]
+        shown = [f"{name!r} taken for {other!r} ({n} of {of})" for name, other, n, of in probe.mixed]
         if shown:
             yield Fact("mixed up", listed(shown, 3), shown)
 
@@ -136,11 +107,17 @@ class Look:
 
     def _lost(self, probe: Probe) -> list[str]:
         even = 1 / len(probe.recall)
-        return [f"{name} ({recall:.0%} found)" for name, recall in probe.recall.items() if recall <= even]
+        return [
+            f"{name!r} ({recall:.0%} found)"
+            for name, recall in probe.recall.items()
+            if recall <= even and probe.sizes[name] >= _FEW
+        ]
 
     def _foreign_languages(self) -> Iterator[Finding]:
-        ours = self.languages.get("labeled", {})
-        strange = {k: p for k, p in self.languages.get("unlabeled", {}).items() if p >= 0.05 and ours.get(k, 0) < 0.01}
+        if self.languages is None or "labeled" not in self.languages:
+            return
+        ours, pool = self.languages["labeled"], self.languages.get("unlabeled", {})
+        strange = {name: share for name, share in pool.items() if share >= 0.05 and ours.get(name, 0) < 0.01}
         if strange:
             yield warning(
                 f"other languages in the pool: {listed(_percent(strange))}, which no labeled text has: leave them out"
@@ -150,8 +127,10 @@ class Look:
 def take_look(net: TextNet, data: TextData, max_length: int, seed: int) -> Look:
     """Draws texts of a size that takes seconds, and looks at them through the encoder."""
     rng = np.random.default_rng(seed)
+    # Copies would be judged by a fit on themselves, and leave no distance between labeled texts.
+    _, first = np.unique(text_keys(data.texts.take(pa.array(data.labeled))), return_index=True)
     rows = {
-        "labeled": _evenly(rng.permutation(data.labeled), data.labels)[:MOST_TEXTS],
+        "labeled": _evenly(rng.permutation(data.labeled[first]), data.labels)[:MOST_TEXTS],
         "unlabeled": rng.permutation(data.unlabeled)[:MOST_TEXTS],
     }
     texts = {part: _texts(data.texts, at) for part, at in rows.items() if len(at)}
@@ -177,52 +156,7 @@ def foreign_share(known: np.ndarray, pool: np.ndarray) -> float | None:
         return None
     among = known @ known.T
     np.fill_diagonal(among, -np.inf)
-    # Copies of one text would make every other text look far away.
-    nearest = np.where(among > 1 - 1e-6, -np.inf, among).max(1)
-    return float(((pool @ known.T).max(1) < np.quantile(nearest, FOREIGN_QUANTILE)).mean())
-
-
-def probe_of(features: np.ndarray, labels: Sequence[str], seed: int) -> Probe | None:
-    """How well classes are told from `features` [n, D] of other texts; classes of a single text are left out."""
-    truth = np.array(labels)
-    sizes = Counter(labels)
-    kept = np.array([sizes[name] > 1 for name in labels])
-    names = sorted(name for name, n in sizes.items() if n > 1)
-    if len(names) < 2:
-        return None
-    features, truth = features[kept], truth[kept]
-    folds = min(5, min(sizes[name] for name in names))
-    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    guess = cross_val_predict(LogisticRegression(max_iter=1000, C=10.0), features, truth, cv=split)
-    right = guess == truth
-    interval = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
-    wrong = Counter(zip(truth[~right].tolist(), guess[~right].tolist(), strict=True))
-    return Probe(
-        texts=len(truth),
-        folds=folds,
-        accuracy=float(right.mean()),
-        low=float(interval.low),
-        high=float(interval.high),
-        chance=max(sizes[name] for name in names) / len(truth),
-        recall={name: float(right[truth == name].mean()) for name in names},
-        mixed=tuple((a, b, n, sizes[a]) for (a, b), n in wrong.most_common(5) if n > 1),
-    )
-
-
-def languages_of(texts: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
-    """By part, the share of each language among the texts it can be told of; empty without py3langid."""
-    if importlib.util.find_spec("py3langid") is None:
-        return {}
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    teller = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    found = {}
-    for part, some in texts.items():
-        answers = [teller.classify(text[:1000]) for text in some]
-        sure = Counter(language for language, p in answers if p >= _SURE)
-        if sure:
-            found[part] = {language: n / sure.total() for language, n in sure.most_common()}
-    return found
+    return float(((pool @ known.T).max(1) < np.quantile(among.max(1), FOREIGN_QUANTILE)).mean())
 
 
 def _percent(shares: Mapping[str, float]) -> list[str]:
