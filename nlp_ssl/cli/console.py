@@ -1,9 +1,11 @@
 """What every command shares: logging, one-line errors, exit codes and the closing table."""
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -86,9 +88,14 @@ def _asked_processes() -> int:
     return 1
 
 
-def show(comparison: Comparison) -> None:
+def show(comparison: Comparison, *, as_json: bool = False) -> None:
     """Prints the closing table and the verdict on standard output, once however many processes there are."""
     if _rank() > 0:
+        return
+    if as_json:
+        sides = {name: [asdict(outcome) for outcome in side] for name, side in comparison.sides.items()}
+        found = {"method": comparison.method, "seeds": comparison.seeds, "sides": sides}
+        click.echo(json.dumps(found | {"verdict": comparison.verdict()}, indent=1))
         return
     split = "test" if any("test" in o.scores for o in comparison.outcomes) else "dev"
     header, *rows = table(comparison, split)

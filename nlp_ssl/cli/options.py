@@ -49,6 +49,48 @@ def options(default: Any) -> list[click.Option]:
     return made
 
 
+def with_config(argv: Sequence[str]) -> list[str]:
+    """The command line with `--config FILE` replaced by the flags in that YAML file; flags beside it outrank them.
+
+    A file is a mapping of flag names, with dashes or underscores, to values; lists are joined by commas.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no such mapping.
+    """
+    words, flags = list(argv), []
+    while places := [i for i, word in enumerate(words) if word == "--config" or word.startswith("--config=")]:
+        at = places[0]
+        joined = words[at].startswith("--config=")
+        if not joined and at + 1 == len(words):
+            raise ConfigError(253, "--config needs a YAML file of flags")
+        path = Path(words[at].removeprefix("--config=") if joined else words[at + 1])
+        del words[at : at + (1 if joined else 2)]
+        flags += _flags(path)
+    first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    return [*words[:first], *flags, *words[first:]]
+
+
+def _flags(path: Path) -> list[str]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(253, f"{path} cannot be read as YAML ({str(error).splitlines()[0]}): mend it") from error
+    if not isinstance(found, dict):
+        raise ConfigError(253, f"{path}: write flags and their values, e.g. `max_steps: 200`")
+    flags = []
+    for key, value in found.items():
+        name = str(key).replace("_", "-")
+        if isinstance(value, dict):
+            raise ConfigError(253, f"{path}: {key} has settings of its own: write all flags on one level")
+        if isinstance(value, bool):
+            flags.append(f"--{'' if value else 'no-'}{name}")
+        elif value is not None:
+            flags.append(f"--{name}={','.join(map(str, value)) if isinstance(value, list) else value}")
+    return flags
+
+
 def parse(argv: Sequence[str], *defaults: *Ts, name: str, doc: str) -> tuple[*Ts]:
     """Dataclass values from a command line, starting from the given ones.
 
@@ -64,11 +106,12 @@ def parse(argv: Sequence[str], *defaults: *Ts, name: str, doc: str) -> tuple[*Ts
             if field.name in owner:
                 raise ConfigError(205, f"two options are called --{field.name.replace('_', '-')}")
             owner[field.name] = i
+    config = click.Option(["--config"], expose_value=False, help="YAML file of flags; those beside it outrank it")
     command = click.Command(
-        name, params=[o for value in values for o in options(value)], help=doc, callback=lambda **given: given,
+        name, params=[*(o for v in values for o in options(v)), config], help=doc, callback=lambda **given: given,
         context_settings={"help_option_names": ["-h", "--help"]},
     )  # fmt: skip
-    given: dict[str, Any] = command.main(list(argv), prog_name=name, standalone_mode=False)
+    given: dict[str, Any] = command.main(with_config(argv), prog_name=name, standalone_mode=False)
     if not isinstance(given, dict):  # --help was shown
         raise click.exceptions.Exit(0)
     return tuple(

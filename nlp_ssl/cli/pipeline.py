@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from nlp_ssl.cli.console import show
 from nlp_ssl.cli.files import Files
-from nlp_ssl.cli.options import parse
+from nlp_ssl.cli.options import parse, with_config
 from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.cli.tasks import Options, chosen_method, tasks
 from nlp_ssl.config import TrainConfig
@@ -18,6 +18,7 @@ log = logging.getLogger("nlp_ssl")
 
 def main(argv: Sequence[str]) -> None:
     """Parses the flags, runs all stages for every seed, and prints what each of them brought."""
+    argv = with_config(argv)
     cls = get(chosen_method(argv))
     doc = (
         f"Pre-trains the encoder on all texts, fine-tunes it, trains {cls.name}, and distills the result into a last "

@@ -62,13 +62,14 @@ class Options:
 
 
 def chosen_method(argv: Sequence[str]) -> str:
-    """What --method says; the method decides which other flags there are."""
-    for i, word in enumerate(argv):
-        if word == "--method" and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith("--method="):
-            return word.removeprefix("--method=")
-    return Options().method
+    """What --method says; the last one counts, and decides which other flags there are."""
+    chosen = Options().method
+    for word, following in zip(argv, [*argv[1:], chosen], strict=True):
+        if word == "--method":
+            chosen = following
+        elif word.startswith("--method="):
+            chosen = word.removeprefix("--method=")
+    return chosen
 
 
 def tasks(

@@ -2,17 +2,23 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
+
+import click
 
 from nlp_ssl.cli.console import show
 from nlp_ssl.cli.files import Files
-from nlp_ssl.cli.options import parse
+from nlp_ssl.cli.options import parse, with_config
 from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.cli.tasks import Options, check_student, chosen_method, tasks
 from nlp_ssl.config import TrainConfig
+from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiment import compare
+from nlp_ssl.loop import Loop
+from nlp_ssl.method import Method
 from nlp_ssl.registry import get
+from nlp_ssl.task import Task
 
 log = logging.getLogger("nlp_ssl")
 
@@ -22,11 +28,15 @@ class Beside:
     """What `train` does beside training."""
 
     baseline: Annotated[bool, "also train on the labels alone, and compare"] = False
+    dry_run: Annotated[bool, "train nothing: print the settings, and the time by a few measured steps"] = False
+    budget: Annotated[float, "minutes for the whole run: chooses --max-steps by a few measured steps; 0 is off"] = 0.0
+    json: Annotated[bool, "print scores and verdict as JSON"] = False
     trackers: Annotated[str | None, "Accelerate trackers, e.g. tensorboard or tensorboard,wandb"] = None
 
 
 def main(argv: Sequence[str]) -> None:
     """Parses the flags of the files, the loop and the chosen method, trains, and prints the closing table."""
+    argv = with_config(argv)
     cls = get(chosen_method(argv))
     doc = f"Trains {cls.name} on your files. Every hyper-parameter of the method is a flag (the last ones below)."
     options, beside, files, strong, config, method = parse(
@@ -34,16 +44,37 @@ def main(argv: Sequence[str]) -> None:
     )
     check_student(options, method)
     output_dir = options.check(files, "train")
+    task_of, seeds = tasks(options, files, strong, config, method), options.seeds or (config.seed,)
+    if beside.dry_run or beside.budget:
+        if options.resume:
+            raise ConfigError(254, "--budget and --dry-run measure anew: resume with the --max-steps that were chosen")
+        config = _planned(beside, method, task_of(seeds[0]), config, len(seeds))
+    if beside.dry_run:
+        return
     comparison = compare(
         method,
-        tasks(options, files, strong, config, method),
+        task_of,
         config,
-        options.seeds or (config.seed,),
+        seeds,
         baseline=beside.baseline,
         output_dir=output_dir,
         resume=options.resume,
         overwrite=options.overwrite,
         trackers=tuple(beside.trackers.split(",")) if beside.trackers else (),
     )
-    show(comparison)
+    show(comparison, as_json=beside.json)
     log.info("the model lies in %s", output_dir)
+
+
+def _planned(beside: Beside, method: Method | Loop, task: Task, config: TrainConfig, seeds: int) -> TrainConfig:
+    """The settings with as many steps as fit into the budget; a dry run prints them, and the time."""
+    from nlp_ssl.cli import estimate
+
+    found = estimate.measure(method, task, config)
+    if beside.budget:
+        config = replace(config, max_steps=found.steps(60 * beside.budget, seeds, beside.baseline))
+        log.info("max_steps: %d, to fit into %g minutes", config.max_steps, beside.budget)
+    if beside.dry_run:
+        for line in estimate.lines(found, method, task, config, seeds, beside.baseline):
+            click.echo(line)
+    return config
