@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tiny import tiny_bert, tiny_texts
+from tiny import tiny_files
 
 from nlp_ssl.cli import estimate, run
 from nlp_ssl.cli.estimate import Estimate
@@ -13,13 +13,7 @@ from nlp_ssl.errors import ConfigError
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cli")
-    tiny_bert(folder / "model")
-    texts, labels = tiny_texts(120, seed=5)
-    rows = [f"{t},{y}" for t, y in zip(texts, labels, strict=True)]
-    (folder / "l.csv").write_text("\n".join(["text,label", *rows[:16]]))
-    (folder / "u.txt").write_text("\n".join(texts[16:80]))
-    (folder / "t.csv").write_text("\n".join(["text,label", *rows[80:]]))
+    folder = tiny_files(tmp_path_factory.mktemp("cli"))
     (folder / "run.yaml").write_text(
         f"method: uda\nmodel: {folder / 'model'}\nlabeled: {folder / 'l.csv'}\nunlabeled: {folder / 'u.txt'}\n"
         f"test: {folder / 't.csv'}\nmax_steps: 4\nbatch-size: 4\nmax_length: 24\nwarm_steps: 3\nbaseline: true\n"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import FAST, difference, tiny_bert, tiny_images, tiny_task, tiny_texts
+from tiny import FAST, difference, tiny_bert, tiny_files, tiny_images, tiny_task, tiny_texts
 from transformers import AutoModel, AutoTokenizer
 
 from nlp_ssl import FixMatch, SelfTraining, pipeline, pretrain
@@ -176,12 +176,7 @@ def test_what_is_complete_is_not_run_again(task, tmp_path, monkeypatch):
 
 def test_the_command_prints_what_each_stage_brought(tmp_path, capsys, caplog):
     caplog.set_level("INFO", logger="nlp_ssl")
-    tiny_bert(tmp_path / "model")
-    texts, labels = tiny_texts(120, seed=5)
-    rows = [f"{t},{y}" for t, y in zip(texts, labels, strict=True)]
-    (tmp_path / "l.csv").write_text("\n".join(["text,label", *rows[:16]]))
-    (tmp_path / "u.txt").write_text("\n".join(texts[16:80]))
-    (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows[80:]]))
+    tiny_files(tmp_path)
     flags = ["pipeline", "--model", str(tmp_path / "model"), "--labeled", str(tmp_path / "l.csv"), "--unlabeled",
              str(tmp_path / "u.txt"), "--test", str(tmp_path / "t.csv"), "--max-steps", "2", "--batch-size", "4",
              "--max-length", "24", "--warm-steps", "2", "--pretrain-steps", "2", "--mixed-precision", "no",

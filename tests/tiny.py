@@ -80,6 +80,20 @@ def tiny_texts(rows: int, seed: int) -> tuple[list[str], list[str]]:
     return list(texts), list(texts.values())
 
 
+def tiny_files(folder: Path) -> Path:
+    """A model, and files of labeled rows, of a pool and of test rows: "model", "l.csv", "u.txt", "noisy.csv", "t.csv".
+
+    "noisy.csv" labels the last twenty texts of the pool and twenty others.
+    """
+    tiny_bert(folder / "model")
+    texts, labels = tiny_texts(140, seed=5)
+    rows = [f"{t},{y}" for t, y in zip(texts, labels, strict=True)]
+    for name, part in (("l.csv", rows[:16]), ("noisy.csv", rows[60:100]), ("t.csv", rows[100:])):
+        (folder / name).write_text("\n".join(["text,label", *part]))
+    (folder / "u.txt").write_text("\n".join(texts[16:80]))
+    return folder
+
+
 def tiny_tables(labeled: int = 16, unlabeled: int = 96, test: int = 40) -> tuple[Table, Table, Table]:
     """(labeled, unlabeled, test) with no text in two of them; the pool's labels are hidden truth."""
     texts, labels = tiny_texts(labeled + unlabeled + test, seed=1)

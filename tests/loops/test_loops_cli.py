@@ -5,7 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
-from tiny import tiny_bert, tiny_texts
+from tiny import tiny_bert, tiny_files
 
 from nlp_ssl.cli import run
 from nlp_ssl.registry import list_loops
@@ -13,15 +13,7 @@ from nlp_ssl.registry import list_loops
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cli")
-    tiny_bert(folder / "model")
-    texts, labels = tiny_texts(120, seed=5)
-    rows = [f"{t},{y}" for t, y in zip(texts, labels, strict=True)]
-    (folder / "l.csv").write_text("\n".join(["text,label", *rows[:16]]))
-    (folder / "u.txt").write_text("\n".join(texts[16:80]))
-    (folder / "noisy.csv").write_text("\n".join(["text,label", *rows[60:100]]))
-    (folder / "t.csv").write_text("\n".join(["text,label", *rows[100:]]))
-    return folder
+    return tiny_files(tmp_path_factory.mktemp("cli"))
 
 
 def train(files, out, *more):
