@@ -122,7 +122,8 @@ def method_of(name, images):
     name, _, option = name.partition(":")
     kind = get(name)
     if option:
-        return make(kind, dict([option.split("=")]))
+        field, value = option.split("=")
+        return make(kind, {field: int(value) if value.isdigit() else value})
     return kind.for_images() if images else kind()
 
 
