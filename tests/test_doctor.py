@@ -160,6 +160,12 @@ def test_misspelt_labels_are_told_once_and_with_the_nearest_name(files, capsys):
     assert not any("looks like" in w for w in found["warnings"])
 
 
+def test_a_test_file_without_any_known_label_is_one_error(files, capsys):
+    table(files / "t4.csv", TEXTS[100:], ["other"] * 220)
+    code, found = as_json(files, capsys, test="t4.csv")
+    assert code == 3 and [e["code"] for e in found["errors"]] == [134]
+
+
 def test_errors_of_the_model_stand_beside_those_of_the_files(files, capsys):
     code, found = as_json(files, capsys, "--model", "no/such-model", "--labels-per-class", "99")
     assert code == 3 and [e["code"] for e in found["errors"]] == [131, 220]
