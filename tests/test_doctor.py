@@ -286,8 +286,8 @@ def test_without_the_package_languages_are_left_out(monkeypatch):
     assert any("too few texts" in f.text for f in seen_as(languages={}).facts())
 
 
-def seen_as(accuracy=0.8, **given):
-    probe = Probe(40, 5, accuracy, 0.0, 1.0, 0.5, {"neg": accuracy, "pos": accuracy}, {"neg": 20, "pos": 20}, ())
+def seen_as(accuracy=0.8, low=0.55, **given):
+    probe = Probe(40, 5, accuracy, low, 1.0, 0.5, {"neg": accuracy, "pos": accuracy}, {"neg": 20, "pos": 20}, ())
     usual = {"lengths": np.full(100, 20), "max_length": 24, "longest": 64, "languages": {}, "foreign": 0.05,
              "pool_texts": 100, "probe": probe}  # fmt: skip
     return Look(**{**usual, **given})
@@ -310,6 +310,7 @@ def test_advice_follows_what_was_found():
     hard = advise(with_pool, seen_as(0.6))
     assert hard.method == "uda" and any("More labels" in reason for reason in hard.reasons)
     assert any("too few labels to see" in reason for reason in advise(with_pool, seen_as(probe=None)).reasons)
+    assert advise(with_pool, seen_as(0.7, low=0.48)).method == "uda", "may as well be guessing"
     large = build(labeled, table_of([f"{text} {i}" for i in range(300) for text in TEXTS[20:90]]), None, None)
     assert advise(large, seen_as(0.9)).method == "softmatch"
     many = table_of([f"{t} {i}" for i in range(10) for t in TEXTS[:20]], LABELS[:20] * 10)

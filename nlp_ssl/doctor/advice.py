@@ -34,7 +34,7 @@ def advise(data: TextData, look: Look) -> Advice:
 def _method(data: TextData, look: Look) -> tuple[str, list[str]]:
     if not len(data.unlabeled):
         return "supervised", ["There are no unlabeled texts, and the other methods learn from those."]
-    if look.probe is None or look.probe.above_chance < _HARD:
+    if look.probe is None or look.probe.above_chance < _HARD or look.probe.low <= look.probe.chance:
         hard = "The classes are hard to tell from these labels, so many pseudo-labels would be wrong."
         return "uda", [
             hard if look.probe else "There are too few labels to see whether the classes can be told apart.",
