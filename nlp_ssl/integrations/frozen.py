@@ -1,6 +1,7 @@
 """First answers in seconds: scikit-learn estimators on the embeddings of an encoder that stays as it is."""
 
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -28,7 +29,7 @@ class SentenceEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         model: folder or hub name of a sentence encoder; "embedded" for the one of the demo extra.
     """
 
-    def __init__(self, model: str = "embedded") -> None:
+    def __init__(self, model: str | Path = "embedded") -> None:
         self.model = model
 
     def fit(self, X: Column, y: Column | None = None) -> Self:
@@ -42,11 +43,11 @@ class SentenceEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             ConfigError: the encoder cannot be opened.
             DataError: a text is missing or no text.
         """
-        return _embedder(encoder_name(self.model))(read_texts(X))
+        return _embedder(encoder_name(str(self.model)))(read_texts(X))
 
     @property
     def _n_features_out(self) -> int:
-        return int(_embedder(encoder_name(self.model))(["a text"]).shape[1])
+        return int(_embedder(encoder_name(str(self.model)))(["a text"]).shape[1])
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

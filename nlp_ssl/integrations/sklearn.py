@@ -1,4 +1,13 @@
-"""A scikit-learn classifier over texts: any method of the package, unlabeled rows among the labeled ones."""
+"""A scikit-learn classifier over texts: any method of the package, unlabeled rows among the labeled ones.
+
+Example:
+    from nlp_ssl import SSLTextClassifier
+
+    texts = ["a joy from start to end", "great fun", "dull and far too long", "a waste of time", "pure joy", "so dull"]
+    labels = ["pos", "pos", "neg", "neg", None, None]
+    model = SSLTextClassifier(method="uda", max_steps=2, options={"warm_steps": 10}).fit(texts, labels)
+    print(model.predict(["great acting"]), model.predict_proba(["great acting"]))
+"""
 
 import json
 import logging
@@ -9,13 +18,13 @@ from typing import Any, Never, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from nlp_ssl import atomic
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.schema import build
-from nlp_ssl.data.sources import label_name, table_of
+from nlp_ssl.data.sources import table_of
 from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.evaluate import logits_of_texts, longest_text
 from nlp_ssl.experiment import SharedStart
@@ -45,11 +54,13 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     Attributes:
         classes_: the classes [C], sorted, in the type of the labels.
+        class_names_: what the classes are called in the saved model [C].
         net_: the trained net.
         notes_: what was dropped, counted or looks doubtful in the texts and labels.
 
-    In `fit`, rows labeled -1, None, NaN or "" are unlabeled. `score` is the accuracy on the rows that have a label, so
-    that a grid search scores folds with unlabeled rows rightly.
+    In `fit`, rows labeled -1, None, NaN or "" are unlabeled. (scikit-learn's own tools sort labels: among strings give
+    them "", not None.) `score` is the accuracy on the rows that have a label, so that a grid search scores folds with
+    unlabeled rows rightly.
 
     Raises:
         ConfigError: there is no such parameter; the message names the nearest.
@@ -57,7 +68,7 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def __init__(
         self,
-        model: str = "embedded",
+        model: str | Path = "embedded",
         method: str | Method = "fixmatch",
         *,
         max_steps: int = 200,
@@ -95,13 +106,16 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """
         method, config = self._method(), self._config()
         labels = read_labels(y)
-        data = build(table_of(column(X, "texts").tolist(), labels.names))
-        task = text_task(data, encoder_name(self.model), max_length=self.max_length)
+        check_consistent_length(X, labels.number)
+        table = table_of(column(X, "X").tolist(), labels.names)
+        names = labels.named(table.rows - 1, table.labels or ())
+        task = text_task(build(table), encoder_name(str(self.model)), max_length=self.max_length)
         for note in task.data.notes:
             log.info("%s", note)
         found = fit(method, task.data, task.build, config, augment=task.augment, start=SharedStart(task, config))
         assert isinstance(found.module, TextNet)
-        self.classes_, self.notes_, self.net_ = labels.classes, task.data.notes, found.module
+        self.classes_, self.class_names_, self.net_ = labels.classes, names, found.module
+        self.notes_ = task.data.notes
         return self
 
     def predict_proba(self, X: Column) -> np.ndarray:
@@ -112,14 +126,15 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             InputError: a text is missing.
         """
         check_is_fitted(self)
-        found = logits_of_texts(self.net_, read_texts(X), longest_text(self.net_)).double().softmax(-1).numpy()
-        order = [self.net_.model.config.label2id[label_name(value)] for value in self.classes_.tolist()]
-        p: np.ndarray = found[:, order]
+        logits = logits_of_texts(self.net_, read_texts(X), longest_text(self.net_))
+        order = [self.net_.model.config.label2id[name] for name in self.class_names_]
+        p: np.ndarray = logits[:, order].double().softmax(-1).numpy()
         return p
 
     def predict(self, X: Column) -> np.ndarray:
         """The most likely classes [n], in the type of the labels."""
-        found: np.ndarray = self.classes_[self.predict_proba(X).argmax(1)]
+        p = self.predict_proba(X)
+        found: np.ndarray = self.classes_[p.argmax(1)]
         return found
 
     def score(self, X: Column, y: Column, sample_weight: Column | None = None) -> float:
@@ -137,10 +152,11 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         place, method = Path(folder), self._method()
         saved = {
             **self.get_params(deep=False),
+            "model": str(self.model),
             "method": {"name": method.name, **asdict(method)},
             "options": None if self.options is None else dict(self.options),
         }
-        text = json.dumps({"params": saved, "classes": self.classes_.tolist()}, indent=1)
+        text = json.dumps({"params": saved, "classes": self.classes_.tolist(), "names": self.class_names_}, indent=1)
         with atomic.writing(place):
             (place / _SETTINGS).unlink(missing_ok=True)
         save_model(self.net_, place)
@@ -160,8 +176,8 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             options = saved["params"].pop("method")
             method = make(get_method(options.pop("name")), options)
             found = cls(**saved["params"], method=method)
-            found.classes_ = np.array(saved["classes"])
-            fits = {label_name(v) for v in saved["classes"]} == net.model.config.label2id.keys()
+            found.classes_, found.class_names_ = np.array(saved["classes"]), saved["names"]
+            fits = set(saved["names"]) == net.model.config.label2id.keys()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
             raise InputError(
                 192, f"{place / _SETTINGS} is missing or damaged: save the classifier again, or open {place} with "
