@@ -1,5 +1,6 @@
 """First answers in seconds: scikit-learn estimators on the embeddings of an encoder that stays as it is."""
 
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -63,7 +64,9 @@ class LabelPropagationClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
     Args:
         n_neighbors: neighbors of a row in the graph.
         gamma: power of the similarities; larger ones make the graph sparser.
-        alpha: share that a row takes from its neighbors.
+        alpha: share that a row takes from its neighbors; near 1 labels go far, and some classes take more than theirs.
+        prior: shares of the classes among the unlabeled rows, in the order of `classes_`, or "even", where they are
+            known; alpha may then be 0.99.
         head: what answers for new rows: logistic regression on the propagated labels, each as sure as the propagation
             was, or the neighbors among the rows of `fit`.
 
@@ -76,11 +79,18 @@ class LabelPropagationClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
     """
 
     def __init__(
-        self, n_neighbors: int = 50, *, gamma: float = 3.0, alpha: float = 0.99, head: Head = "logistic"
+        self,
+        n_neighbors: int = 50,
+        *,
+        gamma: float = 3.0,
+        alpha: float = 0.9,
+        prior: Literal["even"] | Sequence[float] | None = None,
+        head: Head = "logistic",
     ) -> None:
         self.n_neighbors = n_neighbors
         self.gamma = gamma
         self.alpha = alpha
+        self.prior = prior
         self.head = head
 
     def fit(self, X: Column, y: Column) -> Self:
@@ -98,9 +108,14 @@ class LabelPropagationClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
         order = np.argsort(labels.number < 0, kind="stable")  # labeled rows first
         known = torch.from_numpy(labels.number[order][: int((labels.number >= 0).sum())])
         found = propagate(
-            torch.from_numpy(X[order]), known, len(labels.classes), k=self.n_neighbors, gamma=self.gamma,
-            alpha=self.alpha
-        )  # fmt: skip
+            torch.from_numpy(X[order]),
+            known,
+            len(labels.classes),
+            k=self.n_neighbors,
+            gamma=self.gamma,
+            alpha=self.alpha,
+            prior=self._shares(len(labels.classes)),
+        )
         p, sure = np.empty(found.p.shape), np.empty(len(X))
         p[order], sure[order] = found.p.double().numpy(), found.weights.double().numpy()
         reached = p.sum(1) > 0
@@ -132,9 +147,19 @@ class LabelPropagationClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
     def _check(self) -> None:
         check(self.n_neighbors, "n_neighbors", 1, 1e6)
         check(self.gamma, "gamma", 0.0, 100.0)
-        check(self.alpha, "alpha", 0.0, 0.9999)
+        check(self.alpha, "alpha", 0.0, 0.999)
         if self.head not in get_args(Head):
             raise ConfigError(204, f"head cannot be {self.head!r}.{nearest(str(self.head), get_args(Head))}")
+
+    def _shares(self, classes: int) -> list[float] | None:
+        if self.prior is None:
+            return None
+        shares = np.full(classes, 1.0) if isinstance(self.prior, str) else np.asarray(self.prior, dtype=np.float64)
+        if self.prior != "even" if isinstance(self.prior, str) else shares.shape != (classes,) or not shares.min() > 0:
+            raise ConfigError(
+                362, f"prior is {self.prior!r}: give 'even', or a positive share for each of {classes} classes"
+            )
+        return list(shares / shares.sum())
 
     def _fit_head(self, X: np.ndarray, p: np.ndarray, sure: np.ndarray) -> None:
         spread = float(np.linalg.norm(X - self._mean, axis=1).mean())
