@@ -21,13 +21,18 @@ if TYPE_CHECKING:
     from nlp_ssl.data.sources import read_table, table_of
     from nlp_ssl.experiment import Comparison, compare
     from nlp_ssl.integrations import SSLTrainer
+    from nlp_ssl.integrations.frozen import LabelPropagationClassifier, SentenceEmbedding
+    from nlp_ssl.integrations.sklearn import SSLTextClassifier
     from nlp_ssl.task import Task, image_task, text_task
     from nlp_ssl.train import Result, fit
 
 _LAZY = {
     "Comparison": ("nlp_ssl.experiment", "Comparison"),
+    "LabelPropagationClassifier": ("nlp_ssl.integrations.frozen", "LabelPropagationClassifier"),
     "Result": ("nlp_ssl.train", "Result"),
+    "SSLTextClassifier": ("nlp_ssl.integrations.sklearn", "SSLTextClassifier"),
     "SSLTrainer": ("nlp_ssl.integrations.hf_trainer", "SSLTrainer"),
+    "SentenceEmbedding": ("nlp_ssl.integrations.frozen", "SentenceEmbedding"),
     "Task": ("nlp_ssl.task", "Task"),
     "TfidfReplace": ("nlp_ssl.augment.tfidf", "TfidfReplace"),
     "build_data": ("nlp_ssl.data.schema", "build"),
@@ -45,14 +50,17 @@ __all__ = [
     "Batch",
     "Comparison",
     "DataSpec",
+    "LabelPropagationClassifier",
     "Loop",
     "Losses",
     "Method",
     "Result",
     "NoisyStudent",
     "Run",
+    "SSLTextClassifier",
     "SSLTrainer",
     "SelfTraining",
+    "SentenceEmbedding",
     "Task",
     "TfidfReplace",
     "TrainConfig",

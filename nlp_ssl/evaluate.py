@@ -195,12 +195,13 @@ def _of_texts(
     net: TextNet, texts: Sequence[str], max_length: int, wanted: Callable[[dict[str, Tensor]], Tensor] | None = None
 ) -> Tensor:
     """What the net, or the part of it that is `wanted`, makes of each text [n, ...], in the order of the texts."""
-    wanted = wanted or net
+    wanted = wanted or (lambda inputs: net.head(net.embed(inputs)))  # without the heads that a method may have attached
+    device = next(net.parameters()).device
     tokens = net.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
     out = torch.empty(0)
     for rows in batches(np.array([len(t) for t in tokens])):
         inputs = net.tokenizer.pad({"input_ids": [tokens[i] for i in rows]}, return_tensors="pt")
-        part = wanted(dict(inputs)).float()
+        part = wanted({k: v.to(device) for k, v in inputs.items()}).float().cpu()
         out = out if len(out) else torch.empty(len(texts), part.shape[1])
         out[torch.from_numpy(rows)] = part
     return out

@@ -152,7 +152,8 @@ def make(cls: type[Any], options: Mapping[str, Any]) -> Any:
     for key, value in options.items():
         if key not in known:
             raise ConfigError(203, f"unknown option {key!r} of {cls.__name__}.{nearest(key, known)}")
-        kind = known[key].type
+        kind: Any = known[key].type
+        kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
         if get_origin(kind) is Literal and value not in get_args(kind):
             hint = nearest(str(value), [str(a) for a in get_args(kind)])
             raise ConfigError(204, f"{key} cannot be {value!r}.{hint}")

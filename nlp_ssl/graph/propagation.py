@@ -15,6 +15,7 @@ from nlp_ssl.graph.knn import neighbors, unit
 _TOLERANCE = 1e-10  # of the solver; what it gives a row must be well above that to count
 _ITERATIONS = 500
 _BALANCINGS = 100
+_LEAST_FACTOR = 1e-100
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def balance(z: Tensor, shares: Tensor) -> Tensor:
             # In logarithms: a class far behind in every row would be a share of zero.
             arrived = torch.log_softmax(log_z / scale + shift, 1).logsumexp(0) - math.log(len(z))
             shift = shift + wanted.log() - arrived
-        factors[there] = (scale * (shift - shift.max())).exp()
+        # Shares that no factors can meet, as those of islands, would end in a factor of zero.
+        factors[there] = (scale * (shift - shift.max())).exp().clamp(min=_LEAST_FACTOR)
     return factors
 
 
@@ -122,10 +124,11 @@ def propagate(
     seeds[: len(known)] = (known / known.sum(0).clamp(min=1e-12)).numpy()
     z = torch.from_numpy(spread(normalized(affinity(*neighbors(rows, k), gamma)), seeds, alpha))
     shares = torch.full_like(z[0], 1.0 / num_classes) if prior is None else z.new_tensor(prior)
-    if prior is not None:
-        z = z * balance(z[len(known) :], shares)
     total = z.sum(1)
     reached = total > 100 * _TOLERANCE * total.max()
+    if prior is not None:
+        z = z * balance(z[len(known) :], shares)
+        total = z.sum(1)
     p = torch.where(reached[:, None], z / total.clamp(min=1e-300)[:, None], 0.0)
     sure = (1.0 - entropy(p) / math.log(num_classes)).clamp(min=0.0) * reached
     sure = sure / sure.max() if bool(sure.max() > 0) else sure

@@ -321,3 +321,10 @@ def test_balance_of_a_class_far_behind_in_every_row_is_finite():
     z[:, 2] = 1e-6
     factors = balance(z, torch.tensor([0.4, 0.4, 0.2], dtype=torch.float64))
     assert bool(torch.isfinite(factors).all()) and factors[2] == 1.0 > factors[:2].max()
+
+
+def test_islands_keep_their_labels_when_balanced():
+    """No factors give the classes of three islands other shares than they have: nothing is lost in the attempt."""
+    features, truth = clusters(90, 3, spread_=0.1)
+    found = propagate(features, truth[:9], 3, k=7, alpha=0.8, prior=[0.5, 0.3, 0.2])
+    assert found.p.argmax(1).tolist() == truth.tolist() and (found.p.sum(1) > 0).all()

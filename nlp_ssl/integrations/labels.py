@@ -1,0 +1,132 @@
+"""Columns and labels as scikit-learn's users bring them: lists, arrays, pandas and Polars."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas
+from sklearn.exceptions import DataConversionWarning
+from sklearn.metrics import accuracy_score
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length
+
+from nlp_ssl.data.sources import UNLABELED_MARKERS, label_name, table_of
+from nlp_ssl.errors import DataError
+
+Column = Any  # a list, an array, a pandas or Polars column [N]; or features [N, D], where the text says so
+
+
+class InputError(DataError, ValueError):
+    """A text or label that cannot be used; also the ValueError that users of scikit-learn expect."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels by number: `classes` [C] in their own type, sorted; `number` int64 [N], -1 where there is no label."""
+
+    classes: np.ndarray
+    number: np.ndarray
+
+    @property
+    def names(self) -> list[str | None]:
+        """What each row's class is called [N], in tables and in a saved model."""
+        classes = [label_name(value) for value in self.classes.tolist()]
+        return [classes[i] if i >= 0 else None for i in self.number]
+
+    def named(self, rows: np.ndarray, names: Sequence[str | None]) -> list[str]:
+        """Of each class [C] its name in a table that kept these of the rows, with these names.
+
+        Raises:
+            InputError: a class has no row left, or two classes have one name.
+        """
+        found = {int(self.number[row]): name for row, name in zip(rows, names, strict=True) if name is not None}
+        for i, value in enumerate(self.classes.tolist()):
+            if i not in found:
+                raise InputError(135, f"class {value!r} has no usable labeled row left: label more of its texts")
+        if len(set(found.values())) < len(found):
+            raise InputError(136, f"two of the labels {self.classes.tolist()} read alike: rename one")
+        return [found[i] for i in range(len(self.classes))]
+
+
+def column(values: Column, name: str) -> np.ndarray:
+    """The values as an object array [N], None where one is missing.
+
+    Raises:
+        InputError: they are not one column.
+    """
+    found = np.asarray(values, dtype=object).copy()
+    if found.ndim == 2 and found.shape[1] == 1:
+        warnings.warn(f"A column-vector {name} was passed when a 1d array was expected", DataConversionWarning, 3)
+        found = found[:, 0]
+    if found.ndim != 1:
+        raise InputError(190, f"{name} should be a 1d array, not one of shape {found.shape}: give one value a row")
+    found[pandas.isna(found)] = None
+    return found
+
+
+def read_texts(X: Column) -> list[str]:
+    """Texts cleaned as those of training are; blank ones stay, as "", so that every row has an answer.
+
+    Raises:
+        InputError: a text is missing.
+        DataError: a value is no text.
+    """
+    values = column(X, "X").tolist()
+    if None in values:
+        raise InputError(194, f"texts row {values.index(None) + 1} is missing: leave the row out, or fill it")
+    found = [""] * len(values)
+    if any(not isinstance(value, str) or value.strip() for value in values):
+        table = table_of(values)
+        for row, text in zip(table.rows, table.texts.to_pylist(), strict=True):
+            found[row - 1] = text
+    return found
+
+
+def read_labels(y: Column) -> Labels:
+    """Labels of the rows. Missing ones, blank ones and -1 mean unlabeled.
+
+    Raises:
+        InputError: no row has a label, all have the same, or labels are not of one type.
+    """
+    values = column(y, "y")
+    known = _labeled(values)
+    given = values[known].tolist()
+    if not known.all() and all(isinstance(v, float) and v.is_integer() for v in given):
+        given = [int(v) for v in given]  # whole numbers with gaps are often written as 1.0, 0.0
+    if len(kinds := {"number" if isinstance(v, int | float) else type(v).__name__ for v in given}) > 1:
+        raise InputError(191, f"labels mix {' and '.join(sorted(kinds))}: make them all of one type")
+    check_classification_targets(given)
+    classes, number = np.unique(np.array(given), return_inverse=True)
+    if len(classes) < 2:
+        only = classes.tolist()[0]
+        raise InputError(133, f"there is only one class, {only!r} (-1 is none): label rows of a second class")
+    whole = np.full(len(values), -1, dtype=np.int64)
+    whole[known] = number
+    return Labels(classes, whole)
+
+
+def labeled_accuracy(truth: Column, predicted: np.ndarray, sample_weight: Column | None = None) -> float:
+    """Accuracy on the rows that have a label: the others can be neither right nor wrong.
+
+    Raises:
+        InputError: no row has a label.
+    """
+    values = column(truth, "y")
+    check_consistent_length(values, predicted)
+    known = _labeled(values)
+    weights = None if sample_weight is None else np.asarray(sample_weight)[known]
+    return float(accuracy_score(values[known].tolist(), predicted[known].tolist(), sample_weight=weights))
+
+
+def _labeled(values: np.ndarray) -> np.ndarray:
+    """A bool mask [N] of the rows that have a label."""
+    try:
+        names = [label_name(value) for value in values]
+    except TypeError as error:
+        raise InputError(115, f"{error}: give each text one label") from None
+    known = np.array([name is not None and name not in UNLABELED_MARKERS for name in names], dtype=bool)
+    if not known.any():
+        raise InputError(132, "no row has a label: label a few rows of each class")
+    return known
