@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainerCal
 
 from nlp_ssl import FixMatch, SSLTrainer, Supervised, TrainConfig, fit
 from nlp_ssl.errors import ConfigError, DataError, RunError
+from nlp_ssl.experiment import SharedStart
 from nlp_ssl.methods import DivideMix, MeanTeacher
 
 SETTINGS = TrainConfig(unlabeled_ratio=2, max_length=24, warm_start="none")
@@ -89,7 +90,7 @@ def fitted(folder, method, config=FAST, unlabeled=96):
             net.classifier.reset_parameters()
         return net
 
-    result = fit(method, task.data, build, config, augment=task.augment)
+    result = fit(method, task.data, build, config, augment=task.augment, start=SharedStart(task, config))
     return result.module.state_dict(), build(0).state_dict()
 
 
@@ -161,6 +162,14 @@ def test_the_stock_schedule_warms_up_and_decays(folder, tmp_path):
     made.train()
     rates = [line["learning_rate"] for line in made.state.log_history if "loss" in line]
     assert rates == pytest.approx([0.0, 5e-4, 1e-3, 5e-4])
+
+
+def test_nets_that_are_warm_started_are_those_of_fit(folder, tmp_path):
+    """Each net starts from the model as it was given, not from the one that was started before it."""
+    warm = {"warm_start": "auto", "warm_steps": 2}
+    made = trainer(folder, tmp_path, DivideMix(threshold=0.0), settings=replace(SETTINGS, **warm))
+    made.train()
+    assert difference(student(made), fitted(folder, made.method, replace(FAST, **warm))[0]) < 1e-6
 
 
 def test_warm_start_comes_before_the_method(folder, tmp_path):
@@ -435,13 +444,13 @@ def test_a_second_training_starts_afresh_and_model_init_makes_the_model_anew(fol
     first = {k: v.clone() for k, v in made.model.state_dict().items()}
     made.train()
     assert same(first, made.model.state_dict())
-    kept = trainer(folder, tmp_path, MeanTeacher())
+    kept = trainer(folder, tmp_path, DivideMix())
     kept.train()
-    old = kept.session.modules["teacher"]
+    old = kept.session.modules["second"]
     kept.train()
-    assert kept.session.modules["teacher"] is not old
+    assert kept.session.modules["second"] is not old
     held = {id(p) for group in kept.optimizer.param_groups for p in group["params"]}
-    assert held == {id(p) for p in kept.session.student.parameters()}
+    assert held == {id(p) for p in kept.session.wrapped.parameters()}
 
 
 def test_bf16_trains_in_it_and_evaluates(folder, tmp_path):
