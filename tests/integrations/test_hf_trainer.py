@@ -15,6 +15,7 @@ from tiny import FAST, difference, neutral_draws, tiny_bert, tiny_task, tiny_tex
 from transformers import AutoModelForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
 from nlp_ssl import FixMatch, SSLTrainer, Supervised, TrainConfig, fit
+from nlp_ssl import warm as warm_stage
 from nlp_ssl.errors import ConfigError, DataError, RunError
 from nlp_ssl.experiment import SharedStart
 from nlp_ssl.methods import DivideMix, MeanTeacher
@@ -164,8 +165,9 @@ def test_the_stock_schedule_warms_up_and_decays(folder, tmp_path):
     assert rates == pytest.approx([0.0, 5e-4, 1e-3, 5e-4])
 
 
-def test_nets_that_are_warm_started_are_those_of_fit(folder, tmp_path):
+def test_nets_that_are_warm_started_are_those_of_fit(folder, tmp_path, monkeypatch):
     """Each net starts from the model as it was given, not from the one that was started before it."""
+    monkeypatch.setattr(warm_stage, "_CONTRASTIVE_RATE", 1e-2)
     warm = {"warm_start": "auto", "warm_steps": 2}
     made = trainer(folder, tmp_path, DivideMix(threshold=0.0), settings=replace(SETTINGS, **warm))
     made.train()
