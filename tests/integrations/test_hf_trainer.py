@@ -15,7 +15,9 @@ from tiny import FAST, difference, neutral_draws, tiny_bert, tiny_task, tiny_tex
 from transformers import AutoModelForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
 from nlp_ssl import FixMatch, SSLTrainer, Supervised, TrainConfig, fit
+from nlp_ssl import warm as warm_stage
 from nlp_ssl.errors import ConfigError, DataError, RunError
+from nlp_ssl.experiment import SharedStart
 from nlp_ssl.methods import DivideMix, MeanTeacher
 
 SETTINGS = TrainConfig(unlabeled_ratio=2, max_length=24, warm_start="none")
@@ -161,6 +163,18 @@ def test_the_stock_schedule_warms_up_and_decays(folder, tmp_path):
     made.train()
     rates = [line["learning_rate"] for line in made.state.log_history if "loss" in line]
     assert rates == pytest.approx([0.0, 5e-4, 1e-3, 5e-4])
+
+
+def test_each_net_is_started_from_the_model_as_it_was_given(folder, tmp_path, monkeypatch):
+    """Not from the one that was started before it, in whose memory the student's weights lie."""
+    monkeypatch.setattr(warm_stage, "_CONTRASTIVE_RATE", 1e-3)
+    made = trainer(folder, tmp_path, DivideMix(), settings=replace(SETTINGS, warm_start="auto", warm_steps=3),
+                   max_steps=1, learning_rate=0.0)  # fmt: skip
+    twin = made._net(1)
+    made.train()
+    SharedStart(made.task, made.session.config)(twin, 1)
+    second = made.session.modules["second"].state_dict()
+    assert difference(second, twin.state_dict()) < 1e-6 and difference(second, student(made)) > 1e-4
 
 
 def test_warm_start_comes_before_the_method(folder, tmp_path):
@@ -435,13 +449,13 @@ def test_a_second_training_starts_afresh_and_model_init_makes_the_model_anew(fol
     first = {k: v.clone() for k, v in made.model.state_dict().items()}
     made.train()
     assert same(first, made.model.state_dict())
-    kept = trainer(folder, tmp_path, MeanTeacher())
+    kept = trainer(folder, tmp_path, DivideMix())
     kept.train()
-    old = kept.session.modules["teacher"]
+    old = kept.session.modules["second"]
     kept.train()
-    assert kept.session.modules["teacher"] is not old
+    assert kept.session.modules["second"] is not old
     held = {id(p) for group in kept.optimizer.param_groups for p in group["params"]}
-    assert held == {id(p) for p in kept.session.student.parameters()}
+    assert held == {id(p) for p in kept.session.wrapped.parameters()}
 
 
 def test_bf16_trains_in_it_and_evaluates(folder, tmp_path):
