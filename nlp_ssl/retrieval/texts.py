@@ -31,7 +31,7 @@ class Seen:
 
     def add(self, key: int) -> bool:
         """Whether the key is new."""
-        if key in self._new or bool(self.holds(np.array([key], dtype=np.uint64))[0]):
+        if key in self._new or any(_holds(ordered, np.uint64(key)) for ordered in self._sorted):
             return False
         self._new.add(key)
         if len(self._new) == _TIER:
@@ -53,6 +53,11 @@ class Seen:
             at = np.searchsorted(ordered, keys).clip(max=len(ordered) - 1)
             found |= ordered[at] == keys
         return found
+
+
+def _holds(ordered: np.ndarray, key: np.uint64) -> bool:
+    at = int(np.searchsorted(ordered, key))
+    return at < len(ordered) and bool(ordered[at] == key)
 
 
 def key_of(text: str, duplicates: str) -> int:
