@@ -74,6 +74,8 @@ def read_texts(X: Column) -> list[str]:
         DataError: a value is no text.
     """
     values = column(X, "X").tolist()
+    if not values:
+        raise InputError(102, "no rows with a text: add some rows")
     if None in values:
         raise InputError(194, f"texts row {values.index(None) + 1} is missing: leave the row out, or fill it")
     found = [""] * len(values)

@@ -199,7 +199,7 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         options = dict(self.options or {})
         for name in _OWN:
             if name in options:
-                raise ConfigError(361, f"{name} is a parameter of SSLTextClassifier: leave it out of options")
+                raise ConfigError(363, f"{name} is a parameter of SSLTextClassifier: leave it out of options")
         own = {"max_steps": self.max_steps, "max_length": self.max_length, "seed": self.seed}
         config: TrainConfig = make(TrainConfig, {**options, **own})
         return config

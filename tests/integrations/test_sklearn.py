@@ -167,7 +167,7 @@ def test_texts_are_cleaned_and_rows_stay():
 
 
 @pytest.mark.parametrize(
-    ("given", "code"), [(["a", None], 194), (["a", float("nan")], 194), (["a", 3], 114), ("one text", 190)]
+    ("given", "code"), [(["a", None], 194), (["a", float("nan")], 194), (["a", 3], 114), ("one text", 190), ([], 102)]
 )
 def test_unusable_texts(given, code):
     with pytest.raises(DataError) as caught:
@@ -255,7 +255,7 @@ def test_parameters(quick):
         (lambda q: q.set_params(metod="uda"), 203, "Did you mean 'method'"),
         (lambda q: q.set_params(options={"batch_sise": 5}).fit(TEXTS, MARKED), 203, "Did you mean 'batch_size'"),
         (lambda q: q.set_params(options={"warm_start": "nome"}).fit(TEXTS, MARKED), 204, "Did you mean 'none'"),
-        (lambda q: q.set_params(options={"seed": 5}).fit(TEXTS, MARKED), 361, "leave it out"),
+        (lambda q: q.set_params(options={"seed": 5}).fit(TEXTS, MARKED), 363, "leave it out"),
         (lambda q: q.set_params(method="fixmach").fit(TEXTS, MARKED), 201, "Did you mean 'fixmatch'"),
         (lambda q: q.set_params(method=UDA).fit(TEXTS, MARKED), 360, "a method like UDA()"),
         (lambda q: q.set_params(max_steps=0).fit(TEXTS, MARKED), 202, "max_steps must lie"),
