@@ -1,6 +1,5 @@
 """Temperature scaling: the fit by itself, and in a saved model."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,7 @@ from nlp_ssl import FixMatch, fit
 from nlp_ssl.calibrate import cool, temperature_of
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.evaluate import predict
+from nlp_ssl.report.collect import collect
 
 
 def drawn(temperature, rows=20_000):
@@ -54,7 +54,7 @@ def task(tmp_path_factory):
 def trained(task, folder, calibrate, **more):
     config = replace(FAST, calibrate=calibrate, max_steps=4)
     result = fit(FixMatch(), task.data, task.build, config, augment=task.augment, output_dir=folder, **more)
-    return result, json.loads((folder / "result.json").read_text())
+    return result, collect(folder).first.predictions.facts
 
 
 def test_a_saved_model_is_calibrated_on_dev_rows(task, tmp_path):

@@ -11,7 +11,7 @@ import torch
 from pages import FIGURES, Page, edit, rename
 from tiny import FAST, tiny_images, tiny_task
 
-from nlp_ssl import FixMatch, Supervised, compare, fit
+from nlp_ssl import FixMatch, SelfTraining, Supervised, compare, fit
 from nlp_ssl.cli import run as command
 from nlp_ssl.evaluate import Scores
 from nlp_ssl.experiment import Comparison
@@ -315,3 +315,12 @@ def test_options_do_not_break_across_lines():
     assert flags("use --seeds 0,1. Or --calibrate dev & go") == (
         "use <code>--seeds 0,1</code>. Or <code>--calibrate dev</code> &amp; go"
     )
+
+
+def test_a_run_in_rounds_shows_its_student(tmp_path, monkeypatch):
+    monkeypatch.setattr("nlp_ssl.report.map.place", lambda features: features[:, :2])
+    task = tiny_task(tmp_path)
+    compare(SelfTraining(rounds=1), lambda seed: task, FAST, [0], baseline=True, output_dir=tmp_path / "run")
+    page = Page(text := render(collect(tmp_path / "run")))
+    assert "self_training" in text and "best label-only model" in text
+    assert not page.empty["losses"] and not page.empty["confusion"] and not page.empty["map"]
