@@ -10,6 +10,7 @@ from nlp_ssl.method import check
 Precision = Literal["auto", "no", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]
 WarmStart = Literal["auto", "none", "supervised", "contrastive"]
+Calibrate = Literal["none", "dev", "labels"]
 
 
 def cache_folder() -> Path:
@@ -42,6 +43,9 @@ class TrainConfig:
     eval_every: Annotated[int, "steps between evaluations on dev rows; 0 is off"] = 0
     patience: Annotated[int, "evaluations without improvement before stopping; 0 is off"] = 0
     eval_fgsm: Annotated[float, "size of the noise of one more test score (fast gradient sign); 0 is off"] = 0.0
+    calibrate: Annotated[Calibrate, "temperature of the saved model: fitted on dev rows, or on held-out labels"] = (
+        "none"
+    )
     align: Annotated[bool, "align pseudo-labels to class shares estimated on the pool after the warm start"] = True
     guard: Annotated[bool, "warn on collapsing pseudo-labels"] = True
     log_every: Annotated[int, "steps between lines of metrics.jsonl"] = 10

@@ -1,6 +1,6 @@
 """Predictions over positions of a store, and what they are worth."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -260,20 +260,32 @@ def _batch(inputs: dict[str, Tensor], lengths: np.ndarray, labels: np.ndarray) -
     )
 
 
-def score_splits(
-    module: Module, data: Data, max_length: int, context: Autocast = nullcontext, *, fgsm: float = 0.0
-) -> dict[str, Scores]:
-    """Scores on the dev and test rows, as far as there are any; and on attacked test rows, "test_fgsm", if fgsm > 0."""
+def predict_splits(module: Module, data: Data, max_length: int, context: Autocast = nullcontext) -> dict[str, Tensor]:
+    """Logits [n, C] of the dev and test rows, as far as there are any."""
     positions = {"dev": data.dev, "test": data.test}
-    found = {
-        split: score(predict(module, data.store, at, max_length, context), data.labels[at])
-        for split, at in positions.items()
-        if len(at)
-    }
+    return {split: predict(module, data.store, at, max_length, context) for split, at in positions.items() if len(at)}
+
+
+def score_splits(
+    module: Module,
+    data: Data,
+    max_length: int,
+    context: Autocast = nullcontext,
+    *,
+    fgsm: float = 0.0,
+    logits: Mapping[str, Tensor] | None = None,
+) -> dict[str, Scores]:
+    """Scores on the dev and test rows, as far as there are any; and on attacked test rows, "test_fgsm", if fgsm > 0.
+
+    `logits` are those of `predict_splits`, where they are known already.
+    """
+    labels = {"dev": data.labels[data.dev], "test": data.labels[data.test]}
+    logits = predict_splits(module, data, max_length, context) if logits is None else logits
+    found = {split: score(found, labels[split]) for split, found in logits.items()}
     if fgsm and len(data.test):
         truth = data.labels[data.test]
-        logits = predict_attacked(module, data.store, data.test, truth, max_length, fgsm, context)
-        found["test_fgsm"] = score(logits, truth)
+        attacked = predict_attacked(module, data.store, data.test, truth, max_length, fgsm, context)
+        found["test_fgsm"] = score(attacked, truth)
     return found
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from nlp_ssl import atomic
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.evaluate import Scores, score_splits
+from nlp_ssl.evaluate import score_splits
 from nlp_ssl.loop import Loop
 from nlp_ssl.loops.engine import fit_rounds, with_given
 from nlp_ssl.loops.engine import identity as rounds_identity
@@ -31,6 +31,7 @@ from nlp_ssl.warm import start_kind, warm_up
 
 log = logging.getLogger("nlp_ssl")
 _LABEL_ONLY = ("start", "supervised")
+START = "start.json"  # what the warm start scored
 _NEXT_NET = 1_000_003  # seeds of the second net lie far from those a user counts through
 
 
@@ -65,25 +66,31 @@ class Comparison:
         means = {name: sides[name].mean() for name in _LABEL_ONLY if name in sides and name != self.method}
         return max(means, key=lambda name: means[name]) if means else None
 
+    def gain(self, split: str = "test") -> tuple[float, float] | None:
+        """Mean difference to the better label-only side in points, and half of its 95 % interval (0 for one seed)."""
+        accuracies, best = self.accuracies(split), self.baseline(split)
+        if best is None or self.method not in accuracies:
+            return None
+        gains = 100 * (accuracies[self.method] - accuracies[best])
+        return float(gains.mean()), _half_width(gains)
+
     def verdict(self, split: str = "test") -> str:
         """One line that says whether the unlabeled rows helped."""
-        accuracies, best = self.accuracies(split), self.baseline(split)
-        if self.method not in accuracies:
+        best, found = self.baseline(split), self.gain(split)
+        if self.method not in self.accuracies(split):
             return "No verdict: there are no test rows."
-        if best is None:
+        if found is None:
             return "No verdict: it needs --baseline beside a method that uses unlabeled rows."
-        method, baseline = accuracies[self.method], accuracies[best]
-        gain = 100 * (method - baseline)
-        half = _half_width(gain)
-        interval = f" (95 % interval {gain.mean() - half:+.1f} to {gain.mean() + half:+.1f})" if half else ""
-        if gain.mean() < 0:
-            below = f"{self.method} is BELOW the best label-only model ({best}) by {-gain.mean():.1f} points{interval}"
-            return f"{below}{'; one seed may be bad luck: use --seeds 0,1,2' if len(gain) == 1 else ''}."
-        if gain.mean() == 0:
+        gain, half = found
+        interval = f" (95 % interval {gain - half:+.1f} to {gain + half:+.1f})" if half else ""
+        if gain < 0:
+            below = f"{self.method} is BELOW the best label-only model ({best}) by {-gain:.1f} points{interval}"
+            return f"{below}{'; one seed may be bad luck: use --seeds 0,1,2' if len(self.seeds) == 1 else ''}."
+        if gain == 0:
             return f"{self.method} equals the best label-only model ({best}){interval}."
-        above = f"{self.method} is above the best label-only model ({best}) by {gain.mean():.1f} points"
-        sure = "" if gain.mean() - half > 0 else ", not beyond what seeds alone explain"
-        if len(gain) == 1:
+        above = f"{self.method} is above the best label-only model ({best}) by {gain:.1f} points"
+        sure = "" if gain - half > 0 else ", not beyond what seeds alone explain"
+        if len(self.seeds) == 1:
             sure = "; one seed cannot tell a gain from luck: use --seeds 0,1,2"
         return f"{above}{interval}{sure}."
 
@@ -177,7 +184,7 @@ class SharedStart:
 
     def __init__(self, task: Task, config: TrainConfig, folder: Path | None = None) -> None:
         self.task, self.config = task, config
-        self.note = None if folder is None else folder / "start.json"
+        self.note = None if folder is None else folder / START
         self.weights: dict[int, dict[str, Tensor]] = {}
         self.found: Outcome | None = None
 
@@ -197,9 +204,7 @@ class SharedStart:
         """What the start scored, in this process or in the one that was interrupted."""
         if self.found is None and self.note is not None:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no note, or a damaged one: no row
-                saved = json.loads(self.note.read_text())
-                saved["scores"] = {split: Scores(**values) for split, values in saved["scores"].items()}
-                self.found = Outcome(**saved)
+                self.found = Outcome.of(json.loads(self.note.read_text()))
         return self.found
 
 

@@ -22,12 +22,15 @@ _RUN_FILES = (
     "result.json",
     "start.json",
     "rounds.jsonl",
+    "report.html",
 )  # what is of the run, not of its model
 _RUN_FOLDERS = ("checkpoints", "baseline", "seed-*", "round-*")
 _MODEL_FILES = (  # by the names under which libraries save them: a folder may hold other people's files
     "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "tokenizer.json",
-    "tokenizer_config.json", "image_net.json",
+    "tokenizer_config.json", "image_net.json", "predictions.parquet",
 )  # fmt: skip
+CARD = "README.md"
+CARD_MARK = "<!-- nlp-ssl model card: take this line out to keep a text of your own -->"
 _MARK = "config.json"  # moved last: a folder without it holds no whole model
 
 
@@ -118,8 +121,15 @@ def clear_run(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         for path in (found for pattern in _RUN_FOLDERS for found in folder.glob(pattern)):
             shutil.rmtree(path)
+        if is_our_card(folder / CARD):
+            (folder / CARD).unlink()
     except OSError as error:
         raise ConfigError(216, f"cannot empty {folder}: {error.strerror}; choose another --output-dir") from error
+
+
+def is_our_card(path: Path) -> bool:
+    """Whether the file is a model card that a run wrote."""
+    return path.is_file() and CARD_MARK in path.read_text(encoding="utf-8", errors="replace")
 
 
 def save_model(module: Module, folder: Path) -> None:

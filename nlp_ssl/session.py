@@ -196,7 +196,13 @@ class Session:
         if self.config.guard and (warning := self.guard.check(line, self.run.progress)):
             self.warnings.append(f"step {self.run.step}: {warning}")
             log.warning("step %d: %s", self.run.step, warning)
-        return line
+        return {**line, "state": self._small_state()}
+
+    def _small_state(self) -> dict[str, Any]:
+        """What the method keeps that is one number, or one a class: running thresholds and shares."""
+        small = ((), (1,), (len(self.data.classes),))
+        kept = {k: v for k, v in self.run.state.items() if v.is_floating_point() and v.shape in small}
+        return {k: v.tolist() for k, v in kept.items()}
 
     # --- what is kept in checkpoints ---
 

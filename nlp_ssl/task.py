@@ -129,6 +129,7 @@ def task_of_nets(
         test=text.test,
         notes=text.notes if note is None else (*text.notes, note),
         content_hash=text.content_hash,
+        texts=text.texts,
         origin=(*origin, ("strong", repr(strong)), ("views", _name(rewritings))),
     )
     policy = TextPolicy()

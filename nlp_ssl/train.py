@@ -21,21 +21,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nlp_ssl import atomic, checkpoint
+from nlp_ssl.calibrate import check_calibration, cool, held_out_temperature, temperature_of
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import ConfigError, RunError, nearest
-from nlp_ssl.evaluate import Scores, predict, score, score_splits
+from nlp_ssl.evaluate import Scores, predict, predict_splits, score, score_splits
 from nlp_ssl.method import Batch, Losses, Method
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
-from nlp_ssl.nets.roles import AVERAGE
+from nlp_ssl.nets.roles import AVERAGE, mix
 from nlp_ssl.optim import make_optimizer, rate_factor, set_rates
 from nlp_ssl.precision import Format, resolve
 from nlp_ssl.process import Interrupted, exclusive, save_model, signals
+from nlp_ssl.report.record import Finish, write_predictions
 from nlp_ssl.session import Session
 
 log = logging.getLogger("nlp_ssl")
-_RESULT = "result.json"  # written last: its presence means the run is complete
+RESULT = "result.json"  # written last: its presence means the run is complete
 _TRACKERS = [kind.value for kind in LoggerType if kind is not LoggerType.ALL]
 
 
@@ -47,6 +49,16 @@ class Outcome:
     steps: int
     seconds: float
     warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> "Outcome":
+        """An outcome as it was saved.
+
+        Raises:
+            KeyError, TypeError: something is missing.
+        """
+        scores = {split: Scores(**values) for split, values in saved["scores"].items()}
+        return cls(scores, saved["steps"], saved["seconds"], saved["warnings"])
 
 
 @dataclass
@@ -89,22 +101,33 @@ def finished(output_dir: Path, wanted: Mapping[str, Any]) -> Outcome | None:
     Raises:
         ConfigError: the folder holds a completed run with other settings.
     """
-    path = output_dir / _RESULT
-    if not path.exists():
+    saved = read_result(output_dir)
+    if saved is None:
         return None
-    try:
-        saved = json.loads(path.read_text())
-        scores = {split: Scores(**values) for split, values in saved["scores"].items()}
-        outcome = Outcome(scores, saved["steps"], saved["seconds"], saved["warnings"])
-        changed = differences(saved["identity"], wanted)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(303, f"{path} is damaged: delete it and resume again") from error
+    outcome, known = saved
+    changed = differences(known, wanted)
     if changed:
         raise ConfigError(
             214,
             f"{output_dir} holds a run with other settings ({'; '.join(changed)}): repeat its flags or use --overwrite",
         )
     return outcome
+
+
+def read_result(output_dir: Path) -> tuple[Outcome, dict[str, Any]] | None:
+    """The outcome of a completed run in the folder and what the run was, or None if there is none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = output_dir / RESULT
+    if not path.exists():
+        return None
+    try:
+        saved = json.loads(path.read_text())
+        return Outcome.of(saved), dict(saved["identity"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(303, f"{path} is damaged: delete it and resume again") from error
 
 
 def write_result(output_dir: Path, made: Mapping[str, Any], outcome: Outcome) -> None:
@@ -116,7 +139,7 @@ def write_result(output_dir: Path, made: Mapping[str, Any], outcome: Outcome) ->
         "seconds": round(outcome.seconds, 2),
         "warnings": outcome.warnings,
     }
-    atomic.write_text(output_dir / _RESULT, json.dumps(done, indent=1))
+    atomic.write_text(output_dir / RESULT, json.dumps(done, indent=1))
 
 
 def fit(
@@ -156,6 +179,7 @@ def fit(
     """
     if config.eval_every and not len(data.dev):
         raise ConfigError(227, "eval_every and patience need dev rows: give --dev, or leave them out")
+    check_calibration(config, data)
     _check_given(method, given or {}, data)
     used = applicable(method, data)
     if used is not method:
@@ -186,6 +210,7 @@ class _Loop:
         given: Mapping[str, Module | Tensor],
     ) -> None:
         self.method, self.data, self.config, self.output_dir = method, data, config, output_dir
+        self.build, self.started, self.augment, self.given = build, start is not None, augment, given
         AcceleratorState._reset_state()  # the precision of an earlier run in this process must not bind this one
         for name in trackers:
             if name not in _TRACKERS:
@@ -385,15 +410,38 @@ class _Loop:
         if self.best_weights:
             module.load_state_dict(self.best_weights)
         config = self.config
-        scores = score_splits(module, self.data, config.max_length, self.session.context, fgsm=config.eval_fgsm)
+        context = self.session.context
+        temperature = self._calibrate(module)
+        logits = predict_splits(module, self.data, config.max_length, context)
+        scores = score_splits(module, self.data, config.max_length, context, fgsm=config.eval_fgsm, logits=logits)
         module.eval()
         if self.output_dir is not None and self.accelerator.is_main_process:
             save_model(module, self.output_dir)
+            torch.manual_seed(mix(config.seed, 7, 0))
+            fresh, views = self.build(0).to(self.device), self.loader.augment
+            finish = Finish(module, fresh, self.data, logits, self.state, views, config, context, temperature)
+            write_predictions(self.output_dir, finish)
             write_result(self.output_dir, self.identity, Outcome(scores, self.state.step, seconds, self.warnings))
         self.accelerator.wait_for_everyone()
         for tracker in self.accelerator.trackers:  # the process group stays: another run may follow in this process
             tracker.finish()
         return Result(scores, self.state.step, seconds, self.warnings, module=module)
+
+    def _calibrate(self, module: Module) -> float:
+        """Makes the module's probabilities fit, as the settings say; the temperature it took, 1 for none."""
+        config, data = self.config, self.data
+        if config.calibrate == "none":
+            return 1.0
+        if config.calibrate == "dev":
+            logits = predict(module, data.store, data.dev, config.max_length, self.session.context)
+            temperature = temperature_of(logits.numpy(), data.labels[data.dev])
+        else:
+            temperature = held_out_temperature(
+                self.method, data, self.build, config, self.augment, self.started, self.given
+            )
+        cool(module.classifier, temperature)
+        log.info("temperature %.2f", temperature)
+        return temperature
 
     @contextmanager
     def _bar(self) -> Iterator[Callable[[int], None]]:

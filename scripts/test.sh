@@ -5,11 +5,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/install.sh
 # Several small processes share the cores: one thread each is faster than many that wait for one another.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
-# The back-translation tests use the real Apertium: installed where this user may, else they are skipped and say so.
-if ! command -v apertium > /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-    echo "test: installing apertium"
-    { apt-get update -qq && apt-get install -y -qq apertium apertium-eng-spa; } > /dev/null 2>&1 ||
-        echo "test: apertium could not be installed"
+# Back-translation is tested with the real Apertium and the report in a real browser: both are installed where this user
+# may, else these tests are skipped and say so.
+wanted=()
+command -v apertium > /dev/null || wanted+=(apertium apertium-eng-spa)
+command -v chromium > /dev/null || wanted+=(chromium)
+if [ ${#wanted[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    echo "test: installing ${wanted[*]}"
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${wanted[@]}"; } > /dev/null 2>&1 ||
+        echo "test: ${wanted[*]} could not be installed"
 fi
 echo "test: ruff"
 .venv/bin/ruff check .

@@ -21,6 +21,7 @@ Commands:
   augment   rewrite texts (back-translation, masked words), once, for training on them
   index     build and search a bank of sentences
   select    of a large pool the texts that a model is surest of, or most like the task's own
+  report    one HTML page about a training run
   methods   what can be trained
 
 Example: nlp-ssl train --method uda --model MODEL --labeled l.csv --unlabeled u.txt --output-dir out
@@ -28,7 +29,8 @@ Every command explains itself: nlp-ssl train --help
 """
 _MODULES = {
     "doctor": "doctor", "train": "train", "pipeline": "pipeline", "pretrain": "pretrain", "eval": "evaluate",
-    "predict": "predict", "augment": "augment", "index": "index", "select": "select", "methods": "methods",
+    "predict": "predict", "augment": "augment", "index": "index", "select": "select", "report": "report",
+    "methods": "methods",
 }  # fmt: skip
 
 

@@ -111,3 +111,17 @@ def show(comparison: Comparison, *, as_json: bool = False) -> None:
     for outcome in comparison.outcomes:
         for warning in outcome.warnings:
             console.print(f"warning: {warning}", soft_wrap=True, markup=False)
+
+
+def leave_report(folder: Path, license: str = "unknown") -> None:
+    """Writes report and model card beside a trained model; that they cannot be written fails no run."""
+    if _rank() > 0:
+        return
+    from nlp_ssl.report.card import write_card
+    from nlp_ssl.report.page import write_report
+
+    try:
+        write_card(folder, license)
+        log.info("the report lies in %s", write_report(folder))
+    except (SSLError, OSError) as error:
+        log.warning("no report: %s", error)

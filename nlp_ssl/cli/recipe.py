@@ -123,3 +123,4 @@ def run(
         overwrite=recipe.overwrite,
     )
     console.show(comparison)
+    console.leave_report(recipe.output_dir)

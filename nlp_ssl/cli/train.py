@@ -1,13 +1,14 @@
 """`nlp-ssl train`: any method on files."""
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 import click
 
-from nlp_ssl.cli.console import show
+from nlp_ssl.cli.console import leave_report, show
 from nlp_ssl.cli.files import Files
 from nlp_ssl.cli.options import parse, with_config
 from nlp_ssl.cli.strong import StrongView
@@ -31,7 +32,13 @@ class Beside:
     dry_run: Annotated[bool, "train nothing: print the settings, and the time by a few measured steps"] = False
     budget: Annotated[float, "minutes for the whole run: chooses --max-steps by a few measured steps; 0 is off"] = 0.0
     json: Annotated[bool, "print scores and verdict as JSON"] = False
+    report: Annotated[bool, "write report.html and a model card, README.md, at the end"] = True
+    license: Annotated[str, "of the model, as its card says: an identifier of the hub, e.g. apache-2.0"] = "unknown"
     trackers: Annotated[str | None, "Accelerate trackers, e.g. tensorboard or tensorboard,wandb"] = None
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.license) is None:
+            raise ConfigError(384, f"license {self.license!r}: give an identifier such as apache-2.0, mit or other")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -63,6 +70,8 @@ def main(argv: Sequence[str]) -> None:
         trackers=tuple(beside.trackers.split(",")) if beside.trackers else (),
     )
     show(comparison, as_json=beside.json)
+    if beside.report:
+        leave_report(output_dir, beside.license)
     log.info("the model lies in %s", output_dir)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from torch import Tensor
 
 from nlp_ssl.method import DataSpec
@@ -48,6 +49,7 @@ class Data:
     targets: np.ndarray | None = None
     weights: np.ndarray | None = None
     prior: tuple[float, ...] | None = None
+    texts: pa.ChunkedArray | None = None  # as they were read, for the eye alone
     origin: tuple[tuple[str, str], ...] = ()  # model, pooling and views: what a resumed run must share beside the rows
 
     @property

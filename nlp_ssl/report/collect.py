@@ -1,0 +1,210 @@
+"""A run's folder as values: outcomes, settings, curves and predictions, as far as they are there."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nlp_ssl import atomic
+from nlp_ssl.errors import ConfigError, RunError
+from nlp_ssl.experiment import START, Comparison
+from nlp_ssl.report.record import FACTS, PREDICTIONS
+from nlp_ssl.train import Outcome, read_result
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a predictions file, one part of them."""
+
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Classes int64 [n], -1 where they are not known."""
+        found: np.ndarray = self.table["label"].to_numpy().astype(np.int64)
+        return found
+
+    @cached_property
+    def logits(self) -> np.ndarray:
+        """Float64 [n, C]."""
+        return self.numbers("logits")
+
+    def numbers(self, column: str) -> np.ndarray:
+        """A column of lists as an array [n, width]; nothing that is not finite is in it."""
+        found = np.array(self.table[column].to_pylist(), dtype=np.float64).reshape(len(self), -1)
+        return np.nan_to_num(found, nan=0.0, posinf=1e4, neginf=-1e4)
+
+    def contents(self, column: str = "content") -> list[bytes | None]:
+        """Texts in UTF-8 or PNG images."""
+        found: list[bytes | None] = self.table[column].to_pylist()
+        return found
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a finished run wrote beside its model."""
+
+    facts: Mapping[str, Any]
+    table: pa.Table
+
+    def part(self, *names: str) -> Rows:
+        """The rows of these parts, in the order of the file."""
+        return Rows(self.table.filter(pa.compute.is_in(self.table["part"], pa.array(names))))
+
+    @property
+    def split(self) -> str | None:
+        """The rows that the model is judged by: test rows, else dev rows."""
+        there = set(self.table["part"].to_pylist())
+        return next((name for name in ("test", "dev") if name in there), None)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One run of one method with one seed."""
+
+    outcome: Outcome | None
+    identity: Mapping[str, Any]
+    metrics: Sequence[Mapping[str, Any]]  # lines of metrics.jsonl
+    predictions: Predictions | None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """All that a run's folder tells. `runs` and `baselines` are in the order of `seeds`."""
+
+    name: str
+    seeds: tuple[int, ...]
+    runs: tuple[Side, ...]
+    baselines: tuple[Side | None, ...]
+    starts: tuple[Outcome | None, ...]
+
+    @property
+    def first(self) -> Side:
+        """The run whose model lies in the folder."""
+        return self.runs[0]
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Method, options, settings and data of the first run that tells them."""
+        return next((run.identity for run in self.runs if run.identity), {})
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self.identity.get("method", "unknown method"))
+
+    @property
+    def unfinished(self) -> list[int]:
+        """Seeds whose run has no result yet."""
+        return [seed for seed, run in zip(self.seeds, self.runs, strict=True) if run.outcome is None]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Those of the guard, each once."""
+        found = [w for run in self.runs if run.outcome is not None for w in run.outcome.warnings]
+        return list(dict.fromkeys(map(str, found)))
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """The method beside the label-only sides, over the seeds that are finished; None if none is."""
+        done = [i for i, run in enumerate(self.runs) if run.outcome is not None]
+        if not done:
+            return None
+        sides: dict[str, tuple[Outcome, ...]] = {}
+        baselines = [b.outcome for i in done if (b := self.baselines[i]) is not None and b.outcome is not None]
+        if len(baselines) == len(done):
+            starts = [start for i in done if (start := self.starts[i]) is not None]
+            sides = {**({"start": tuple(starts)} if len(starts) == len(done) else {}), "supervised": tuple(baselines)}
+        sides[self.method] = tuple(o for run in self.runs if (o := run.outcome) is not None)
+        return Comparison(self.method, tuple(self.seeds[i] for i in done), sides)
+
+    @property
+    def split(self) -> str:
+        """The rows that methods are compared on."""
+        outcomes = [run.outcome for run in self.runs if run.outcome is not None]
+        return "dev" if outcomes and all("test" not in o.scores for o in outcomes) else "test"
+
+
+def collect(folder: Path) -> RunFolder:
+    """Reads a run's folder.
+
+    Raises:
+        ConfigError: there is no run in it.
+        RunError: a result in it is damaged.
+    """
+    places = sorted((p for p in folder.glob("seed-*") if p.name[5:].isdigit()), key=lambda p: int(p.name[5:]))
+    places = [place for place in places if _is_run(place)] or [folder]
+    if not _is_run(places[0]):
+        raise ConfigError(382, f"{folder} holds no run: name the --output-dir of a training run")
+    runs = tuple(_side(place) for place in places)
+    baselines = [place / "baseline" for place in places]
+    return RunFolder(
+        name=folder.resolve().name,
+        seeds=tuple(_seed(place, run) for place, run in zip(places, runs, strict=True)),
+        runs=runs,
+        baselines=tuple(_side(place) if _is_run(place) else None for place in baselines),
+        starts=tuple(_start(place) for place in places),
+    )
+
+
+def _is_run(place: Path) -> bool:
+    return any((place / name).is_file() for name in ("result.json", "metrics.jsonl", "rounds.jsonl"))
+
+
+def _side(place: Path) -> Side:
+    outcome, identity = read_result(place) or (None, _identity_of_checkpoint(place))
+    rounds = sorted((p for p in place.glob("round-*") if p.name[6:].isdigit()), key=lambda p: int(p.name[6:]))
+    metrics = rounds[-1] if rounds else place  # of a run in rounds the last student's
+    return Side(outcome, identity, _metrics(metrics / "metrics.jsonl"), _predictions(place / PREDICTIONS))
+
+
+def _seed(place: Path, run: Side) -> int:
+    named = place.name.removeprefix("seed-")
+    return int(named) if named.isdigit() else int(run.identity.get("config", {}).get("seed", 0))
+
+
+def _identity_of_checkpoint(place: Path) -> dict[str, Any]:
+    """What an interrupted run was, from the last of its checkpoints that is whole; empty without one."""
+    steps = [p for p in (place / "checkpoints").glob("step-*") if p.name[5:].isdigit()]
+    for saved in sorted(steps, key=lambda p: -int(p.name[5:])):
+        with suppress(RunError, KeyError, TypeError):
+            return dict(atomic.verify(saved, contents=False)["meta"]["identity"])
+    return {}
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines that are whole: the last one of a killed run may be cut."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            values = json.loads(line)
+            if isinstance(values, dict) and isinstance(values.get("step"), int):
+                found.append(values)
+    return found
+
+
+def _predictions(path: Path) -> Predictions | None:
+    """None where the file is absent, of another format or damaged: runs before it existed have none."""
+    with suppress(OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        table = pq.read_table(path)
+        facts = json.loads((table.schema.metadata or {})[FACTS])
+        if facts["format"] == 1 and len(table):
+            return Predictions(facts, table)
+    return None
+
+
+def _start(place: Path) -> Outcome | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return Outcome.of(json.loads((place / START).read_text()))
+    return None
