@@ -56,11 +56,11 @@ def check_calibration(config: TrainConfig, data: Data) -> None:
         ConfigError: dev rows are missing, or a class has fewer than two labels to hold one out.
     """
     if config.calibrate == "dev" and not len(data.dev):
-        raise ConfigError(380, "calibrate dev needs dev rows: give --dev, or use --calibrate labels")
+        raise ConfigError(400, "calibrate dev needs dev rows: give --dev, or use --calibrate labels")
     if config.calibrate != "labels":
         return
     if data.targets is not None or np.bincount(data.labels[data.labeled], minlength=len(data.classes)).min() < 2:
-        raise ConfigError(381, "calibrate labels needs two labels of every class: label more, or use --calibrate dev")
+        raise ConfigError(401, "calibrate labels needs two labels of every class: label more, or use --calibrate dev")
 
 
 def held_out_temperature(

@@ -21,7 +21,7 @@ class RunError(SSLError):
 
 
 class ConfigError(SSLError):
-    """An option is unknown, out of range or contradicts another (codes 200-299, 350-355 and 400-499)."""
+    """An option is unknown, out of range or contradicts another (codes 200-299 and 400-499)."""
 
     exit_code = 2
 

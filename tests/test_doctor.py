@@ -175,7 +175,7 @@ def test_errors_of_the_model_stand_beside_those_of_the_files(files, capsys):
 
 def test_no_labels_is_a_usage_error(capsys):
     assert run(["doctor", "--unlabeled", "u.txt"]) == 2
-    assert "SSL370" in capsys.readouterr().err
+    assert "SSL490" in capsys.readouterr().err
 
 
 def warned(labels, texts=None, pool=(), test=True):

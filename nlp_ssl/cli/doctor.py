@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     )
     options, files = parse(argv, Options(), Files(), name="nlp-ssl doctor", doc=doc)
     if files.labeled is None:
-        raise ConfigError(370, "doctor needs labels: nlp-ssl doctor --labeled l.csv --unlabeled u.txt --test t.csv")
+        raise ConfigError(490, "doctor needs labels: nlp-ssl doctor --labeled l.csv --unlabeled u.txt --test t.csv")
     tables, errors = readable(files)
     checks = Checks(files.labels_per_class, options.seed, files.allow_transductive, files.drop_leaks)
     log.info("looking at the texts ...")

@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
     doc = "Writes one self-contained HTML page about a training run, from the files in its folder alone."
     (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl report RUN", doc=doc)
     if not places:
-        raise ConfigError(383, "report needs the folder of a run: nlp-ssl report out")
+        raise ConfigError(403, "report needs the folder of a run: nlp-ssl report out")
     from nlp_ssl.report.page import write_report
 
     log.info("the report lies in %s", write_report(Path(places[0]), options.out))

@@ -38,7 +38,7 @@ class Beside:
 
     def __post_init__(self) -> None:
         if re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.license) is None:
-            raise ConfigError(384, f"license {self.license!r}: give an identifier such as apache-2.0, mit or other")
+            raise ConfigError(404, f"license {self.license!r}: give an identifier such as apache-2.0, mit or other")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -157,7 +157,7 @@ class LabelPropagationClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
         shares = np.full(classes, 1.0) if isinstance(self.prior, str) else np.asarray(self.prior, dtype=np.float64)
         if self.prior != "even" if isinstance(self.prior, str) else shares.shape != (classes,) or not shares.min() > 0:
             raise ConfigError(
-                362, f"prior is {self.prior!r}: give 'even', or a positive share for each of {classes} classes"
+                482, f"prior is {self.prior!r}: give 'even', or a positive share for each of {classes} classes"
             )
         return list(shares / shares.sum())
 

@@ -80,7 +80,7 @@ def _in_order_of(config: PreTrainedConfig, text: TextData) -> TextData:
     unknown = next((name for name in text.classes if name not in numbers), None)
     if unknown is not None:
         raise ConfigError(
-            355, f"label {unknown!r} is not a class of the model: it has 0 to {len(numbers) - 1}; set its num_labels"
+            475, f"label {unknown!r} is not a class of the model: it has 0 to {len(numbers) - 1}; set its num_labels"
         )
     labels = text.labels.copy()
     for i, name in enumerate(text.classes):
@@ -92,11 +92,11 @@ def _in_order_of(config: PreTrainedConfig, text: TextData) -> TextData:
 def _table(dataset: Any, name: str, label2id: Mapping[str, int]) -> Table:
     """Texts with the numbers of their classes."""
     if not isinstance(dataset, datasets.Dataset):
-        raise ConfigError(351, f"{name} is a {type(dataset).__name__}: give a datasets.Dataset with a column 'text'")
+        raise ConfigError(471, f"{name} is a {type(dataset).__name__}: give a datasets.Dataset with a column 'text'")
     text, label = _column(dataset, TEXT_COLUMNS), _column(dataset, LABEL_COLUMNS)
     if text is None:
         raise ConfigError(
-            351,
+            471,
             f"{name} has no column of texts but {', '.join(dataset.column_names)}: views are made from words, keep the "
             "texts in a column 'text' beside the tokens",
         )

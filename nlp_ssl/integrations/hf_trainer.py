@@ -249,7 +249,7 @@ class SSLTrainer(Trainer):
         held |= {id(p) for p in self._model().parameters()}  # of the model's own some may be left out on purpose
         if any(id(p) not in held for p in trained.parameters()):
             raise ConfigError(
-                354,
+                474,
                 f"{self.method.name} trains more than the model, which `optimizers` does not know: give "
                 "`optimizer_cls_and_kwargs`, or optim in TrainingArguments",
             )
@@ -345,12 +345,12 @@ class _FurtherUpdates(TrainerCallback):
 
 def _check(args: TrainingArguments, settings: TrainConfig, model: Any, tokenizer: Any) -> None:
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise ConfigError(350, "processing_class is not a tokenizer: give that of the model")
+        raise ConfigError(470, "processing_class is not a tokenizer: give that of the model")
     for field in fields(TrainConfig):
         if field.name not in _OWN and settings.__dict__[field.name] != field.default:
-            raise ConfigError(352, f"{field.name} is not taken from settings: set what is like it in TrainingArguments")
+            raise ConfigError(472, f"{field.name} is not taken from settings: set what is like it in TrainingArguments")
     if settings.warm_start == "supervised":
-        raise ConfigError(352, 'no warm start "supervised" here: train with method="supervised" first, then again')
+        raise ConfigError(472, 'no warm start "supervised" here: train with method="supervised" first, then again')
     unknown = {
         "a model that is not a PreTrainedModel": not isinstance(model, PreTrainedModel | None),
         "FSDP": args.fsdp,
@@ -362,4 +362,4 @@ def _check(args: TrainingArguments, settings: TrainConfig, model: Any, tokenizer
     }
     for what, there in unknown.items():
         if there:
-            raise ConfigError(353, f"SSLTrainer does not support {what}: leave it out")
+            raise ConfigError(473, f"SSLTrainer does not support {what}: leave it out")

@@ -193,13 +193,13 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             return self.method
         if isinstance(self.method, str):
             return get_method(self.method)()
-        raise ConfigError(360, f"method is {self.method!r}: give a name like 'uda' or a method like UDA()")
+        raise ConfigError(480, f"method is {self.method!r}: give a name like 'uda' or a method like UDA()")
 
     def _config(self) -> TrainConfig:
         options = dict(self.options or {})
         for name in _OWN:
             if name in options:
-                raise ConfigError(363, f"{name} is a parameter of SSLTextClassifier: leave it out of options")
+                raise ConfigError(483, f"{name} is a parameter of SSLTextClassifier: leave it out of options")
         own = {"max_steps": self.max_steps, "max_length": self.max_length, "seed": self.seed}
         config: TrainConfig = make(TrainConfig, {**options, **own})
         return config

@@ -145,7 +145,7 @@ def collect(folder: Path) -> RunFolder:
     places = sorted((p for p in folder.glob("seed-*") if p.name[5:].isdigit()), key=lambda p: int(p.name[5:]))
     places = [place for place in places if _is_run(place)] or [folder]
     if not _is_run(places[0]):
-        raise ConfigError(382, f"{folder} holds no run: name the --output-dir of a training run")
+        raise ConfigError(402, f"{folder} holds no run: name the --output-dir of a training run")
     runs = tuple(_side(place) for place in places)
     baselines = [place / "baseline" for place in places]
     return RunFolder(

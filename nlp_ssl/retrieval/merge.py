@@ -51,7 +51,7 @@ def merge(folder: Path, shards: Sequence[Path], *, kind: str = "auto", target: f
     with exclusive(folder):
         tidy(folder)
         if not start(folder, plan) and read_plan(folder) != plan:
-            raise ConfigError(342, f"{folder} holds an index of something else: name another folder")
+            raise ConfigError(462, f"{folder} holds an index of something else: name another folder")
         _gather(folder / PARTS, shards, banks, plan["options"]["duplicates"] != "keep")
         make_index(folder, plan, kind, target)
     return Index.open(folder)
@@ -76,11 +76,11 @@ def _joined(shards: Sequence[Path], plans: Sequence[dict[str, Any]], banks: Sequ
         same = "encoder_hash" if first["encoder_hash"] else "encoder"  # the same folder may lie elsewhere
         unlike += ["encoder"] * (plan[same] != first[same] or bank.dim != banks[0].dim)
         if unlike:
-            raise ConfigError(340, f"{shards[0]} and {shard} differ in {', '.join(unlike)}: build both alike")
+            raise ConfigError(460, f"{shards[0]} and {shard} differ in {', '.join(unlike)}: build both alike")
         for corpus, name in zip(plan["corpora"], names(plan["corpora"]), strict=True):
             if name in owners:
                 both = f"{owners[name]} and {shard} both hold {corpus['source']}"
-                raise ConfigError(341, f"{both}: name each shard once, and build it of other corpora")
+                raise ConfigError(461, f"{both}: name each shard once, and build it of other corpora")
         owners |= dict.fromkeys(names(plan["corpora"]), shard)
     return first | {"corpora": [corpus for plan in plans for corpus in plan["corpora"]]}
 

@@ -285,17 +285,17 @@ def test_a_single_bad_update_is_skipped(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("problem", "message"),
     [
-        ("tokens alone", "SSL351: train_dataset has no column of texts but input_ids, label"),
-        ("no labeled rows", "SSL351: train_dataset is a NoneType: give a datasets.Dataset"),
-        ("a list of texts", "SSL351: unlabeled_dataset is a list: give a datasets.Dataset"),
-        ("no tokenizer", "SSL350"),
-        ("rate in settings", "SSL352: learning_rate is not taken from settings"),
-        ("supervised start", "SSL352: no warm start"),
-        ("label smoothing", "SSL353: SSLTrainer does not support label smoothing"),
-        ("third class", "SSL355: label '2' is not a class of the model: it has 0 to 1"),
+        ("tokens alone", "SSL471: train_dataset has no column of texts but input_ids, label"),
+        ("no labeled rows", "SSL471: train_dataset is a NoneType: give a datasets.Dataset"),
+        ("a list of texts", "SSL471: unlabeled_dataset is a list: give a datasets.Dataset"),
+        ("no tokenizer", "SSL470"),
+        ("rate in settings", "SSL472: learning_rate is not taken from settings"),
+        ("supervised start", "SSL472: no warm start"),
+        ("label smoothing", "SSL473: SSLTrainer does not support label smoothing"),
+        ("third class", "SSL475: label '2' is not a class of the model: it has 0 to 1"),
         ("unknown method", "SSL201: unknown method 'fixmach'. Did you mean 'fixmatch'"),
         ("rounds", "SSL201: self_training works in rounds"),
-        ("optimizer of the model alone", "SSL354: dividemix trains more than the model"),
+        ("optimizer of the model alone", "SSL474: dividemix trains more than the model"),
     ],
 )
 def test_misuse(problem, message, folder, tmp_path):

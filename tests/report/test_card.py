@@ -51,7 +51,7 @@ def test_train_leaves_report_and_card(files, tmp_path, capsys):  # noqa: F811
     assert train(files, tmp_path / "bare", "--no-report", "--warm-start", "none") == 0
     assert not (tmp_path / "bare/report.html").exists() and not (tmp_path / "bare/README.md").exists()
     assert train(files, tmp_path / "no", "--license", "My license") == 2 and not (tmp_path / "no").exists()
-    assert "SSL384" in capsys.readouterr().err
+    assert "SSL404" in capsys.readouterr().err
 
 
 def test_a_report_that_cannot_be_written_fails_no_run(files, tmp_path, caplog):  # noqa: F811
@@ -64,4 +64,4 @@ def test_a_report_that_cannot_be_written_fails_no_run(files, tmp_path, caplog): 
 @pytest.mark.parametrize("flags", [["--calibrate", "dev"]])
 def test_calibration_without_rows_is_refused(files, tmp_path, capsys, flags):  # noqa: F811
     assert train(files, tmp_path / "out", *flags) == 2
-    assert "SSL380" in capsys.readouterr().err
+    assert "SSL400" in capsys.readouterr().err

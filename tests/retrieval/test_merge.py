@@ -75,7 +75,7 @@ def test_a_merge_that_was_stopped_goes_on_and_ends_alike(tmp_path, shards):
     merge(tmp_path / "i", shards)
     assert files_of(tmp_path / "i") == files_of(tmp_path / "whole")
     merge(tmp_path / "i", shards)
-    with pytest.raises(ConfigError, match="SSL342"):
+    with pytest.raises(ConfigError, match="SSL462"):
         merge(tmp_path / "i", shards[:2])
 
 
@@ -99,12 +99,12 @@ def test_shards_that_do_not_go_together(tmp_path, corpora, shards):
     built(tmp_path / "other", corpora[1], encoder="another")
     built(tmp_path / "words", corpora[1], fewest_words=4)
     built(tmp_path / "wide", corpora[1], encode=lambda texts: embed(texts)[:, :8])
-    for second, error in (("other", "SSL340.* differ in encoder"), ("words", "SSL340.* fewest_words"),
-                          ("wide", "SSL340.* encoder"), ("a", "SSL341.* both hold .*a.txt")):  # fmt: skip
+    for second, error in (("other", "SSL460.* differ in encoder"), ("words", "SSL460.* fewest_words"),
+                          ("wide", "SSL460.* encoder"), ("a", "SSL461.* both hold .*a.txt")):  # fmt: skip
         with pytest.raises(ConfigError, match=error):
             merge(tmp_path / "i", [shards[0], tmp_path / second])
     shutil.copytree(shards[0], tmp_path / "copy")
-    with pytest.raises(ConfigError, match="SSL341"):
+    with pytest.raises(ConfigError, match="SSL461"):
         merge(tmp_path / "i", [shards[0], tmp_path / "copy"])
     assert not (tmp_path / "i").exists()
 
