@@ -127,9 +127,9 @@ def test_even_classes_take_even_shares():
     ("options", "code", "words"),
     [
         ({"head": "logistik"}, 204, "Did you mean 'logistic'"),
-        ({"prior": "evn"}, 362, "'even'"),
-        ({"prior": [1, 2]}, 362, "each of 3 classes"),
-        ({"prior": [1, 2, 0]}, 362, "positive"),
+        ({"prior": "evn"}, 482, "'even'"),
+        ({"prior": [1, 2]}, 482, "each of 3 classes"),
+        ({"prior": [1, 2, 0]}, 482, "positive"),
         ({"alpha": 1.0}, 202, "alpha must lie"),
         ({"gamma": -1.0}, 202, "gamma must lie"),
         ({"n_neighbors": 0}, 202, "n_neighbors must lie"),
