@@ -59,7 +59,7 @@ def test_a_build_whose_worker_failed_goes_on(cluster, tmp_path, corpus):
             file.write(f"{len(texts)}\n")
         return embed(texts)
 
-    with pytest.raises(RunError, match="SSL460: 1 of 8 parts were not encoded; the first: SSL332: broken"):
+    with pytest.raises(RunError, match="SSL340: 1 of 8 parts were not encoded; the first: SSL332: broken"):
         on_ray(tmp_path / "i", corpus, logged)
     assert len(list((tmp_path / "i" / "parts").glob("[0-9]*"))) == 7
     broken.unlink()
