@@ -9,6 +9,7 @@ from nlp_ssl.method import check
 
 Precision = Literal["auto", "no", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]
+ClassWeights = Literal["none", "inverse", "effective"]
 WarmStart = Literal["auto", "none", "supervised", "contrastive"]
 Calibrate = Literal["none", "dev", "labels"]
 
@@ -47,6 +48,9 @@ class TrainConfig:
         "none"
     )
     align: Annotated[bool, "align pseudo-labels to class shares estimated on the pool after the warm start"] = True
+    class_weights: Annotated[ClassWeights, "of the labeled loss: by inverse frequency or effective number"] = "none"
+    effective_beta: Annotated[float, "of effective numbers; the nearer to 1, the more a rare class counts"] = 0.99
+    logit_adjustment: Annotated[float, "strength of correcting for unequal classes, 1 in full; 0 is off"] = 0.0
     guard: Annotated[bool, "warn on collapsing pseudo-labels"] = True
     log_every: Annotated[int, "steps between lines of metrics.jsonl"] = 10
     save_every: Annotated[int, "steps between checkpoints; 0 is off"] = 0
@@ -68,5 +72,9 @@ class TrainConfig:
             check(self.__dict__[name], name, 0.0, 1.0)
         check(self.clip, "clip", 0.0, 1e6)
         check(self.eval_fgsm, "eval_fgsm", 0.0, 1e3)
+        check(self.effective_beta, "effective_beta", 0.0, 1 - 1e-9)
+        check(self.logit_adjustment, "logit_adjustment", 0.0, 10.0)
+        if self.class_weights != "none" and self.logit_adjustment:
+            raise ConfigError(450, "class_weights and logit_adjustment both make up for unequal classes: choose one")
         if self.patience and not self.eval_every:
             raise ConfigError(211, "patience needs eval_every: say how often to evaluate on the dev rows")

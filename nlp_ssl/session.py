@@ -21,6 +21,7 @@ from nlp_ssl.data.loader import Loader, Sizes
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.evaluate import features, predict
 from nlp_ssl.guard import Guard
+from nlp_ssl.imbalance import adjustment, weighed
 from nlp_ssl.method import Batch, Losses, Method
 from nlp_ssl.nets import roles
 from nlp_ssl.nets.base import Forward, Module, Net, Recorded
@@ -68,14 +69,14 @@ class Session:
         given: Mapping[str, Module | Tensor],
         found: Checkpoint | None = None,
     ) -> None:
-        self.method, self.data, self.config, self.accelerator = method, data, config, accelerator
+        self.method, self.data, self.config, self.accelerator = method, weighed(data, config), config, accelerator
         self.device, self.context = accelerator.device, autocast(precision, accelerator.device)
         ranks = accelerator.num_processes
         sizes = Sizes(config.batch_size, config.batch_size * config.unlabeled_ratio, ranks * config.accumulate)
         self.modules = roles.make(method, build, config, self.device, start if found is None else None, given)
         self.strengths: dict[str, int] = found.meta["strengths"] if found else {}
         self.loader = Loader(
-            data,
+            self.data,
             method.wanted_views(),
             self._settled(augment),
             sizes,
@@ -89,18 +90,16 @@ class Session:
         self.wrapped = Wrapped({r: cast(nn.Module, accelerator.prepare(m)) for r, m in self.trained.items()})
         for module in self.wrapped.values():  # of Accelerate's fp16 the scaler only: nets choose their own autocast
             accelerator.unwrap_model(module, keep_fp32_wrapper=False)
-        self.nets = {
-            role: Net(module, self.wrapped[role] if role in self.trained else None, self.context)
-            for role, module in self.modules.items()
-            if role in method.nets
-        }
+        self.shift = adjustment(self.data, config)
+        self.given = frozenset(given)  # these nets are what they are: nothing is added to their logits
+        self.nets = {role: self._net(role) for role in self.modules if role in method.nets}
         recorded = {r: cast(Forward, Recorded(v.to(self.device))) for r, v in given.items() if isinstance(v, Tensor)}
         self.run = Run(
             method,
             {**self.nets, **recorded},
             data.spec,
             max_steps=config.max_steps,
-            predict=lambda role, block: self._of_block(predict, role, block).softmax(-1),
+            predict=lambda role, block: self._shifted(self._of_block(predict, role, block), role).softmax(-1),
             features=lambda role, block: self._of_block(features, role, block),
             labels=self._labels(),
         )
@@ -267,11 +266,23 @@ class Session:
             return
         seed = (self.config.seed, 6)
         rows = np.random.default_rng(seed).permutation(self.data.unlabeled)[:_PRIOR_ROWS]
-        p = predict(self.student, self.data.store, rows, self.config.max_length, self.context).softmax(-1)
+        z = predict(self.student, self.data.store, rows, self.config.max_length, self.context)
+        p = self._shifted(z, self.method.default_net()).softmax(-1)
         prior = self.data.prior or estimate_prior(p, torch.from_numpy(self.data.labeled_shares()))
         self.run.spec = replace(self.data.spec, prior=prior)
         self.run.state["pool_mean"] = p.mean(0).to(self.device)
         log.info("class shares of the pool: %s", " ".join(f"{s:.2f}" for s in prior))
+
+    def _net(self, role: str) -> Net:
+        """The net of a role as methods call it."""
+        heads = [name for name, head in self.method.wanted_heads().items() if head.kind == "classifier"]
+        shift = None if role in self.given else self.shift
+        return Net(self.modules[role], self.wrapped[role] if role in self.trained else None, self.context,
+                   shift=shift, classifiers=heads)  # fmt: skip
+
+    def _shifted(self, logits: Tensor, role: str) -> Tensor:
+        """Logits [n, C] of a net's module as methods see them."""
+        return logits if self.shift is None or role in self.given else logits + self.shift.to(logits.device)
 
     def _of_block(self, what: Callable[..., Tensor], role: str, block: str) -> Tensor:
         """Predictions or features of all rows of a block, the same on every rank and whatever came before."""

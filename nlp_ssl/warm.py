@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from nlp_ssl.config import TrainConfig, WarmStart
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.evaluate import features
+from nlp_ssl.imbalance import adjustment, weighed
 from nlp_ssl.nets.base import Module
 from nlp_ssl.precision import Autocast, autocast, resolve
 
@@ -85,11 +86,12 @@ def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast,
 
     `strength` is the inverse of the L2 penalty on features of unit spread. At 1 the model is far too unsure of itself
     (calibration error 0.3 on questions at 10 labels a class), at 10 it is nearly calibrated, with the same accuracy.
+    Unequal classes are made up for as `config` says.
     """
     z = features(module, data.store, data.labeled, config.max_length, context).double().numpy()
-    y = data.labels[data.labeled]
+    y, shift = data.labels[data.labeled], adjustment(data, config)
     scale = float(np.linalg.norm(z - z.mean(0), axis=1).mean()) or 1.0
-    model = LogisticRegression(C=strength, max_iter=1000).fit(z / scale, y, data.weights)
+    model = LogisticRegression(C=strength, max_iter=1000).fit(z / scale, y, weighed(data, config).weights)
     weight, bias = model.coef_ / scale, model.intercept_
     if len(model.classes_) == 2:  # the library keeps one row for two classes
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -98,6 +100,8 @@ def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast,
     with torch.no_grad():
         classifier.weight.copy_(torch.from_numpy(weight))
         classifier.bias.copy_(torch.from_numpy(bias))
+        if shift is not None:
+            classifier.bias.sub_(shift.to(classifier.bias.device))
 
 
 def start_kind(module: Module, config: TrainConfig) -> WarmStart:

@@ -57,13 +57,16 @@ class Data:
         """What methods may know."""
         return DataSpec(len(self.classes), len(self.unlabeled), len(self.labeled), self.prior)
 
+    def labeled_counts(self) -> np.ndarray:
+        """Labeled rows of each class, by their weights where they have some: float64 [C]."""
+        weights = np.ones(len(self.labeled)) if self.weights is None else self.weights
+        if self.targets is not None:
+            return np.asarray(weights @ self.targets, dtype=np.float64)
+        return np.bincount(self.labels[self.labeled], weights, minlength=len(self.classes))
+
     def labeled_shares(self) -> np.ndarray:
         """Share of each class [C] among the labeled rows; no class has less than half a row."""
-        if self.targets is not None:
-            counts = self.targets.sum(0)
-        else:
-            counts = np.bincount(self.labels[self.labeled], minlength=len(self.classes))
-        counts = np.maximum(counts, 0.5)
+        counts = np.maximum(self.labeled_counts(), 0.5)
         shares: np.ndarray = counts / counts.sum()
         return shares
 

@@ -45,7 +45,10 @@ from nlp_ssl.train import applicable, differences, identity
 log = logging.getLogger("nlp_ssl")
 _FOLDER = "ssl"  # in a checkpoint: what the method keeps beside the model
 # What TrainingArguments have no word for; all other settings are theirs.
-_OWN = ("unlabeled_ratio", "max_length", "warm_start", "warm_steps", "align", "guard")
+_OWN = (
+    "unlabeled_ratio", "max_length", "warm_start", "warm_steps", "align", "guard", "class_weights", "effective_beta",
+    "logit_adjustment",
+)  # fmt: skip
 
 
 class SSLTrainer(Trainer):
@@ -64,7 +67,8 @@ class SSLTrainer(Trainer):
         processing_class: the model's tokenizer.
         method: name of the method, or the method with its hyper-parameters.
         unlabeled_dataset: texts without labels; labels that are there only show how right the pseudo-labels are.
-        settings: of these `unlabeled_ratio`, `max_length`, `warm_start` and `warm_steps`, `align` and `guard` count.
+        settings: of these `unlabeled_ratio`, `max_length`, `warm_start` and `warm_steps`, `align`, `guard`, and
+            `class_weights`, `effective_beta` and `logit_adjustment` count.
         strong: the strong view of a text, if it is not to be chosen.
         allow_transductive: whether texts of `eval_dataset` may be trained on, without their labels.
 

@@ -11,6 +11,7 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.evaluate import features, predict, predict_sampled
 from nlp_ssl.functional import align, softmax
+from nlp_ssl.imbalance import adjustment, weighed
 from nlp_ssl.loop import PseudoLabels
 from nlp_ssl.nets.base import Module
 from nlp_ssl.precision import Autocast, autocast, resolve
@@ -23,8 +24,10 @@ class Teacher:
     def __init__(
         self, module: Module, data: Data, config: TrainConfig, number: int, given: PseudoLabels | None = None
     ) -> None:
-        self.data, self.number, self.given = data, number, given
+        self.data, self.number, self.given = weighed(data, config), number, given
         self._module, self._config = module, config
+        shift = adjustment(self.data, config)  # labels of the pool hold under the shares of the labels, as online
+        self._shift = torch.zeros(1) if shift is None else shift
         device = next(module.parameters()).device
         self._context: Autocast = autocast(resolve(config.mixed_precision, device), device)
 
@@ -41,7 +44,8 @@ class Teacher:
     @cached_property
     def _own(self) -> Tensor:
         data, length = self.data, self._config.max_length
-        return softmax(predict(self._module, data.store, data.unlabeled, length, self._context).double())
+        logits = predict(self._module, data.store, data.unlabeled, length, self._context)
+        return softmax((logits + self._shift).double())
 
     @cached_property
     def p(self) -> Tensor:
@@ -62,7 +66,7 @@ class Teacher:
         for logits in predict_sampled(
             self._module, data.store, at, self._config.max_length, self._context, passes=passes, seed=seed
         ):
-            yield softmax(logits.double())
+            yield softmax((logits + self._shift).double())
 
     def features(self) -> Tensor:
         """Features [L + U, D] of the labeled rows and the pool."""

@@ -160,8 +160,14 @@ class Net:
         module: Module,
         wrapped: nn.Module | None = None,
         autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+        *,
+        shift: Tensor | None = None,
+        classifiers: Sequence[str] = (),
     ) -> None:
+        """Adds `shift` [C] to logits, and to what the heads named in `classifiers` give."""
         self.module = module
+        self.shift = None if shift is None else shift.to(module.classifier.weight.device)
+        self._shifts = None if self.shift is None else _of_outputs(self.shift, module, classifiers)
         self.wrapped = wrapped if wrapped is not None else module  # carries the hooks of data-parallel training
         self.autocast = autocast
         self.real_tokens = self.computed_tokens = 0  # since the last log line; the difference is padding
@@ -241,7 +247,7 @@ class Net:
     def _logits(self, inputs: dict[str, Tensor], edit: Edit | None = None) -> Tensor:
         """Logits [R, C] of the bare module, float32."""
         logits: Tensor = self.module(inputs, edit)[:, : self.module.classifier.out_features].float()
-        return logits
+        return logits if self.shift is None else logits + self.shift
 
     def _inputs(self, batch: Batch, views: Sequence[str]) -> tuple[dict[str, Tensor], np.ndarray, list[int]]:
         """Trimmed inputs of the views, their lengths, and the number of rows of each view."""
@@ -259,8 +265,8 @@ class Net:
         self.computed_tokens += self.module.cost(inputs, lengths)
         target = self.wrapped if torch.is_grad_enabled() else self.module
         with self.autocast(), _noise(self.module, dropout):
-            out = target(inputs, edit)
-        return list(out.float().split(sizes))
+            out = target(inputs, edit).float()
+        return list((out if self._shifts is None else out + self._shifts).split(sizes))
 
 
 class Recorded:
@@ -311,6 +317,12 @@ def _fresh(head: Head, classifier: nn.Linear) -> nn.Module:
     last = nn.Linear(wide, head.width or wide)
     layers = [nn.Linear(wide, wide), nn.ReLU(), last] if head.kind == "mlp" else [last]
     return nn.Sequential(*layers).to(classifier.weight.device)
+
+
+def _of_outputs(shift: Tensor, module: Module, classifiers: Sequence[str]) -> Tensor:
+    """A shift [C] of logits as one of all that the module gives [C + widths of its heads]."""
+    heads = module.extra.items()
+    return torch.cat([shift, *(shift if k in classifiers else shift.new_zeros(_width(head)) for k, head in heads)])
 
 
 def _width(head: nn.Module) -> int:
