@@ -47,7 +47,6 @@ class Task:
     build: Callable[[int], Module]
     augment: Mapping[str, Any]
     saved: Callable[[Path], Module]  # opens the net that a run of this task left in a folder
-    texts: pa.ChunkedArray | None = None  # of all rows, where they are texts
     given: PseudoLabels | None = None  # labels of the pool from elsewhere
     teacher: Tensor | None = None  # logits [U, C] of a trained net for the pool: what a frozen teacher of a method says
     student: "Task | None" = None  # the same rows with the net of the students, where loops give them another
@@ -134,7 +133,7 @@ def task_of_nets(
     )
     policy = TextPolicy()
     views = {"weak": Identity(), "strong": strong, "controlled": policy, "probe": policy.probe()}
-    return Task(data, build, views, load_trained, text.texts)
+    return Task(data, build, views, load_trained)
 
 
 def _name(rewritings: pa.ChunkedArray | None) -> str:

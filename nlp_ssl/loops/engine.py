@@ -215,7 +215,7 @@ class _Rounds:
         assert place is not None
         with atomic.writing(place):
             place.mkdir(parents=True, exist_ok=True)
-        texts = None if self.task.texts is None else self.task.texts.take(data.unlabeled).combine_chunks()
+        texts = None if self.task.data.texts is None else self.task.data.texts.take(data.unlabeled).combine_chunks()
         write_labels(place / _LABELS, self.labels[-1], self.labels[:-1], data.classes, texts)
 
     def _read(self, folder: Path) -> None:

@@ -366,7 +366,7 @@ def test_the_graph_is_another_teacher(task):
 
 def test_what_is_written_is_what_is_read(task, tmp_path):
     first, second = labels_of(task, hard=False), replace(labels_of(task), p=labels_of(task).p[::-1].copy())
-    texts = task.texts.take(task.data.unlabeled).combine_chunks()
+    texts = task.data.texts.take(task.data.unlabeled).combine_chunks()
     write_labels(tmp_path / "f.parquet", second, [first], task.data.classes, texts)
     assert read_labels(tmp_path / "f.parquet", 96, 2).same(second)
     rows = pq.read_table(tmp_path / "f.parquet").to_pylist()
@@ -385,7 +385,7 @@ def test_what_is_written_is_what_is_read(task, tmp_path):
 @pytest.mark.parametrize("hard", [True, False])
 def test_a_file_given_back_teaches_the_same(task, tmp_path, hard):
     labels = labels_of(task, hard=hard)
-    texts = task.texts.take(task.data.unlabeled)
+    texts = task.data.texts.take(task.data.unlabeled)
     write_labels(tmp_path / "f.parquet", labels, [], task.data.classes, texts.combine_chunks())
     found = given_labels(tmp_path / "f.parquet", texts, task.data.classes)
     assert found.hard == hard and (found.copies == labels.copies).all()
@@ -397,7 +397,7 @@ def test_a_file_given_back_teaches_the_same(task, tmp_path, hard):
 
 def test_a_correction_counts_alone(task, tmp_path):
     labels = labels_of(task, hard=False)
-    texts = task.texts.take(task.data.unlabeled)
+    texts = task.data.texts.take(task.data.unlabeled)
     write_labels(tmp_path / "f.parquet", labels, [], task.data.classes, texts.combine_chunks())
     table = pq.read_table(tmp_path / "f.parquet")
     names = table["label"].to_pylist()
@@ -491,7 +491,7 @@ def test_recorded_answers_teach_like_the_teacher_itself(task):
 
 def test_logits_of_a_saved_teacher_are_kept_and_put_in_the_tasks_order(task, tmp_path, monkeypatch):
     fit(Supervised(), task.data, task.build, QUICK, augment=task.augment, output_dir=tmp_path / "teacher")
-    texts = task.texts.take(task.data.unlabeled)
+    texts = task.data.texts.take(task.data.unlabeled)
     found = logits_of(tmp_path / "teacher", texts, ("neg", "pos"), tmp_path / "cache")
     swapped = logits_of(tmp_path / "teacher", texts, ("pos", "neg"), tmp_path / "cache")
     assert torch.equal(found.flip(1), swapped) and found.std() > 0
