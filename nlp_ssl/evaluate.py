@@ -161,25 +161,27 @@ def longest_text(net: TextNet, asked: int | None = None) -> int:
     return wanted if longest is None else min(wanted, longest)
 
 
-def predict_texts(net: TextNet, texts: Sequence[str], max_length: int) -> list[tuple[str, float]]:
-    """(label, probability) of each text.
+def predict_texts(
+    net: TextNet, texts: Sequence[str], max_length: int, pairs: Sequence[str] | None = None
+) -> list[tuple[str, float]]:
+    """(label, probability) of each text, or of each pair of a text and its second one.
 
     Raises:
         RunError: the model's answers are not numbers.
     """
     if not len(texts):
         return []
-    confidence, label = logits_of_texts(net, texts, max_length).softmax(-1).max(-1)
+    confidence, label = logits_of_texts(net, texts, max_length, pairs).softmax(-1).max(-1)
     return [(net.model.config.id2label[c], p) for p, c in zip(confidence.tolist(), label.tolist(), strict=True)]
 
 
-def logits_of_texts(net: TextNet, texts: Sequence[str], max_length: int) -> Tensor:
-    """Logits [n, C] of texts, float32, computed in batches of like length.
+def logits_of_texts(net: TextNet, texts: Sequence[str], max_length: int, pairs: Sequence[str] | None = None) -> Tensor:
+    """Logits [n, C] of texts or pairs of texts, float32, computed in batches of like length.
 
     Raises:
         RunError: the model's answers are not numbers.
     """
-    logits = _of_texts(net, texts, max_length)
+    logits = _of_texts(net, texts, max_length, pairs=pairs)
     if not bool(torch.isfinite(logits).all()):
         raise RunError(304, "the model's answers are not numbers: its weights are damaged, train it again")
     return logits
@@ -192,15 +194,20 @@ def features_of_texts(net: TextNet, texts: Sequence[str], max_length: int) -> Te
 
 @torch.no_grad()
 def _of_texts(
-    net: TextNet, texts: Sequence[str], max_length: int, wanted: Callable[[dict[str, Tensor]], Tensor] | None = None
+    net: TextNet,
+    texts: Sequence[str],
+    max_length: int,
+    wanted: Callable[[dict[str, Tensor]], Tensor] | None = None,
+    pairs: Sequence[str] | None = None,
 ) -> Tensor:
     """What the net, or the part of it that is `wanted`, makes of each text [n, ...], in the order of the texts."""
     wanted = wanted or (lambda inputs: net.head(net.embed(inputs)))  # without the heads that a method may have attached
-    device = next(net.parameters()).device
-    tokens = net.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    device, second = next(net.parameters()).device, None if pairs is None else list(pairs)
+    tokens = net.tokenizer(list(texts), second, truncation=True, max_length=max_length)
+    names = [name for name in ("input_ids", "token_type_ids") if name in tokens]
     out = torch.empty(0)
-    for rows in batches(np.array([len(t) for t in tokens])):
-        inputs = net.tokenizer.pad({"input_ids": [tokens[i] for i in rows]}, return_tensors="pt")
+    for rows in batches(np.array([len(t) for t in tokens["input_ids"]])):
+        inputs = net.tokenizer.pad({n: [tokens[n][i] for i in rows] for n in names}, return_tensors="pt")
         part = wanted({k: v.to(device) for k, v in inputs.items()}).float().cpu()
         out = out if len(out) else torch.empty(len(texts), part.shape[1])
         out[torch.from_numpy(rows)] = part

@@ -25,7 +25,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.loop import PseudoLabels
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.image import ImageNet, build_image_net
-from nlp_ssl.nets.text import Pooling, TextNet, load_text_net, load_trained
+from nlp_ssl.nets.text import PAIRS, Pooling, TextNet, load_text_net, load_trained
 from nlp_ssl.paraphrase.views import rewritings_of
 
 # Word replacement as strong as the started model can stand.
@@ -82,6 +82,8 @@ def text_task(
     def build(number: int) -> Module:
         net = load_text_net(model, text.classes, pooling=pooling)
         net.tokenizer.model_max_length = max_length  # saved with the model: it is used on texts cut alike
+        if text.pairs is not None:
+            net.model.config.update({PAIRS: True})
         return net
 
     origin = (("model", model), ("pooling", pooling))
@@ -106,18 +108,22 @@ def task_of_nets(
     longest = first.longest()
     if longest is not None and max_length > longest:
         raise ConfigError(229, f"max_length is {max_length}, the model has positions for {longest} tokens: lower it")
-    rewritings, positions = (None, None) if views is None else rewritings_of(text.texts, views)
+    size, training = len(text.texts), np.concatenate([text.labeled, text.unlabeled])
+    texts = text.texts if text.pairs is None else pa.chunked_array([*text.texts.chunks, *text.pairs.chunks])
+    rewritings, positions = (None, None) if views is None else rewritings_of(texts, views)
     store = TokenStore.build(
-        text.texts if rewritings is None else pa.chunked_array([*text.texts.chunks, *rewritings.chunks]),
+        texts if rewritings is None else pa.chunked_array([*texts.chunks, *rewritings.chunks]),
         first.tokenizer,
         cache_dir=cache_dir or cache_folder(),
-        fit_rows=np.sort(np.concatenate([text.labeled, text.unlabeled])),
+        fit_rows=np.sort(training if text.pairs is None else np.concatenate([training, training + size])),
         max_words=_MAX_WORDS,
     )
     if positions is not None:
         store.rewritings = positions
+    if text.pairs is not None:
+        store.join(np.arange(size, 2 * size), first.tokenizer)
     strong = strong or (TFIDF if views is None else REWRITTEN)
-    note = check_lengths(store.lengths[: len(text.texts)], max_length)
+    note = check_lengths(store.lengths[:size], max_length)
     data = Data(
         classes=text.classes,
         store=store,
@@ -128,7 +134,7 @@ def task_of_nets(
         test=text.test,
         notes=text.notes if note is None else (*text.notes, note),
         content_hash=text.content_hash,
-        texts=text.texts,
+        texts=text.whole,
         origin=(*origin, ("strong", repr(strong)), ("views", _name(rewritings))),
     )
     policy = TextPolicy()

@@ -85,6 +85,26 @@ def test_adjusted_logits_by_hand(task: Task) -> None:
     assert adjustment(task.data, FAST) is None
 
 
+def test_gradients_and_shares_see_adjusted_logits(task: Task) -> None:
+    made = session(task, ADJUSTED)
+    net, module = made.nets["student"], made.student
+    seen = net._logits(net._inputs(made.loader[0], ["x"])[0])
+    torch.testing.assert_close(seen, module(net._inputs(made.loader[0], ["x"])[0]) + SHARES.log())
+
+    def lowered(module, number: int) -> None:
+        with torch.no_grad():
+            module.classifier.bias.sub_(SHARES.log())
+
+    config = replace(FAST, warm_start="supervised")
+    pool = [
+        Session(get_method("uda")(), task.data, task.build, settings, task.augment, Accelerator(), "no",
+                start=start, given={}).run
+        for settings, start in ((config, lambda module, number: None), (replace(config, logit_adjustment=1.0), lowered))
+    ]  # fmt: skip
+    assert pool[1].spec.prior == pytest.approx(pool[0].spec.prior, abs=1e-6)
+    torch.testing.assert_close(pool[1].state["pool_mean"], pool[0].state["pool_mean"])
+
+
 # What the methods see is the same if the term lies in the bias instead: no part of a method may miss it.
 @pytest.mark.parametrize("name", list_methods())
 def test_equals_a_bias_in_every_method(task: Task, name: str) -> None:

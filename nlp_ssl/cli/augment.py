@@ -192,7 +192,7 @@ class Job:
             def views(table: Table) -> Iterator[View]:
                 if policy is not None:
                     return change_words(table.texts, policy, samples=options.samples, gates=gates, checks=checks)
-                return make(texts_of(table))
+                return make(texts_of(table.texts))
 
             def work(source: Path, out: Path) -> str:
                 name = self._name(source)

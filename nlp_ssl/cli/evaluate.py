@@ -23,6 +23,7 @@ class Options:
 
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     label_column: Annotated[str | None, "column of the labels, where it is not found by itself"] = None
+    pair_column: Annotated[str | None, "column of the second texts, for a model of pairs"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
     split: Annotated[str | None, "rows of this split alone, e.g. test"] = None
     max_length: Annotated[int | None, "tokens; longer texts are cut; by default as in training"] = None
@@ -69,11 +70,13 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
         DataError: the file cannot be read, has no label or one the model does not know, or there is no whole model.
     """
     net = load_trained(model)
+    net.check_pairs(options.pair_column)
     classes = tuple(str(name) for name in net.model.config.id2label.values())
     table = read_table(
         file,
         text_column=options.text_column,
         label_column=options.label_column,
+        pair_column=options.pair_column,
         encoding=options.encoding,
         split=options.split,
         expect_labels=True,
@@ -82,7 +85,9 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
     known = np.flatnonzero(labels >= 0)
     if not len(known):
         raise DataError(139, f"{table.source}: no row has a label: add labels, or name another --label-column")
-    logits = logits_of_texts(net, table.take(known).texts.to_pylist(), longest_text(net, options.max_length))
+    scored = table.take(known)
+    pairs = None if scored.pairs is None else scored.pairs.to_pylist()
+    logits = logits_of_texts(net, scored.texts.to_pylist(), longest_text(net, options.max_length), pairs)
     return Evaluation(
         classes,
         len(known),

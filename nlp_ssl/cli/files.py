@@ -21,6 +21,7 @@ class Files:
     test: Annotated[str | None, "labeled rows for the closing table"] = None
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     label_column: Annotated[str | None, "column of the labels, where it is not found by itself"] = None
+    pair_column: Annotated[str | None, "column of the second texts, where rows are pairs of texts"] = None
     encoding: Annotated[str, "of the files"] = "utf-8"
     on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
     unlabeled_value: Annotated[str | None, "label that marks an unlabeled row, beside the empty one and -1"] = None
@@ -47,6 +48,7 @@ def read(files: Files, role: str) -> Table | None:
         source,
         text_column=files.text_column,
         label_column=None if role == "unlabeled" else files.label_column,
+        pair_column=files.pair_column,
         encoding=files.encoding,
         on_bad_lines=files.on_bad_lines,
         unlabeled_value=files.unlabeled_value,

@@ -136,7 +136,7 @@ def _search(argv: list[str]) -> None:
     if len(places) not in (1, 2) or (len(places) == 2) == (flags.queries is not None):
         raise ConfigError(206, 'index search needs a folder and a query: nlp-ssl index search bank "some words"')
     index = Index.open(places[0], None if flags.encoder is None else encoder_name(flags.encoder))
-    texts = places[1:] if flags.queries is None else list(texts_of(read_table(flags.queries)))
+    texts = places[1:] if flags.queries is None else list(texts_of(read_table(flags.queries).texts))
     for start in range(0, len(texts), _BATCH):
         batch = texts[start : start + _BATCH]
         for query, hits in zip(batch, index.search(batch, flags.k), strict=True):

@@ -22,6 +22,7 @@ class Options:
     """Flags of `predict`."""
 
     text_column: Annotated[str | None, "column of the texts"] = None
+    pair_column: Annotated[str | None, "column of the second texts, for a model of pairs"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
     max_length: Annotated[int | None, "tokens; longer texts are cut; by default as in training"] = None
 
@@ -50,12 +51,16 @@ def predict_file(model: Path, file: Path, options: Options) -> Iterator[tuple[st
         DataError: the file cannot be read, or the folder holds no model.
     """
     net = load_trained(model)
-    table = read_table(file, text_column=options.text_column, encoding=options.encoding)
+    net.check_pairs(options.pair_column)
+    table = read_table(
+        file, text_column=options.text_column, pair_column=options.pair_column, encoding=options.encoding
+    )
     max_length = longest_text(net, options.max_length)
     row = 1
     for start in range(0, len(table), _CHUNK):
         texts = table.texts.slice(start, _CHUNK).to_pylist()
-        answers = predict_texts(net, texts, max_length)
+        pairs = None if table.pairs is None else table.pairs.slice(start, _CHUNK).to_pylist()
+        answers = predict_texts(net, texts, max_length, pairs)
         for at, answer in zip(table.rows[start : start + _CHUNK], answers, strict=True):
             yield from ((None, 0.0) for _ in range(row, int(at)))  # blank rows, so that lines keep their places
             row = int(at) + 1

@@ -85,7 +85,7 @@ def _from_pool(argv: Sequence[str]) -> None:
         table = table.take(np.flatnonzero([split not in ("dev", "test") for split in table.splits]))
         if not len(table):
             raise DataError(118, f"{places[0]}: only dev and test rows: name a pool of other texts")
-    rows = zip(table.rows.tolist(), texts_of(table), strict=True)
+    rows = zip(table.rows.tolist(), texts_of(table.texts), strict=True)
     if options.model is not None:
         score, classes = _by_class(options.model)
     else:

@@ -41,6 +41,8 @@ def main(argv: Sequence[str]) -> None:
     options, retrieval, files = parse(argv, Options(), Retrieval(), Files(), name="nlp-ssl select", doc=doc)
     if options.index is None or options.model is None or options.out is None or files.labeled is None:
         raise ConfigError(206, "select --index BANK needs --labeled FILE, --model FOLDER (the teacher) and --out FILE")
+    if files.pair_column is not None:
+        raise ConfigError(454, "select --index retrieves single texts: leave out --pair-column")
     if options.out.exists() and not options.overwrite:
         raise ConfigError(224, f"{options.out} exists: name another file or add --overwrite")
     data = text(files, tables(files), options.seed)

@@ -73,11 +73,12 @@ class StrongView:
             return None if self.views is None else read_views(self.views)
         folder, report = rewritings_folder(), Report()
         folder.mkdir(parents=True, exist_ok=True)
-        texts = (text for table in tables for text in texts_of(table))
+        columns = [c for table in tables for c in (table.texts, table.pairs) if c is not None]
+        texts = (text for column in columns for text in texts_of(column))
         # Of several processes one translates; the others wait, and find all of it done.
         with FileLock(folder / "training.lock"), Cache(folder) as cache:
             with Rewriting(engines_of(self.back_translation), cache) as rewriting:
-                made = list(watched(rewriting(texts), sum(map(len, tables)), report, lambda: cache.written))
+                made = list(watched(rewriting(texts), sum(map(len, columns)), report, lambda: cache.written))
         log.info("back-translation: %s", report.lines()[0])
         return pa.table({"text": [v.text for v in made if v.changed], "view": [v.view for v in made if v.changed]})
 
@@ -108,9 +109,9 @@ def rewritings_folder() -> Path:
     return cache_folder() / "rewritings"
 
 
-def texts_of(table: Table) -> Iterator[str]:
-    """The texts of a table, one by one."""
-    for chunk in table.texts.chunks:
+def texts_of(column: pa.ChunkedArray) -> Iterator[str]:
+    """The texts of a column, one by one."""
+    for chunk in column.chunks:
         for start in range(0, len(chunk), _ROWS):
             yield from chunk.slice(start, _ROWS).to_pylist()
 

@@ -57,6 +57,10 @@ class Options:
             raise ConfigError(206, f"{command} needs --labeled FILE and --output-dir DIR")
         if self.pseudo_labels is not None and self.teacher is not None:
             raise ConfigError(232, "--pseudo-labels and --teacher both label the pool: give one of them")
+        if files.pair_column is not None and (self.pseudo_labels is not None or self.teacher is not None):
+            raise ConfigError(
+                453, "--pseudo-labels and --teacher are for single texts: leave out --pair-column, or them"
+            )
         check_output(self.output_dir, self.resume, self.overwrite)
         return self.output_dir
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import xxhash
 
 from nlp_ssl.data.sources import Table
-from nlp_ssl.data.splits import draw_per_class, text_keys
+from nlp_ssl.data.splits import draw_per_class, pair_keys, whole
 from nlp_ssl.errors import ConfigError, DataError, nearest
 
 MANY_CLASSES = 10_000
@@ -30,6 +30,7 @@ class TextData:
         labeled, unlabeled, dev, test: int64 positions into texts; no two share a position.
         notes: what was dropped, counted or looks doubtful ("warning: ..."), in words.
         content_hash: 32 hexadecimal digits over classes, texts, labels and positions.
+        pairs: large_string [N], the second text of each row, where rows are pairs.
     """
 
     classes: tuple[str, ...]
@@ -41,6 +42,12 @@ class TextData:
     test: np.ndarray
     notes: tuple[str, ...]
     content_hash: str
+    pairs: pa.ChunkedArray | None = None
+
+    @property
+    def whole(self) -> pa.ChunkedArray:
+        """Each text, of pairs both [N]: for what looks at words and not at who says them."""
+        return whole(self.texts, self.pairs)
 
 
 class _Stack:
@@ -49,7 +56,8 @@ class _Stack:
     def __init__(self, tables: Mapping[str, Table | None]) -> None:
         self.tables = {name: table for name, table in tables.items() if table is not None}
         self.texts = pa.chunked_array([c for t in self.tables.values() for c in t.texts.chunks], pa.large_string())
-        self.keys = text_keys(self.texts)
+        self.pairs = _second_texts(self.tables)
+        self.keys = pair_keys(self.texts, self.pairs)
         self.spans = {name: np.empty(0, dtype=np.int64) for name in tables}
         start = 0
         for name, table in self.tables.items():
@@ -78,8 +86,9 @@ def build(
 
     With `labels_per_class`, that many rows of every class are drawn from `labeled` by `seed`, and its other rows join
     the unlabeled pool, their labels kept as hidden truth. Rows of `labeled` without a label join the pool in any case.
-    Two texts are the same when they differ only in case or white space. A labeled text that stands there with two
-    labels is dropped, or is an error with `conflicts="error"`. Pool texts that repeat a labeled text are dropped.
+    Two texts are the same when they differ only in case or white space; of pairs both must be. A labeled text that
+    stands there with two labels is dropped, or is an error with `conflicts="error"`. Pool texts that repeat a labeled
+    text are dropped.
     Dev and test texts must not occur among the labeled or unlabeled ones: `drop_leaks` removes them there,
     `allow_transductive` keeps them.
 
@@ -104,6 +113,7 @@ def build(
     pool = _pool(stack, usable, gold, notes)
     _note_single_rows(labels[gold], classes, notes)
     dev_rows, test_rows = (_scored(stack, labels, name, notes) for name in ("dev", "test"))
+    second = [] if stack.pairs is None else [text_hash(stack.pairs)]
     return TextData(
         classes=classes,
         texts=stack.texts,
@@ -113,7 +123,8 @@ def build(
         dev=dev_rows,
         test=test_rows,
         notes=tuple(notes),
-        content_hash=content_hash_of(classes, stack.texts, [labels, gold, pool, dev_rows, test_rows]),
+        content_hash=content_hash_of(classes, stack.texts, [labels, gold, pool, dev_rows, test_rows, *second]),
+        pairs=stack.pairs,
     )
 
 
@@ -282,6 +293,27 @@ def _scored(stack: _Stack, labels: np.ndarray, name: str, notes: list[str]) -> n
     if len(scored) < len(span):
         notes.append(f"{name} rows left out because they have no label: {len(span) - len(scored)}")
     return scored
+
+
+def _second_texts(tables: Mapping[str, Table]) -> pa.ChunkedArray | None:
+    """The second texts of all tables, laid end to end.
+
+    Raises:
+        DataError: some have them and others not.
+    """
+    without = [table.source for table in tables.values() if table.pairs is None]
+    if len(without) == len(tables):
+        return None
+    if without:
+        raise DataError(
+            150, f"{without[0]}: single texts, where other files hold pairs: give a second text to every row"
+        )
+    return pa.chunked_array([c for t in tables.values() if t.pairs is not None for c in t.pairs.chunks])
+
+
+def text_hash(texts: pa.ChunkedArray) -> np.ndarray:
+    """A hash of texts as bytes [32]."""
+    return np.frombuffer(content_hash_of((), texts, []).encode(), dtype=np.uint8)
 
 
 def content_hash_of(classes: Sequence[str], texts: pa.ChunkedArray, arrays: Sequence[np.ndarray]) -> str:

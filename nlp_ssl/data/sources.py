@@ -73,6 +73,7 @@ class Table:
         source: where the texts came from, for messages.
         splits: split names [N] if the source has any.
         notes: what was dropped or mended, in words, with counts.
+        pairs: large_string [N], the second text of each row, where rows are pairs.
     """
 
     texts: pa.ChunkedArray
@@ -81,6 +82,7 @@ class Table:
     source: str
     splits: list[str] | None
     notes: tuple[str, ...]
+    pairs: pa.ChunkedArray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -90,6 +92,7 @@ class Table:
         return replace(
             self,
             texts=self.texts.take(pa.array(positions, pa.int64())),
+            pairs=None if self.pairs is None else self.pairs.take(pa.array(positions, pa.int64())),
             labels=None if self.labels is None else [self.labels[i] for i in positions],
             rows=self.rows[positions],
             splits=None if self.splits is None else [self.splits[i] for i in positions],
@@ -125,6 +128,7 @@ def read_table(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    pair_column: str | None = None,
     encoding: str = "utf-8",
     on_bad_lines: Literal["error", "skip"] = "error",
     unlabeled_value: str | None = None,
@@ -138,7 +142,7 @@ def read_table(
 
     Labels become strings by one map: 1, "1" and 1.0 are all "1", True is "true". Missing labels and the markers -1,
     NaN, null and None mean unlabeled; with `unlabeled_value` that marker alone does. A byte-order mark outranks
-    `encoding`. `split` keeps the rows of one split.
+    `encoding`. `split` keeps the rows of one split. With `pair_column` rows are pairs of texts, the second ones there.
 
     Raises:
         DataError: the source cannot be read as a table of texts; the message names the file, the row and the remedy.
@@ -149,7 +153,7 @@ def read_table(
         parts = _of_split(_open(source, reading), wanted)
         builder = _Builder(reading.counts, unlabeled_value, wanted)
         for part in parts:
-            builder.add(part, text_column, label_column, expect_labels)
+            builder.add(part, text_column, label_column, expect_labels, pair_column)
     except OSError as error:
         raise DataError(
             104, f"{source}: {error.strerror or _reason(error)}: check the path and its permissions"
@@ -224,17 +228,28 @@ def column_values(source: str | Path, name: str, encoding: str = "utf-8") -> dic
         ) from None
 
 
-def table_of(texts: Sequence[object], labels: Sequence[object] | None = None, *, source: str = "texts") -> Table:
+def table_of(
+    texts: Sequence[object],
+    labels: Sequence[object] | None = None,
+    *,
+    pairs: Sequence[object] | None = None,
+    source: str = "texts",
+) -> Table:
     """A table from texts [N] and labels [N] in memory, cleaned and checked as a file would be.
+
+    With `pairs` [N] rows are pairs of texts, and these the second ones.
 
     Raises:
         DataError: the lengths differ, a text is not a string, or a label is not a single value.
     """
     if labels is not None and len(labels) != len(texts):
         raise DataError(121, f"{source}: {len(texts)} texts but {len(labels)} labels: give one label for each text")
-    columns: dict[str, Sequence[object]] = {"text": texts} if labels is None else {"text": texts, "label": labels}
+    if pairs is not None and len(pairs) != len(texts):
+        raise DataError(121, f"{source}: {len(texts)} texts but {len(pairs)} second texts: give one for each text")
+    given = {"text": texts, "label": labels, "pair": pairs}
+    columns = {name: values for name, values in given.items() if values is not None}
     builder = _Builder(Counter(), None, None)
-    builder.add(_memory_part(columns, source), "text", None, False)
+    builder.add(_memory_part(columns, source), "text", None, False, None if pairs is None else "pair")
     return builder.table(source)
 
 
@@ -281,6 +296,8 @@ class _Builder:
         self.marked: Counter[str] = Counter()
         self.chunks: list[pa.Array] = []
         self.pending: list[str] = []
+        self.pair_chunks: list[pa.Array] = []
+        self.pending_pairs: list[str] = []  # empty, or one for each pending text
         self.labels: list[str | None] = []
         self.rows = array("q")
         self.splits: list[str] = []
@@ -290,22 +307,32 @@ class _Builder:
         self.has_splits = False
         self.notes: list[str] = []
 
-    def add(self, part: _Part, text_column: str | None, label_column: str | None, expect_labels: bool) -> None:
+    def add(
+        self, part: _Part, text_column: str | None, label_column: str | None, expect_labels: bool,
+        pair_column: str | None = None,
+    ) -> None:  # fmt: skip
         """Streams the rows of one part in.
 
         Raises:
             DataError: a column is missing, or a row holds no usable text or label.
         """
         text, label = self._columns(part, text_column, label_column, expect_labels)
+        pair = None if pair_column is None else _matching(part, pair_column, ())[0]
+        if pair == text:
+            raise DataError(
+                149, f"{part.place}: {text!r} holds both texts of a pair: name two columns, --text-column too"
+            )
         split = "split" if part.split is None and "split" in part.columns else None
         self.has_labels |= label is not None
         self.has_splits |= part.split is not None or split is not None
-        names = [name for name in (text, label, split) if name is not None]
+        names = [name for name in (text, label, split, pair) if name is not None]
+        at_split = 2 if label else 1
         for number, values in part.rows(names):
-            row_split = part.split or (_split_name(values[-1]) if split else "train")
+            row_split = part.split or (_split_name(values[at_split]) if split else "train")
             self.seen_splits.add(row_split)
             if self.split is None or row_split == self.split:
-                self._row(part.place, number, values[0], values[1] if label else None, row_split)
+                texts = values[:1] if pair is None else (values[0], values[-1])
+                self._row(part.place, number, texts, values[1] if label else None, row_split)
 
     def table(self, source: str) -> Table:
         """The finished table.
@@ -330,6 +357,7 @@ class _Builder:
             source=source,
             splits=self.splits if self.has_splits else None,
             notes=(*self.notes, *self._count_notes()),
+            pairs=pa.chunked_array(self.pair_chunks, pa.large_string()) if self.pair_chunks else None,
         )
 
     def _columns(
@@ -357,15 +385,17 @@ class _Builder:
                 self.notes.append(f"{what} column {found[0]!r} taken (also there: {_list(found[1:])})")
         return texts[0], labels[0] if labels else None
 
-    def _row(self, place: str, number: int, value: object, label: object, split: str) -> None:
-        text = _text(place, number, value, self.counts)
-        if text is None:
+    def _row(self, place: str, number: int, values: tuple[object, ...], label: object, split: str) -> None:
+        """Adds a row of one text, or of two; where one of them is blank there is none."""
+        text, *second = (_text(place, number, value, self.counts) for value in values)
+        if text is None or None in second:
             return
         try:
             name = self._label(label)
         except TypeError as error:
             raise DataError(115, f"{place} row {number}: {error}: give each text one label") from None
         self.pending.append(text)
+        self.pending_pairs += [pair for pair in second if pair is not None]
         self.labels.append(name)
         self.rows.append(number)
         self.splits.append(split)
@@ -385,7 +415,9 @@ class _Builder:
 
     def _flush(self) -> None:
         self.chunks.append(pa.array(self.pending, pa.large_string()))
-        self.pending = []
+        if self.pending_pairs:
+            self.pair_chunks.append(pa.array(self.pending_pairs, pa.large_string()))
+        self.pending, self.pending_pairs = [], []
 
     def _refuse_nothing(self, source: str) -> None:
         if self.split is not None and self.split not in self.seen_splits and self.seen_splits:

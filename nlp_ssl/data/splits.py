@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from nlp_ssl.data.dataset import Data
@@ -53,6 +54,19 @@ def text_keys(texts: pa.ChunkedArray) -> np.ndarray:
             keys[position] = xxhash.xxh3_64_intdigest(" ".join(text.casefold().split()).encode())
             position += 1
     return keys
+
+
+def whole(texts: pa.ChunkedArray, pairs: pa.ChunkedArray | None, between: str = "\n") -> pa.ChunkedArray:
+    """Each text with its second one behind it, where there are pairs."""
+    if pairs is None:
+        return texts
+    both = pc.binary_join_element_wise(texts.combine_chunks(), pairs.combine_chunks(), pa.scalar(between, texts.type))
+    return pa.chunked_array([both], texts.type)
+
+
+def pair_keys(texts: pa.ChunkedArray, pairs: pa.ChunkedArray | None) -> np.ndarray:
+    """As `text_keys`, for pairs of which both texts count: no text holds NUL."""
+    return text_keys(whole(texts, pairs, " \0 "))
 
 
 def draw_rows(total: int, wanted: int, seed: int) -> np.ndarray:

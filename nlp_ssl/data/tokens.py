@@ -25,11 +25,12 @@ from nlp_ssl.augment.base import Augment, Vocabulary
 from nlp_ssl.augment.counter_rng import mix, uniform
 from nlp_ssl.augment.policy import Rewritten
 from nlp_ssl.augment.tfidf import document_frequency, inverse_document_frequency, replace_weights, score, summed_scores
+from nlp_ssl.data.pairs import PairFrame, Pairs
 from nlp_ssl.data.ragged import Ragged, offsets_of, spans
 from nlp_ssl.errors import ConfigError, DataError, RunError
 
 FORMAT = 2
-_REWRITING = np.uint64(5)  # a random stream of its own, beside those of word noise
+_REWRITING, _SECOND = np.uint64(5), np.uint64(6)  # random streams of their own, beside those of word noise
 _FILES = ("words.arrow", "vocabulary.arrow")
 # Work is cut into pieces by size, not by row count, so that long texts need no more memory than short ones.
 _TEXT_BYTES = 1 << 20
@@ -100,6 +101,7 @@ class TokenStore:
         lengths: tokens of each row, special ones included, before truncation, int32 [N].
         frame: special tokens and padding.
         rewritings: positions of the stored rewritings of each row; rows beyond its end have none.
+        pairs: where rows are pairs of texts, which text is the second one of each.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class TokenStore:
         self.vocabulary = vocabulary
         self.frame = frame
         self.rewritings = Ragged(np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64))
+        self.pairs: Pairs | None = None
 
     def __len__(self) -> int:
         return len(self._words)
@@ -127,25 +130,35 @@ class TokenStore:
 
         Args:
             requests: (row positions [n], augmentation or None, one key per row, uint64 [n]), at least one.
-            max_length: tokens of a row at most, special ones included; each row is cut after augmentation.
+            max_length: tokens of a row at most, special ones included; each row is cut after augmentation. Of pairs
+                both texts are augmented, each as a text of its own, and the longer one is cut first.
 
         Returns:
-            `input_ids` and `attention_mask` (and zero `token_type_ids` where the model takes them), int64 [R, L] with
-            L the longest row, and the number of tokens of each row, int64 [R].
+            `input_ids` and `attention_mask` (and `token_type_ids` where the model takes them: zero except in pairs),
+            int64 [R, L] with L the longest row, and the number of tokens of each row, int64 [R].
 
         Raises:
             ConfigError: `max_length` leaves no room for a token beside the special ones.
         """
-        room = max_length - self.frame.size
-        if room < 1:
-            raise ConfigError(
-                263, f"max_length: {max_length} leaves no room beside {self.frame.size} special tokens: raise it"
-            )
-        parts = [self._changed(*request) for request in requests]
+        size = self.frame.size if self.pairs is None else self.pairs.frame.size
+        room = max_length - size
+        if room < (1 if self.pairs is None else 2):
+            raise ConfigError(263, f"max_length: {max_length} leaves no room beside {size} special tokens: raise it")
+        tokens = self._tokens([self._changed(*request) for request in requests], room)
+        if self.pairs is None:
+            return self.frame.pad(tokens)
+        second = [
+            self._changed(self.pairs.second[rows], change, mix(keys ^ _SECOND)) for rows, change, keys in requests
+        ]
+        longer = np.concatenate([self.pairs.shorter[rows] for rows, _, _ in requests])
+        return self.pairs.frame.pad(tokens, self._tokens(second, room), longer, room)
+
+    def _tokens(self, parts: Sequence[Ragged], room: int) -> Ragged:
+        """The first `room` tokens of each text, given as its words."""
         # Every word has a token, so cutting the words first loses nothing and keeps long texts cheap.
         words = Ragged.concat(parts).truncate(room)
         pieces = self.vocabulary.pieces.take(words.values)
-        return self.frame.pad(Ragged(pieces.values, pieces.offsets[words.offsets]).truncate(room))
+        return Ragged(pieces.values, pieces.offsets[words.offsets]).truncate(room)
 
     def _changed(self, rows: np.ndarray, augment: Augment | None, keys: np.ndarray) -> Ragged:
         if isinstance(augment, Rewritten) and len(self.rewritings):
@@ -166,6 +179,20 @@ class TokenStore:
             self._changed(rows[gone], augment.otherwise, keys[gone]),
         ]
         return Ragged.concat(parts).take(np.argsort(np.concatenate([there, gone])))
+
+    def join(self, second: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Makes the first texts rows of pairs: the text at `second` [N] is the second one of row 0, 1, ...
+
+        Raises:
+            ConfigError: the tokenizer puts nothing between two texts.
+        """
+        assert isinstance(tokenizer, PreTrainedTokenizerFast)
+        frame = PairFrame.of(
+            _plain(tokenizer), self.frame.pad_id, token_types=self.frame.token_types, single=self.frame.size
+        )
+        own = self.lengths - np.int32(self.frame.size)
+        self.lengths = own[: len(second)] + own[second] + np.int32(frame.size)
+        self.pairs = Pairs(second, own[: len(second)] > own[second], frame)
 
     @classmethod
     def build(

@@ -8,7 +8,7 @@ import numpy as np
 
 from nlp_ssl.data.schema import TextData
 from nlp_ssl.data.sources import Table
-from nlp_ssl.data.splits import text_keys
+from nlp_ssl.data.splits import pair_keys
 from nlp_ssl.doctor.finding import Fact, Finding, counted, listed, warning
 
 FEW_LABELS = 5  # different texts of a class: below, one odd text decides
@@ -22,7 +22,7 @@ _BLANK = ("empty texts dropped:", "null texts dropped:")  # notes of reading tha
 
 def label_warnings(labeled: Table, data: TextData) -> Iterator[Finding]:
     """What may spoil training, the gravest first."""
-    keys = text_keys(data.texts)
+    keys = pair_keys(data.texts, data.pairs)
     yield from _blank(labeled)
     yield from _conflicts(labeled)
     yield from _typos(labeled)
@@ -53,7 +53,7 @@ def label_warnings(labeled: Table, data: TextData) -> Iterator[Finding]:
 
 def label_facts(data: TextData) -> Iterator[Fact]:
     """Rows, classes, the size of the pool and repeats."""
-    keys = text_keys(data.texts)
+    keys = pair_keys(data.texts, data.pairs)
     parts = {"labeled": data.labeled, "unlabeled": data.unlabeled, "dev": data.dev, "test": data.test}
     rows = {name: len(at) for name, at in parts.items()}
     yield Fact("rows", ", ".join(f"{n:,} {name}" for name, n in rows.items() if n), rows)
@@ -95,7 +95,7 @@ def _conflicts(labeled: Table) -> Iterator[Finding]:
     """Texts that stand there with several labels: training leaves all of their rows out."""
     seen: dict[int, dict[str, int]] = {}
     rows: Counter[int] = Counter()
-    for key, name, row in zip(text_keys(labeled.texts), labeled.labels or (), labeled.rows, strict=True):
+    for key, name, row in zip(pair_keys(labeled.texts, labeled.pairs), labeled.labels or (), labeled.rows, strict=True):
         if name is not None:
             seen.setdefault(int(key), {}).setdefault(name, int(row))
             rows[int(key)] += 1

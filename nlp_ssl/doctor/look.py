@@ -128,12 +128,12 @@ def take_look(net: TextNet, data: TextData, max_length: int, seed: int) -> Look:
     """Draws texts of a size that takes seconds, and looks at them through the encoder."""
     rng = np.random.default_rng(seed)
     # Copies would be judged by a fit on themselves, and leave no distance between labeled texts.
-    _, first = np.unique(text_keys(data.texts.take(pa.array(data.labeled))), return_index=True)
+    _, first = np.unique(text_keys(data.whole.take(pa.array(data.labeled))), return_index=True)
     rows = {
         "labeled": _evenly(rng.permutation(data.labeled[first]), data.labels)[:MOST_TEXTS],
         "unlabeled": rng.permutation(data.unlabeled)[:MOST_TEXTS],
     }
-    texts = {part: _texts(data.texts, at) for part, at in rows.items() if len(at)}
+    texts = {part: _texts(data.whole, at) for part, at in rows.items() if len(at)}
     lengths = {part: _lengths(net, drawn) for part, drawn in texts.items()}
     known = _embedded(net, texts["labeled"], lengths["labeled"], max_length)
     pool = np.empty((0, known.shape[1]))

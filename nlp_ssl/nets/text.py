@@ -25,6 +25,7 @@ Pooling = Literal["auto", "mean", "stock"]
 _FOLDABLE = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 # Families whose layers take a mask that is added to the attention scores, so that an edit may widen it half-way.
 _ADDED_MASKS = (*_FOLDABLE, "distilbert", "mpnet")
+PAIRS = "nlp_ssl_pairs"  # in config.json of a model that was trained on pairs of texts
 _POOLED_KEY = "nlp_ssl_pooling"  # in config.json of a saved model whose last layer is the pooling layer
 _MEAN_WEIGHT = 64.0  # weight of the mean against the residual of the first token in the pooling layer
 _HIDDEN_SHARE = 0.15  # of a text's own tokens, in masked language modelling
@@ -240,6 +241,17 @@ class TextNet(Module):
             return None
         # RoBERTa counts positions from behind the padding id.
         return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+
+    def check_pairs(self, pair_column: str | None) -> None:
+        """Refuses single texts where the net was trained on pairs.
+
+        Raises:
+            ConfigError: there is no column of second texts.
+        """
+        if pair_column is None and self.model.config.to_dict().get(PAIRS):
+            raise ConfigError(
+                452, "this model was trained on pairs of texts: name the second column with --pair-column"
+            )
 
     def head_prefixes(self) -> tuple[str, ...]:
         """The classifier, and the stock head's own layers: what lies outside the encoder starts untrained."""
