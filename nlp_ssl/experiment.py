@@ -25,6 +25,7 @@ from nlp_ssl.method import Method
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
 from nlp_ssl.process import clear_run, copy_model
+from nlp_ssl.scope import Share, in_scope
 from nlp_ssl.task import Task
 from nlp_ssl.train import Outcome, finished, fit, identity
 from nlp_ssl.warm import start_kind, warm_up
@@ -106,12 +107,14 @@ def compare(
     resume: bool = False,
     overwrite: bool = False,
     trackers: tuple[str, ...] = (),
+    out_of_scope: Share | None = None,
 ) -> Comparison:
     """Runs the method (and the baseline) once per seed; baseline and method share the warm start of their seed.
 
     With one seed the run lies in `output_dir` itself, with several in `output_dir/seed-S` and the first seed's model in
     `output_dir` too; baselines lie in a folder `baseline` beside each run. With `resume`, completed runs are not
     repeated and the interrupted one goes on; with `overwrite`, an earlier run is removed once all input has been read.
+    `out_of_scope` leaves a share of each seed's pool out, or those that stand apart ("auto"): see `scope.in_scope`.
 
     Raises:
         ConfigError: a seed is given twice or negative, or as `fit`.
@@ -127,6 +130,8 @@ def compare(
             clear_run(output_dir)
         folder = None if output_dir is None else output_dir if len(seeds) == 1 else output_dir / f"seed-{seed}"
         start = SharedStart(task, settings, folder)
+        if out_of_scope is not None:
+            task = in_scope(task, start, settings, out_of_scope, output_dir=folder, resume=resume)
         for kind in plan:
             place = folder if kind is method or folder is None else folder / "baseline"
             if kind is method:

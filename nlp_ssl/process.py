@@ -21,6 +21,7 @@ _RUN_FILES = (
     "metrics.jsonl",
     "result.json",
     "start.json",
+    "out_of_scope.parquet",
     "rounds.jsonl",
     "report.html",
 )  # what is of the run, not of its model

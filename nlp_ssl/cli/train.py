@@ -19,6 +19,7 @@ from nlp_ssl.experiment import compare
 from nlp_ssl.loop import Loop
 from nlp_ssl.method import Method
 from nlp_ssl.registry import get
+from nlp_ssl.scope import share_of
 from nlp_ssl.task import Task
 
 log = logging.getLogger("nlp_ssl")
@@ -34,6 +35,7 @@ class Beside:
     json: Annotated[bool, "print scores and verdict as JSON"] = False
     report: Annotated[bool, "write report.html and a model card, README.md, at the end"] = True
     license: Annotated[str, "of the model, as its card says: an identifier of the hub, e.g. apache-2.0"] = "unknown"
+    drop_out_of_scope: Annotated[str | None, "leave out pool texts unlike any class: a share, or auto"] = None
     trackers: Annotated[str | None, "Accelerate trackers, e.g. tensorboard or tensorboard,wandb"] = None
 
     def __post_init__(self) -> None:
@@ -51,6 +53,7 @@ def main(argv: Sequence[str]) -> None:
     )
     check_student(options, method)
     output_dir = options.check(files, "train")
+    out_of_scope = None if beside.drop_out_of_scope is None else share_of(beside.drop_out_of_scope)
     task_of, seeds = tasks(options, files, strong, config, method), options.seeds or (config.seed,)
     if beside.dry_run or beside.budget:
         if options.resume:
@@ -67,6 +70,7 @@ def main(argv: Sequence[str]) -> None:
         output_dir=output_dir,
         resume=options.resume,
         overwrite=options.overwrite,
+        out_of_scope=out_of_scope,
         trackers=tuple(beside.trackers.split(",")) if beside.trackers else (),
     )
     show(comparison, as_json=beside.json)
