@@ -147,7 +147,7 @@ def without(task: Task, out: np.ndarray, why: str) -> Task:
 
 def _rows(task: Task, like: np.ndarray, out: np.ndarray) -> Iterator[tuple[Any, ...]]:
     for i, row in enumerate(task.data.unlabeled.tolist()):
-        yield i, None if task.texts is None else task.texts[row].as_py(), float(like[i]), bool(out[i])
+        yield i, None if task.data.texts is None else task.data.texts[row].as_py(), float(like[i]), bool(out[i])
 
 
 def _read(path: Path, size: int) -> np.ndarray:
@@ -166,9 +166,9 @@ def _tell(task: Task, like: np.ndarray, out: np.ndarray) -> None:
         return
     log.info("out of scope: %d of %d pool rows are left out (likeness to a class up to %.2f, median of the "
              "others %.2f)", out.sum(), len(out), like[out].max(), np.median(like[~out]))  # fmt: skip
-    if task.texts is not None:
+    if task.data.texts is not None:
         for i in np.flatnonzero(out)[np.argsort(like[out], kind="stable")[:3]]:
-            text = " ".join(task.texts[int(task.data.unlabeled[i])].as_py().split())
+            text = " ".join(task.data.texts[int(task.data.unlabeled[i])].as_py().split())
             log.info("  %.2f  %s", like[i], text if len(text) <= 100 else text[:97] + "...")
 
 
