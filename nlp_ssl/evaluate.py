@@ -23,6 +23,8 @@ from nlp_ssl.precision import Autocast
 
 _TOKENS = 8192  # tokens of one prediction batch
 _ROWS = 256
+_CPU_TOKENS = 2048
+_GPU_TOKENS = 131_072  # more fills no GPU better
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ class Scores:
     calibration_error: float
 
 
-def batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Row numbers in batches of like length within a token budget, longest first."""
+def batches(lengths: np.ndarray, tokens: int = _TOKENS, most: int = _ROWS) -> Iterator[np.ndarray]:
+    """Row numbers in batches of like length within a token budget and at `most` so many, longest first."""
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        rows = min(max(_TOKENS // int(lengths[order[start]]), 1), _ROWS)
+        rows = min(max(tokens // int(lengths[order[start]]), 1), most)
         yield order[start : start + rows]
         start += rows
 
@@ -173,13 +175,13 @@ def predict_texts(net: TextNet, texts: Sequence[str], max_length: int) -> list[t
     return [(net.model.config.id2label[c], p) for p, c in zip(confidence.tolist(), label.tolist(), strict=True)]
 
 
-def logits_of_texts(net: TextNet, texts: Sequence[str], max_length: int) -> Tensor:
-    """Logits [n, C] of texts, float32, computed in batches of like length.
+def logits_of_texts(net: TextNet, texts: Sequence[str], max_length: int, context: Autocast = nullcontext) -> Tensor:
+    """Logits [n, C] of texts, float32 on the CPU, computed in batches of like length.
 
     Raises:
         RunError: the model's answers are not numbers.
     """
-    logits = _of_texts(net, texts, max_length)
+    logits = _of_texts(net, texts, max_length, net, context)
     if not bool(torch.isfinite(logits).all()):
         raise RunError(304, "the model's answers are not numbers: its weights are damaged, train it again")
     return logits
@@ -192,18 +194,50 @@ def features_of_texts(net: TextNet, texts: Sequence[str], max_length: int) -> Te
 
 @torch.no_grad()
 def _of_texts(
-    net: TextNet, texts: Sequence[str], max_length: int, wanted: Callable[[dict[str, Tensor]], Tensor] | None = None
+    net: TextNet,
+    texts: Sequence[str],
+    max_length: int,
+    wanted: Callable[[dict[str, Tensor]], Tensor],
+    context: Autocast = nullcontext,
 ) -> Tensor:
     """What the net, or the part of it that is `wanted`, makes of each text [n, ...], in the order of the texts."""
-    wanted = wanted or net
-    tokens = net.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    device = next(net.parameters()).device
+
+    def forward(inputs: dict[str, Tensor]) -> Tensor:
+        return wanted({name: value.to(device) for name, value in inputs.items()}).float().cpu()
+
+    with context():  # around all batches: half-precision copies of the weights are made once
+        return by_length(net.tokenizer, texts, max_length, forward, token_budget(net))
+
+
+def by_length(
+    tokenizer: Any,
+    texts: Sequence[str],
+    max_length: int,
+    forward: Callable[[dict[str, Tensor]], Tensor],
+    tokens: int,
+) -> Tensor:
+    """What `forward` makes of each text [n, ...], in the order of the texts; in batches of like length."""
+    found = tokenizer(list(texts), truncation=True, max_length=max_length,
+                      return_attention_mask=False, return_token_type_ids=False)["input_ids"]  # fmt: skip
     out = torch.empty(0)
-    for rows in batches(np.array([len(t) for t in tokens])):
-        inputs = net.tokenizer.pad({"input_ids": [tokens[i] for i in rows]}, return_tensors="pt")
-        part = wanted(dict(inputs)).float()
-        out = out if len(out) else torch.empty(len(texts), part.shape[1])
+    for rows in batches(np.array([len(t) for t in found]), tokens, len(found)):
+        part = forward(dict(tokenizer.pad({"input_ids": [found[i] for i in rows]}, return_tensors="pt")))
+        out = out if len(out) else torch.empty(len(texts), *part.shape[1:])
         out[torch.from_numpy(rows)] = part
     return out
+
+
+def token_budget(net: TextNet) -> int:
+    """Tokens of one batch of texts: what stays in the caches of a CPU, or a share of a GPU's free memory."""
+    device = next(net.parameters()).device
+    if device.type != "cuda":
+        return _CPU_TOKENS
+    config = net.model.config
+    free, _ = torch.cuda.mem_get_info(device)
+    # What a layer holds at once in float32: the residual, queries, keys, values, their mixture, the wide layer twice.
+    per_token = 4 * (6 * config.hidden_size + 2 * config.to_dict().get("intermediate_size", 4 * config.hidden_size))
+    return max(min(free // 4 // per_token, _GPU_TOKENS), _CPU_TOKENS)
 
 
 def predict_attacked(
