@@ -181,7 +181,15 @@ def logits_of_texts(net: TextNet, texts: Sequence[str], max_length: int, context
     Raises:
         RunError: the model's answers are not numbers.
     """
-    logits = _of_texts(net, texts, max_length, net, context)
+    return finite(_of_texts(net, texts, max_length, net, context))
+
+
+def finite(logits: Tensor) -> Tensor:
+    """The logits as they are.
+
+    Raises:
+        RunError: some are not numbers.
+    """
     if not bool(torch.isfinite(logits).all()):
         raise RunError(304, "the model's answers are not numbers: its weights are damaged, train it again")
     return logits
@@ -201,7 +209,7 @@ def _of_texts(
     context: Autocast = nullcontext,
 ) -> Tensor:
     """What the net, or the part of it that is `wanted`, makes of each text [n, ...], in the order of the texts."""
-    device = next(net.parameters()).device
+    device = _place(net)
 
     def forward(inputs: dict[str, Tensor]) -> Tensor:
         return wanted({name: value.to(device) for name, value in inputs.items()}).float().cpu()
@@ -230,14 +238,18 @@ def by_length(
 
 def token_budget(net: TextNet) -> int:
     """Tokens of one batch of texts: what stays in the caches of a CPU, or a share of a GPU's free memory."""
-    device = next(net.parameters()).device
+    device = _place(net)
     if device.type != "cuda":
         return _CPU_TOKENS
-    config = net.model.config
     free, _ = torch.cuda.mem_get_info(device)
-    # What a layer holds at once in float32: the residual, queries, keys, values, their mixture, the wide layer twice.
-    per_token = 4 * (6 * config.hidden_size + 2 * config.to_dict().get("intermediate_size", 4 * config.hidden_size))
-    return max(min(free // 4 // per_token, _GPU_TOKENS), _CPU_TOKENS)
+    # What a layer holds at once in float32: its input, queries, keys, values, their mixture, and the wide layer twice.
+    width = int(net.model.config.hidden_size)
+    wide = int(net.model.config.to_dict().get("intermediate_size", 4 * width))
+    return max(min(free // 4 // (4 * (6 * width + 2 * wide)), _GPU_TOKENS), _CPU_TOKENS)
+
+
+def _place(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
 
 
 def predict_attacked(

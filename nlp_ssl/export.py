@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError, DataError, RunError
-from nlp_ssl.evaluate import by_length, logits_of_texts, longest_text
+from nlp_ssl.evaluate import by_length, finite, logits_of_texts, longest_text
 from nlp_ssl.nets.text import TextNet, load_trained, quiet
 
 Quantize = Literal["no", "int8"]
@@ -25,6 +25,7 @@ Quantize = Literal["no", "int8"]
 TOLERANCES: dict[Quantize, float] = {"no": 1e-3, "int8": 0.1}
 _GRAPH = "model.onnx"
 _WHOLE = ("config.json", "export.json", _GRAPH, f"{_GRAPH}.data", "tokenizer.json")
+_PROVIDERS = ["CPUExecutionProvider"]
 _TOKENS = 2048  # of one batch
 _SAMPLE = 64  # texts made up where none are given
 
@@ -73,21 +74,33 @@ class OnnxClassifier:
             with quiet():
                 config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
                 self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            self._session = onnxruntime.InferenceSession(folder / _GRAPH, options, onnxruntime.get_available_providers())
+            self._session = onnxruntime.InferenceSession(
+                folder / _GRAPH, options, onnxruntime.get_available_providers()
+            )
         except Exception as error:  # ONNX Runtime has a dozen classes of errors that share no other base
-            raise DataError(123, f"{folder}: the exported model is damaged ({_reason(error)}): export it again") from error
-        self.classes = [str(name) for name in config.id2label.values()]
+            raise DataError(
+                123, f"{folder}: the exported model is damaged ({_reason(error)}): export it again"
+            ) from error
+        self.classes = tuple(str(name) for name in config.id2label.values())
 
-    def logits(self, texts: Sequence[str], max_length: int | None = None) -> Tensor:
+    def longest_text(self, asked: int | None = None) -> int:
+        """Tokens per text: what was asked for, or as many as the graph was made for.
+
+        Raises:
+            ConfigError: more are asked for than the graph was made for.
+        """
+        longest = int(self.tokenizer.model_max_length)
+        if asked is not None and asked > longest:
+            raise ConfigError(229, f"max_length is {asked}, the model was exported for {longest} tokens: lower it")
+        return longest if asked is None else asked
+
+    def logits(self, texts: Sequence[str], max_length: int) -> Tensor:
         """Logits [n, C] of texts, float32, computed in batches of like length.
 
         Raises:
-            ConfigError: `max_length` is more than the model has positions for.
+            RunError: the graph's answers are not numbers.
         """
-        longest = int(self.tokenizer.model_max_length)
-        if max_length is not None and max_length > longest:
-            raise ConfigError(229, f"max_length is {max_length}, the model was exported for {longest} tokens: lower it")
-        return by_length(self.tokenizer, texts, max_length or longest, self._forward, _TOKENS)
+        return finite(by_length(self.tokenizer, texts, max_length, self._forward, _TOKENS))
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
         (logits,) = self._session.run(["logits"], {name: value.numpy() for name, value in inputs.items()})
@@ -164,11 +177,13 @@ def _timed(answers: Callable[[], Tensor], texts: int) -> tuple[Tensor, float]:
 def _trace(folder: Path, longest: int, quantize: Quantize, out: Path) -> None:
     """Writes the graph and its configuration."""
     from transformers import AutoModelForSequenceClassification
-    from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
+    from transformers.exporters.configs import OnnxConfig
+    from transformers.exporters.exporter_onnx import OnnxExporter
+    from transformers.exporters.quantizers.quantizer_onnxruntime import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=longest)
     names = ("input_ids", "attention_mask")
-    inputs = {name: torch.ones(2, min(8, longest), dtype=torch.long) for name in names}
+    inputs: dict[str, Any] = {name: torch.ones(2, min(8, longest), dtype=torch.long) for name in names}
     config = OnnxConfig(
         dynamic=True,
         dynamic_shapes={name: {0: batch, 1: length} for name in names},
@@ -177,7 +192,7 @@ def _trace(folder: Path, longest: int, quantize: Quantize, out: Path) -> None:
     try:
         with _silent():
             model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-            OnnxExporter().export(model, inputs, config).save_pretrained(out)
+            OnnxExporter().export(model, inputs, config).save_pretrained(out)  # type: ignore[no-untyped-call]
     except Exception as error:  # tracing fails in as many ways as there are models
         raise RunError(391, f"this model cannot be written as an ONNX graph ({_reason(error)})") from error
 
@@ -195,12 +210,13 @@ def _require() -> None:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
+        import transformers.exporters  # noqa: F401
     except ImportError as error:
         raise _not_installed() from error
 
 
 def _not_installed() -> ConfigError:
-    return ConfigError(440, "exported models need more packages: pip install onnx onnxscript onnxruntime")
+    return ConfigError(440, "exported models need more packages: pip install 'nlp-ssl[export]'")
 
 
 def _reason(error: Exception) -> str:
