@@ -104,7 +104,8 @@ def test_bad_wishes_are_refused_before_anything_is_computed(folder, monkeypatch,
 
 def test_what_is_read_is_not_replaced(folder, tmp_path, capsys):
     (tmp_path / "t.csv").write_text("text\ngood film\n")
-    argv = ["predict", str(folder / "out"), str(tmp_path / "t.csv"), "--out", str(tmp_path / "t.csv"), "--overwrite"]
+    same = tmp_path / f"../{tmp_path.name}/t.csv"
+    argv = ["predict", str(folder / "out"), str(tmp_path / "t.csv"), "--out", str(same), "--overwrite"]
     assert run(argv) == 2 and "SSL295" in capsys.readouterr().err
     argv[4] = str(tmp_path / "p.csv")
     assert run(argv) == 0 and run(argv) == 0, "--overwrite replaces a file"

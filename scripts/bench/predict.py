@@ -10,8 +10,8 @@
 All take the same texts, cut at the same length, with the threads that torch takes, in turns within every round; the
 median of the rounds is reported, in texts per second and per second of processor time (which other programs on the
 machine hardly change; of use with one thread), and how far the answers are from those of the pipeline. Then `budgets`:
-tokens of a batch against texts per second of processor time, on a tenth of the texts. Without --model, a classifier is trained first: the embedded
-encoder, 50 labeled texts of each class, 60 steps of `supervised`.
+tokens of a batch against texts per second of processor time, on a tenth of the texts. Without --model, a classifier is
+trained first: the embedded encoder, 50 labeled texts of each class, 60 steps of `supervised`.
 """
 
 import argparse
