@@ -23,6 +23,8 @@ from nlp_ssl.precision import Autocast
 
 _TOKENS = 8192  # tokens of one prediction batch
 _ROWS = 256
+_CPU_TOKENS = 2048
+_GPU_TOKENS = 131_072  # more fills no GPU better
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ class Scores:
     calibration_error: float
 
 
-def batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Row numbers in batches of like length within a token budget, longest first."""
+def batches(lengths: np.ndarray, tokens: int = _TOKENS, most: int = _ROWS) -> Iterator[np.ndarray]:
+    """Row numbers in batches of like length within a token budget and at `most` so many, longest first."""
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        rows = min(max(_TOKENS // int(lengths[order[start]]), 1), _ROWS)
+        rows = min(max(tokens // int(lengths[order[start]]), 1), most)
         yield order[start : start + rows]
         start += rows
 
@@ -175,13 +177,28 @@ def predict_texts(
     return [(net.model.config.id2label[c], p) for p, c in zip(confidence.tolist(), label.tolist(), strict=True)]
 
 
-def logits_of_texts(net: TextNet, texts: Sequence[str], max_length: int, pairs: Sequence[str] | None = None) -> Tensor:
-    """Logits [n, C] of texts or pairs of texts, float32, computed in batches of like length.
+def logits_of_texts(
+    net: TextNet,
+    texts: Sequence[str],
+    max_length: int,
+    pairs: Sequence[str] | None = None,
+    context: Autocast = nullcontext,
+) -> Tensor:
+    """Logits [n, C] of texts or pairs of texts, float32 on the CPU, computed in batches of like length.
 
     Raises:
         RunError: the model's answers are not numbers.
     """
-    logits = _of_texts(net, texts, max_length, pairs=pairs)
+    # Without the heads that a method may have attached.
+    return finite(_of_texts(net, texts, max_length, lambda inputs: net.head(net.embed(inputs)), pairs, context))
+
+
+def finite(logits: Tensor) -> Tensor:
+    """The logits as they are.
+
+    Raises:
+        RunError: some are not numbers.
+    """
     if not bool(torch.isfinite(logits).all()):
         raise RunError(304, "the model's answers are not numbers: its weights are damaged, train it again")
     return logits
@@ -197,21 +214,55 @@ def _of_texts(
     net: TextNet,
     texts: Sequence[str],
     max_length: int,
-    wanted: Callable[[dict[str, Tensor]], Tensor] | None = None,
+    wanted: Callable[[dict[str, Tensor]], Tensor],
     pairs: Sequence[str] | None = None,
+    context: Autocast = nullcontext,
 ) -> Tensor:
     """What the net, or the part of it that is `wanted`, makes of each text [n, ...], in the order of the texts."""
-    wanted = wanted or (lambda inputs: net.head(net.embed(inputs)))  # without the heads that a method may have attached
-    device, second = next(net.parameters()).device, None if pairs is None else list(pairs)
-    tokens = net.tokenizer(list(texts), second, truncation=True, max_length=max_length)
-    names = [name for name in ("input_ids", "token_type_ids") if name in tokens]
+    device = _place(net)
+
+    def forward(inputs: dict[str, Tensor]) -> Tensor:
+        return wanted({name: value.to(device) for name, value in inputs.items()}).float().cpu()
+
+    with context():  # around all batches: half-precision copies of the weights are made once
+        return by_length(net.tokenizer, texts, max_length, forward, token_budget(net), pairs)
+
+
+def by_length(
+    tokenizer: Any,
+    texts: Sequence[str],
+    max_length: int,
+    forward: Callable[[dict[str, Tensor]], Tensor],
+    tokens: int,
+    pairs: Sequence[str] | None = None,
+) -> Tensor:
+    """What `forward` makes of each text or pair [n, ...], in the order of the texts; in batches of like length."""
+    second = None if pairs is None else list(pairs)
+    found = tokenizer(list(texts), second, truncation=True, max_length=max_length, return_attention_mask=False)
+    # Which text a token is of matters in pairs alone, and not to every model.
+    names = [name for name in ("input_ids", *["token_type_ids"] * (pairs is not None)) if name in found]
     out = torch.empty(0)
-    for rows in batches(np.array([len(t) for t in tokens["input_ids"]])):
-        inputs = net.tokenizer.pad({n: [tokens[n][i] for i in rows] for n in names}, return_tensors="pt")
-        part = wanted({k: v.to(device) for k, v in inputs.items()}).float().cpu()
-        out = out if len(out) else torch.empty(len(texts), part.shape[1])
+    for rows in batches(np.array([len(t) for t in found["input_ids"]]), tokens, len(texts)):
+        part = forward(dict(tokenizer.pad({n: [found[n][i] for i in rows] for n in names}, return_tensors="pt")))
+        out = out if len(out) else torch.empty(len(texts), *part.shape[1:])
         out[torch.from_numpy(rows)] = part
     return out
+
+
+def token_budget(net: TextNet) -> int:
+    """Tokens of one batch of texts: what stays in the caches of a CPU, or a share of a GPU's free memory."""
+    device = _place(net)
+    if device.type != "cuda":
+        return _CPU_TOKENS
+    free, _ = torch.cuda.mem_get_info(device)
+    # What a layer holds at once in float32: its input, queries, keys, values, their mixture, and the wide layer twice.
+    width = int(net.model.config.hidden_size)
+    wide = int(net.model.config.to_dict().get("intermediate_size", 4 * width))
+    return max(min(free // 4 // (4 * (6 * width + 2 * wide)), _GPU_TOKENS), _CPU_TOKENS)
+
+
+def _place(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
 
 
 def predict_attacked(

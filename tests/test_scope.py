@@ -77,7 +77,7 @@ def test_half_a_pool_of_another_domain(tmp_path: Path, caplog: pytest.LogCapture
     assert f"{(~stay).sum()} of 120 pool rows are left out" in caplog.text
     table = pq.read_table(tmp_path / FILE).to_pylist()
     assert [row["left_out"] for row in table] == (~stay).tolist()
-    assert table[0]["text"] == task.texts[int(task.data.unlabeled[0])].as_py()
+    assert table[0]["text"] == task.data.texts[int(task.data.unlabeled[0])].as_py()
 
 
 def test_a_run_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
 
 def test_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = tiny_task(tmp_path, unlabeled=40)
-    rows = task.texts.to_pylist()
+    rows = task.data.texts.to_pylist()
     (tmp_path / "l.csv").write_text(
         "text,label\n" + "".join(f"{rows[i]},{task.data.labels[i]}\n" for i in task.data.labeled)
     )

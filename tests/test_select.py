@@ -99,7 +99,7 @@ def command(folder, *more, out="s.parquet"):
 
 def test_select_by_a_trained_classifier(trained, capsys):
     capsys.readouterr()
-    assert run(["predict", str(trained / "out"), str(trained / "pool.txt")]) == 0
+    assert run(["predict", str(trained / "out"), str(trained / "pool.txt"), "--mixed-precision", "no"]) == 0
     said = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert command(trained, "--model", str(trained / "out"), "--keep", "5") == 0
     printed = capsys.readouterr().out

@@ -1,6 +1,6 @@
 """Tiny nets and tasks for tests: no download, fractions of a second per step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from nlp_ssl.augment.strength import Strongest
 from nlp_ssl.data.images import load_images
 from nlp_ssl.data.schema import build
 from nlp_ssl.data.sources import Table, table_of
+from nlp_ssl.evaluate import logits_of_texts
 from nlp_ssl.method import Method
-from nlp_ssl.nets.text import Pooling
+from nlp_ssl.nets.text import Pooling, load_text_net
 from nlp_ssl.task import TFIDF, Task, image_task, text_task
 
 GOOD = "good great fun joy fine warm bright clever".split()
@@ -66,6 +67,17 @@ def tiny_bert(folder: Path, dropout: float = 0.1, classes: int = 2) -> Path:
     BertForSequenceClassification(config).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+def saved_classifier(folder: Path, classes: Sequence[str], texts: Sequence[str]) -> Path:
+    """A classifier as `train` leaves it, untrained, whose answers to the texts differ, in the sub-folder "out"."""
+    net = load_text_net(str(tiny_bert(folder / "model", classes=len(classes))), classes).eval()
+    with torch.no_grad():
+        net.classifier.weight.mul_(100)
+        net.classifier.bias.sub_(logits_of_texts(net, texts, 64).mean(0))
+    (folder / "out").mkdir()
+    net.save(folder / "out")
+    return folder / "out"
 
 
 def tiny_texts(rows: int, seed: int) -> tuple[list[str], list[str]]:

@@ -18,6 +18,7 @@ Commands:
   pretrain  make an encoder that knows your domain, from texts without labels
   eval      score a trained model on labeled texts
   predict   label and probability for every text of a file
+  export    a trained model as an ONNX graph, held against the model
   augment   rewrite texts (back-translation, masked words), once, for training on them
   index     build and search a bank of sentences
   select    of a large pool the texts that a model is surest of, or most like the task's own
@@ -29,7 +30,8 @@ Every command explains itself: nlp-ssl train --help
 """
 _MODULES = {
     "doctor": "doctor", "train": "train", "pipeline": "pipeline", "pretrain": "pretrain", "eval": "evaluate",
-    "predict": "predict", "augment": "augment", "index": "index", "select": "select", "report": "report",
+    "predict": "predict", "export": "export", "augment": "augment", "index": "index", "select": "select",
+    "report": "report",
     "methods": "methods",
 }  # fmt: skip
 

@@ -70,7 +70,7 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
         DataError: the file cannot be read, has no label or one the model does not know, or there is no whole model.
     """
     net = load_trained(model)
-    net.check_pairs(options.pair_column)
+    net.check_pairs(options.pair_column is not None)
     classes = tuple(str(name) for name in net.model.config.id2label.values())
     table = read_table(
         file,

@@ -1,20 +1,28 @@
 """`nlp-ssl predict`: label and probability per text, streaming."""
 
-import csv
+import json
+import logging
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from nlp_ssl.cli.options import parse
-from nlp_ssl.data.sources import read_table
-from nlp_ssl.errors import ConfigError
-from nlp_ssl.evaluate import longest_text, predict_texts
-from nlp_ssl.method import check
-from nlp_ssl.nets.text import load_trained
+import click
+import pyarrow as pa
 
-_CHUNK = 4096  # texts read, sorted by length and predicted at a time
+from nlp_ssl.cli import answers
+from nlp_ssl.cli.options import parse
+from nlp_ssl.config import Precision
+from nlp_ssl.data.sources import read_table, stream_rows
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.method import check
+from nlp_ssl.predictor import Predictor, Row, answer, open_predictor
+
+log = logging.getLogger("nlp_ssl")
 
 
 @dataclass(frozen=True)
@@ -25,48 +33,79 @@ class Options:
     pair_column: Annotated[str | None, "column of the second texts, for a model of pairs"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
     max_length: Annotated[int | None, "tokens; longer texts are cut; by default as in training"] = None
+    mixed_precision: Annotated[Precision, "format of the model's arithmetic; auto: bf16 where measured faster"] = "auto"
+    out: Annotated[Path | None, "file to write instead: .parquet, .csv, .tsv or .jsonl"] = None
+    overwrite: Annotated[bool, "replace that file"] = False
+    all: Annotated[bool, "the probabilities of all classes; with --out or --json"] = False
+    json: Annotated[bool, "print JSON lines instead; with --out, what was done"] = False
 
     def __post_init__(self) -> None:
         if self.max_length is not None:
             check(self.max_length, "max_length", 3, 1e6)
+        if self.all and not self.json and self.out is None:
+            raise ConfigError(443, "--all needs columns with names: add --json, or --out FILE")
 
 
 def main(argv: Sequence[str]) -> None:
-    """`nlp-ssl predict MODEL_DIR FILE`: one line `label<TAB>probability` per text on standard output."""
+    """`nlp-ssl predict MODEL_DIR FILE`: one line `label<TAB>probability` per text, or a table of them."""
     places = [a for a in argv[:2] if not a.startswith("-")]
-    doc = "Writes label and probability of every text of FILE, in order, one line each."
+    doc = (
+        "Writes label and probability of every text of FILE, in order, one line each. MODEL_DIR is what train or "
+        "export left. Example: nlp-ssl predict out texts.csv --out predicted.parquet --all"
+    )
     (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl predict MODEL_DIR FILE", doc=doc)
     if len(places) != 2:
         raise ConfigError(206, "predict needs a model folder and a file of texts: nlp-ssl predict out texts.txt")
-    writer = csv.writer(sys.stdout, delimiter="\t", lineterminator="\n")
-    for label, probability in predict_file(Path(places[0]), Path(places[1]), options):
-        writer.writerow(["", ""] if label is None else [_harmless(label), f"{probability:.4f}"])
-    sys.stdout.flush()
+    if options.out is not None:
+        answers.check_out(options.out, places[1:], options.overwrite)
+    predictor = open_predictor(
+        Path(places[0]), max_length=options.max_length, precision=options.mixed_precision,
+        pairs=options.pair_column is not None,
+    )  # fmt: skip
+    counts: Counter[str] = Counter()
+    rows = _rows(places[1], options, counts)
+    columns = answers.schema(predictor.classes, options.all)
+    if options.out is not None:
+        _to_file(options.out, _tables(predictor, rows, columns), columns, options.json)
+    else:
+        put = partial(answers.put_json if options.json else answers.put_lines, sys.stdout)
+        for found in _tables(predictor, rows, columns):
+            put(found)
+        sys.stdout.flush()
+    for what, count in sorted(counts.items()):
+        log.info("%s: %d", what, count)
 
 
-def predict_file(model: Path, file: Path, options: Options) -> Iterator[tuple[str | None, float]]:
-    """(label, probability) of every row, read and predicted in chunks; label None for rows without text.
-
-    Raises:
-        DataError: the file cannot be read, or the folder holds no model.
-    """
-    net = load_trained(model)
-    net.check_pairs(options.pair_column)
+def _rows(file: str, options: Options, counts: Counter[str]) -> Iterator[Row]:
+    """The texts of a file as they are read; pairs of texts from the whole of it."""
+    if options.pair_column is None:
+        yield from stream_rows(file, text_column=options.text_column, encoding=options.encoding, counts=counts)
+        return
     table = read_table(
         file, text_column=options.text_column, pair_column=options.pair_column, encoding=options.encoding
     )
-    max_length = longest_text(net, options.max_length)
-    row = 1
-    for start in range(0, len(table), _CHUNK):
-        texts = table.texts.slice(start, _CHUNK).to_pylist()
-        pairs = None if table.pairs is None else table.pairs.slice(start, _CHUNK).to_pylist()
-        answers = predict_texts(net, texts, max_length, pairs)
-        for at, answer in zip(table.rows[start : start + _CHUNK], answers, strict=True):
-            yield from ((None, 0.0) for _ in range(row, int(at)))  # blank rows, so that lines keep their places
-            row = int(at) + 1
-            yield answer
+    assert table.pairs is not None
+    before = 0
+    for number, text, pair in zip(table.rows.tolist(), table.texts, table.pairs, strict=True):
+        yield from ((blank, None) for blank in range(before + 1, number))  # so that lines keep their places
+        before = number
+        yield number, (text.as_py(), pair.as_py())
 
 
-def _harmless(label: str) -> str:
-    """A label that a spreadsheet does not run as a formula."""
-    return f"'{label}" if label[:1] in ("=", "+", "-", "@", "\t", "\r") else label
+def _tables(predictor: Predictor, rows: Iterator[Row], columns: pa.Schema) -> Iterator[pa.Table]:
+    for found in answer(predictor, rows):
+        yield answers.table(found, predictor.classes, columns)
+
+
+def _to_file(out: Path, tables: Iterator[pa.Table], columns: pa.Schema, as_json: bool) -> None:
+    """Writes the file and says how fast."""
+    start, texts = time.perf_counter(), 0
+    with answers.writer(out, columns) as put:
+        for found in tables:
+            put(found)
+            texts += len(found) - found["label"].null_count
+    seconds = time.perf_counter() - start
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "texts": texts, "seconds": seconds, "per_second": texts / seconds}))
+    else:
+        click.echo(f"{out}: {texts:,} texts in {seconds:.1f} s, {texts / seconds:,.0f} a second")

@@ -194,17 +194,47 @@ def stream_texts(
     Raises:
         DataError: the source cannot be read as texts.
     """
-    reading = _Reading(encoding, counts=counts)
+    for part, number, value, split in _streamed(source, text_column, _Reading(encoding, counts=counts)):
+        if split in ("dev", "test"):
+            counts["dev and test rows left out"] += 1
+        elif (text := _text(part.place, number, value, counts)) is not None:
+            counts["texts read"] += 1
+            yield text
+
+
+def stream_rows(
+    source: str | Path, *, text_column: str | None = None, encoding: str = "utf-8", counts: Counter[str]
+) -> Iterator[tuple[int, str | None]]:
+    """(row number, cleaned text) of every row of a source as it is read; None where there is no text.
+
+    Blank lines between records have a row number, too. `counts` gathers what was dropped or mended.
+
+    Raises:
+        DataError: the source cannot be read as texts, or has none.
+    """
+    before: tuple[_Part | None, int] = (None, 0)
+    empty = True
+    for part, number, value, _ in _streamed(source, text_column, _Reading(encoding, counts=counts)):
+        start = before[1] + 1 if before[0] is part else 1
+        yield from ((blank, None) for blank in range(start, number))
+        before = part, number
+        text = _text(part.place, number, value, counts)
+        empty = empty and text is None
+        yield number, text
+    if empty:
+        raise DataError(102, f"{source}: no rows with a text: add some rows")
+
+
+def _streamed(
+    source: str | Path, text_column: str | None, reading: _Reading
+) -> Iterator[tuple[_Part, int, object, str]]:
+    """(part, row number, value of the text column, split) of every row."""
     try:
         for part in _open(source, reading):
             column, *_ = _text_columns(part, text_column)
             split = ["split"] if part.split is None and "split" in part.columns else []
             for number, values in part.rows([column, *split]):
-                if (part.split or (_split_name(values[1]) if split else "train")) in ("dev", "test"):
-                    counts["dev and test rows left out"] += 1
-                elif (text := _text(part.place, number, values[0], counts)) is not None:
-                    counts["texts read"] += 1
-                    yield text
+                yield part, number, values[0], part.split or (_split_name(values[1]) if split else "train")
     except OSError as error:
         raise DataError(
             104, f"{source}: {error.strerror or _reason(error)}: check the path and its permissions"

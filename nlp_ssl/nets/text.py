@@ -242,13 +242,18 @@ class TextNet(Module):
         # RoBERTa counts positions from behind the padding id.
         return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
-    def check_pairs(self, pair_column: str | None) -> None:
+    @property
+    def of_pairs(self) -> bool:
+        """Whether the net was trained on pairs of texts."""
+        return bool(self.model.config.to_dict().get(PAIRS))
+
+    def check_pairs(self, given: bool) -> None:
         """Refuses single texts where the net was trained on pairs.
 
         Raises:
             ConfigError: there is no column of second texts.
         """
-        if pair_column is None and self.model.config.to_dict().get(PAIRS):
+        if not given and self.of_pairs:
             raise ConfigError(
                 452, "this model was trained on pairs of texts: name the second column with --pair-column"
             )

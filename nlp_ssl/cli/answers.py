@@ -1,0 +1,116 @@
+"""Tables of answers in files and on standard output: Parquet, CSV, TSV and JSON lines."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nlp_ssl import atomic
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.predictor import Answers
+
+SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
+_DIGITS = 6  # of a probability
+
+Put = Callable[[pa.Table], object]
+
+
+def schema(classes: Sequence[str], every_class: bool) -> pa.Schema:
+    """Columns row, label and probability; on request one more for the probability of each class."""
+    more = [f"probability_{name}" for name in classes] if every_class else []
+    names = [("row", pa.int64()), ("label", pa.string()), *((name, pa.float64()) for name in ("probability", *more))]
+    return pa.schema(names)
+
+
+def table(answers: Answers, classes: Sequence[str], columns: pa.Schema) -> pa.Table:
+    """Answers under the columns of `schema`, null in rows without a text."""
+    p = answers.probabilities.round(_DIGITS)
+    blank = np.isnan(p).any(1)
+    labels = np.array(classes, dtype=object)[answers.probabilities.argmax(1)]
+    every_class = [p[:, i] for i in range(len(classes))] if len(columns) > 3 else []
+    values = [labels, p.max(1), *every_class]
+    filled = [pa.array(v, field.type, mask=blank) for v, field in zip(values, list(columns)[1:], strict=True)]
+    return pa.table([pa.array(answers.rows), *filled], schema=columns)
+
+
+def check_out(out: Path, read: Sequence[str | Path], overwrite: bool) -> None:
+    """Refuses a file that cannot be written, before anything is computed.
+
+    Raises:
+        ConfigError: its ending is unknown, it is there already, or it is what is read.
+    """
+    if out.suffix not in SUFFIXES:
+        raise ConfigError(441, f"{out}: unknown format {out.suffix!r}: use {', '.join(SUFFIXES)}")
+    if out.resolve() in {Path(place).resolve() for place in read}:
+        raise ConfigError(295, f"{out}: the result would take the place of what is read: name another --out")
+    if out.exists() and not overwrite:
+        raise ConfigError(442, f"{out} exists: name another file or add --overwrite")
+
+
+@contextmanager
+def writer(out: Path, columns: pa.Schema) -> Iterator[Put]:
+    """Takes tables for a file, in the format of its ending; the file is there, whole, when the block ends.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    make = {".parquet": _parquet, ".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl}[out.suffix]
+    with atomic.write_file(out) as temporary, make(temporary, columns) as put:
+
+        def watched(found: pa.Table) -> None:
+            with atomic.writing(out):
+                put(found)
+
+        yield watched
+
+
+@contextmanager
+def _parquet(path: Path, columns: pa.Schema) -> Iterator[Put]:
+    with pq.ParquetWriter(path, columns) as file:
+        yield file.write_table
+
+
+@contextmanager
+def _csv(path: Path, columns: pa.Schema, delimiter: str = ",") -> Iterator[Put]:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        lines.writerow(columns.names)
+        yield lambda found: lines.writerows([row, harmless(label or ""), *p] for row, label, *p in _rows(found))
+
+
+def _tsv(path: Path, columns: pa.Schema) -> AbstractContextManager[Put]:
+    return _csv(path, columns, "\t")
+
+
+@contextmanager
+def _jsonl(path: Path, columns: pa.Schema) -> Iterator[Put]:
+    with path.open("w", encoding="utf-8") as file:
+        yield partial(put_json, file)
+
+
+def put_json(file: IO[str], found: pa.Table) -> None:
+    """One object for each row."""
+    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found.to_pylist())
+
+
+def put_lines(file: IO[str], found: pa.Table) -> None:
+    """Tab-separated values without row numbers or a header: line n is about row n."""
+    lines = csv.writer(file, delimiter="\t", lineterminator="\n")
+    for _, label, p in _rows(found):
+        lines.writerow([harmless(label or ""), "" if p is None else f"{p:.4f}"])
+
+
+def harmless(text: str) -> str:
+    """A text that a spreadsheet does not run as a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _rows(found: pa.Table) -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in found.columns), strict=True)

@@ -1,0 +1,85 @@
+"""`nlp-ssl export`: a trained model for programs that run ONNX graphs."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Literal
+
+import click
+
+from nlp_ssl.cli.options import parse
+from nlp_ssl.data.sources import stream_texts
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.export import Parity, Quantize, export, is_exported
+from nlp_ssl.method import check
+
+_TRIED = 512  # texts of the file at most
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of `export`."""
+
+    out: Annotated[Path | None, "folder to write"] = None
+    format: Annotated[Literal["onnx"], "of the graph"] = "onnx"
+    quantize: Annotated[Quantize, "int8: smaller, and faster on many CPUs; tried on your texts before it is kept"] = (
+        "no"
+    )
+    texts: Annotated[Path | None, "file of texts that both models are tried on; by default random words"] = None
+    text_column: Annotated[str | None, "column of the texts"] = None
+    encoding: Annotated[str, "of the file"] = "utf-8"
+    tolerance: Annotated[float | None, "largest difference of a probability; by default 0.001, int8 0.1"] = None
+    overwrite: Annotated[bool, "replace a former export"] = False
+    json: Annotated[bool, "print JSON instead"] = False
+
+    def __post_init__(self) -> None:
+        if self.tolerance is not None:
+            check(self.tolerance, "tolerance", 0.0, 1.0)
+
+
+def main(argv: Sequence[str]) -> None:
+    """`nlp-ssl export MODEL_DIR --out DIR`: an ONNX graph, its tokenizer, and how near its answers are."""
+    places = [a for a in argv[:1] if not a.startswith("-")]
+    doc = (
+        "Writes the model that train left as an ONNX graph with its tokenizer, if both give the same answers. "
+        "nlp-ssl predict takes the folder, and so does any program with ONNX Runtime. "
+        "Example: nlp-ssl export out --out onnx --quantize int8 --texts texts.csv"
+    )
+    (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl export MODEL_DIR", doc=doc)
+    if not places or options.out is None:
+        raise ConfigError(206, "export needs a model folder and --out: nlp-ssl export out --out onnx")
+    if options.out.exists() and not (options.overwrite and is_exported(options.out)):
+        raise ConfigError(442, f"{options.out} exists: name another folder, or replace a former export by --overwrite")
+    found = export(Path(places[0]), options.out, quantize=options.quantize, tolerance=options.tolerance,
+                   texts=_sample(options))  # fmt: skip
+    if options.json:
+        click.echo(json.dumps(asdict(found), indent=1))
+    else:
+        for line in _lines(options.out, found):
+            click.echo(line)
+
+
+def _sample(options: Options) -> list[str] | None:
+    """The first texts of the file, if one is named.
+
+    Raises:
+        DataError: the file cannot be read as texts.
+    """
+    if options.texts is None:
+        return None
+    texts = stream_texts(options.texts, text_column=options.text_column, encoding=options.encoding, counts=Counter())
+    return list(islice(texts, _TRIED))
+
+
+def _lines(out: Path, found: Parity) -> Iterator[str]:
+    yield f"{out}: {_megabytes(out):.1f} MB"
+    same = f"{found.same_labels:.1%} same labels"
+    yield f"{found.texts} texts: {same}, probabilities differ by {found.difference:.2g} at most"
+    yield f"texts a second: {found.onnx_per_second:,.0f}, the model itself {found.torch_per_second:,.0f}"
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.iterdir()) / 1e6

@@ -1,0 +1,105 @@
+"""Answers of a saved classifier for rows of any number, a block of them in memory at a time."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+from torch import Tensor
+
+from nlp_ssl.config import Precision
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.evaluate import logits_of_texts, longest_text
+from nlp_ssl.export import OnnxClassifier, is_exported
+from nlp_ssl.nets.text import load_trained
+from nlp_ssl.precision import autocast, resolve
+
+log = logging.getLogger("nlp_ssl")
+_ROWS = 4096  # of one block: within it texts are sorted by length
+_CHARACTERS = 8_000_000  # of one block, from where it ends early
+
+Row = tuple[int, str | tuple[str, str] | None]  # number and text, or pair of texts
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A classifier that is ready: its class names, and the logits [n, C] of texts, or of pairs of them."""
+
+    classes: tuple[str, ...]
+    logits: Callable[[Sequence[str], Sequence[str] | None], Tensor]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to a block of rows, in their order.
+
+    Attributes:
+        rows: row numbers [N].
+        probabilities: float64 [N, C], NaN in rows without a text.
+    """
+
+    rows: np.ndarray
+    probabilities: np.ndarray
+
+
+def open_predictor(
+    folder: Path, *, max_length: int | None = None, precision: Precision = "auto", pairs: bool = False
+) -> Predictor:
+    """The classifier of a folder that `train` or `export` wrote.
+
+    A model runs on the GPU where there is one; in bf16 if `precision` is "auto" and bf16 is measured to be faster
+    there. A graph runs as it was exported, on the CPU.
+
+    Raises:
+        ConfigError: `max_length` is more than the model has positions for, or fp16 is asked for without a GPU.
+        DataError: the folder holds no whole model.
+    """
+    if is_exported(folder):
+        if pairs:
+            raise ConfigError(446, f"{folder} is a graph of single texts: leave --pair-column out")
+        graph = OnnxClassifier(folder)
+        cut = graph.longest_text(max_length)
+        return Predictor(graph.classes, lambda texts, second: graph.logits(texts, cut, second))
+    place = PartialState().device
+    net = load_trained(folder)
+    net.check_pairs(pairs)
+    longest = longest_text(net, max_length)
+    chosen = resolve(precision, place)
+    if chosen != precision and chosen == "bf16":
+        log.info("bf16 is faster here: probabilities have two to three digits; all of them by --mixed-precision no")
+    context = autocast(chosen, place)
+    classes = tuple(str(name) for name in net.model.config.id2label.values())
+    net = net.to(place)
+    return Predictor(classes, lambda texts, second: logits_of_texts(net, texts, longest, second, context))
+
+
+def answer(predictor: Predictor, rows: Iterable[Row]) -> Iterator[Answers]:
+    """The answers to rows as they come, block by block.
+
+    Raises:
+        RunError: the model's answers are not numbers.
+    """
+    for block in _blocks(rows):
+        probabilities = np.full((len(block), len(predictor.classes)), np.nan)
+        filled = [i for i, (_, text) in enumerate(block) if text is not None]
+        if filled:
+            said = [text for _, text in block if text is not None]
+            texts = [text if isinstance(text, str) else text[0] for text in said]
+            second = [text[1] for text in said if not isinstance(text, str)]
+            probabilities[filled] = predictor.logits(texts, second or None).double().softmax(-1).numpy()
+        yield Answers(np.array([number for number, _ in block]), probabilities)
+
+
+def _blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    block: list[Row] = []
+    characters = 0
+    for row in rows:
+        block.append(row)
+        characters += len(row[1] or "") if not isinstance(row[1], tuple) else sum(map(len, row[1]))
+        if len(block) == _ROWS or characters >= _CHARACTERS:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
