@@ -131,7 +131,13 @@ def without(task: Task, out: np.ndarray, why: str) -> Task:
     mark = f" {why} {xxhash.xxh3_128_hexdigest(np.packbits(out).tobytes())}"
 
     def kept(data: Data) -> Data:
-        return replace(data, unlabeled=data.unlabeled[stay], content_hash=data.content_hash + mark)
+        note = f"out of scope: {out.sum()} of {len(out)} pool rows left out"
+        return replace(
+            data,
+            unlabeled=data.unlabeled[stay],
+            content_hash=data.content_hash + mark,
+            notes=(*data.notes, note) if out.any() else data.notes,
+        )
 
     given, student = task.given, task.student
     if given is not None:

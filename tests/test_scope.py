@@ -43,6 +43,9 @@ def test_auto_takes_the_lower_of_two_groups(seed: int) -> None:
     assert out[300:].mean() > 0.9 and out[:300].mean() < 0.05
     assert not foreign(near, "auto").any()
     assert not foreign(1 - rng.gamma(2.0, 0.1, 400), "auto").any()  # a tail is no second group
+    assert not foreign(rng.uniform(0.1, 0.5, 40), "auto").any()  # nor is half of a broad one
+    wide = foreign(np.concatenate([rng.normal(0.7, 0.01, 200), [0.78], rng.normal(0.4, 0.15, 100)]), "auto")
+    assert wide[201:].mean() > 0.9 and not wide[200]  # what is more like a class than most is not left out
     assert not foreign(np.full(100, 0.5), "auto").any() and not foreign(np.array([0.1, 0.9]), "auto").any()
 
 
@@ -56,6 +59,7 @@ def test_all_that_goes_with_the_pool_is_cut(tmp_path: Path) -> None:
     assert found.data.unlabeled.tolist() == task.data.unlabeled[[1, 3, 4, 5]].tolist()
     assert found.given.copies.tolist() == [1, 3, 4, 5] and found.given.weights.tolist() == [1, 3, 4, 5]
     assert found.given.p.tolist() == p[[1, 3, 4, 5]].tolist()
+    assert found.data.notes[-1] == "out of scope: 2 of 6 pool rows left out"
     assert found.teacher[:, 0].tolist() == [2, 6, 8, 10]
     assert found.student.data.unlabeled.tolist() == found.data.unlabeled.tolist()
     assert found.data.content_hash != without(full, ~out, "why").data.content_hash != full.data.content_hash

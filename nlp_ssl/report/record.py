@@ -22,6 +22,7 @@ from nlp_ssl.data.images import ImageStore
 from nlp_ssl.data.parquet import write_parquet
 from nlp_ssl.evaluate import evaluating, features
 from nlp_ssl.functional import align
+from nlp_ssl.imbalance import adjustment
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.text import TextNet
 from nlp_ssl.precision import Autocast
@@ -121,7 +122,9 @@ def _sample(finish: Finish) -> list[tuple[Any, ...]]:
     after = features(finish.module, data.store, at, length, context)
     with torch.no_grad(), evaluating(finish.module):
         logits = finish.module.head(after.to(next(finish.module.parameters()).device)).float().cpu()
-    pseudo: list[Any] = [*_pseudo(finish.run, logits[: len(pool)]).numpy(), *[None] * len(labeled)]
+    shift = adjustment(data, finish.config)
+    seen = logits if shift is None else logits + shift  # as the method sees them
+    pseudo: list[Any] = [*_pseudo(finish.run, seen[: len(pool)]).numpy(), *[None] * len(labeled)]
     shown = pool[:_VIEWS]
     rest = [None] * (len(at) - len(shown))
     views = [[*_view(finish, shown, kind), *rest] for kind in ("weak", _strong_kind(finish))]
