@@ -102,6 +102,20 @@ def test_a_run_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not (tmp_path / "out" / FILE).exists()
 
 
+def test_the_started_net_looks(tmp_path: Path) -> None:
+    def other(module, number: int) -> None:
+        assert number == 0
+        with torch.no_grad():
+            words = module.model.get_input_embeddings().weight
+            words.copy_(words.flip(0))
+
+    task, seen = tiny_task(tmp_path, unlabeled=40), []
+    for name, start in (("as_it_was", lambda module, number: None), ("changed", other)):
+        in_scope(task, start, STARTED, 0.5, output_dir=tmp_path / name)
+        seen.append(np.array(pq.read_table(tmp_path / name / FILE)["likeness"]))
+    assert np.abs(seen[0] - seen[1]).max() > 0.01
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     task = tiny_task(tmp_path, unlabeled=40)
     with pytest.raises(ConfigError, match="456"):
