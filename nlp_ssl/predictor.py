@@ -20,7 +20,7 @@ log = logging.getLogger("nlp_ssl")
 _ROWS = 4096  # of one block: within it texts are sorted by length
 _CHARACTERS = 8_000_000  # of one block, from where it ends early
 
-Row = tuple[int, str | tuple[str, str] | None]  # number and text, or pair of texts
+Row = tuple[int, tuple[str, ...] | None]  # number; one text, or the two of a pair; None where one is missing
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,11 @@ def answer(predictor: Predictor, rows: Iterable[Row]) -> Iterator[Answers]:
     """
     for block in _blocks(rows):
         probabilities = np.full((len(block), len(predictor.classes)), np.nan)
-        filled = [i for i, (_, text) in enumerate(block) if text is not None]
+        filled = [i for i, (_, texts) in enumerate(block) if texts is not None]
         if filled:
-            said = [text for _, text in block if text is not None]
-            texts = [text if isinstance(text, str) else text[0] for text in said]
-            second = [text[1] for text in said if not isinstance(text, str)]
-            probabilities[filled] = predictor.logits(texts, second or None).double().softmax(-1).numpy()
+            first, *second = zip(*(texts for _, texts in block if texts is not None), strict=True)
+            logits = predictor.logits(first, second[0] if second else None)
+            probabilities[filled] = logits.double().softmax(-1).numpy()
         yield Answers(np.array([number for number, _ in block]), probabilities)
 
 
@@ -97,7 +96,7 @@ def _blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:
     characters = 0
     for row in rows:
         block.append(row)
-        characters += len(row[1] or "") if not isinstance(row[1], tuple) else sum(map(len, row[1]))
+        characters += sum(map(len, row[1] or ()))
         if len(block) == _ROWS or characters >= _CHARACTERS:
             yield block
             block, characters = [], 0

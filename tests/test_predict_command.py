@@ -135,9 +135,9 @@ def test_rows_are_answered_while_more_of_them_come(monkeypatch):
     sizes = []
     dull = Predictor(("a", "b"), lambda texts, second: sizes.append(len(texts)) or torch.zeros(len(texts), 2))
     read = itertools.count(1)
-    found = answer(dull, ((next(read), "x") for _ in itertools.count()))
+    found = answer(dull, ((next(read), ("x",)) for _ in itertools.count()))
     assert next(found).rows.tolist() == list(range(1, 11)) and next(read) == 11
-    list(answer(dull, enumerate(["y" * 600] * 5)))
+    list(answer(dull, enumerate([("y" * 600,)] * 5)))
     assert sizes == [10, 2, 2, 1]
 
 
@@ -180,3 +180,15 @@ def test_bf16_is_taken_where_it_is_measured_to_be_faster(folder, wanted, monkeyp
         answers[fast] = open_predictor(folder / "out").logits(TEXTS, None).double().softmax(-1).numpy()
     assert np.abs(answers[False] - wanted).max() < 1e-6
     assert 1e-6 < np.abs(answers[True] - wanted).max() < 0.05
+
+
+def test_pairs_and_rows_where_one_of_them_is_missing(folder, tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{x},{y}\n" for x, y in zip(TEXTS[:3], TEXTS[3:6], strict=True)))
+    with (tmp_path / "t.csv").open("a") as file:
+        file.write(f"{TEXTS[0]},\n,{TEXTS[0]}\n")
+    argv = ["predict", str(folder / "out"), str(tmp_path / "t.csv"), "--text-column", "a", "--pair-column", "b"]
+    assert run([*argv, "--mixed-precision", "no", "--all", "--out", str(tmp_path / "p.parquet")]) == 0
+    rows = read(tmp_path / "p.parquet")
+    net = load_text_net(str(folder / "out")).eval()
+    wanted = logits_of_texts(net, TEXTS[:3], 64, TEXTS[3:6]).softmax(-1)[:, 0].tolist()
+    assert [row["probability_neg"] for row in rows] == [*(pytest.approx(p, abs=2e-6) for p in wanted), None, None]

@@ -17,7 +17,7 @@ import pyarrow as pa
 from nlp_ssl.cli import answers
 from nlp_ssl.cli.options import parse
 from nlp_ssl.config import Precision
-from nlp_ssl.data.sources import read_table, stream_rows
+from nlp_ssl.data.sources import stream_rows
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import check
 from nlp_ssl.predictor import Predictor, Row, answer, open_predictor
@@ -63,7 +63,10 @@ def main(argv: Sequence[str]) -> None:
         pairs=options.pair_column is not None,
     )  # fmt: skip
     counts: Counter[str] = Counter()
-    rows = _rows(places[1], options, counts)
+    rows = stream_rows(
+        places[1], text_column=options.text_column, pair_column=options.pair_column, encoding=options.encoding,
+        counts=counts,
+    )  # fmt: skip
     columns = answers.schema(predictor.classes, options.all)
     if options.out is not None:
         _to_file(options.out, _tables(predictor, rows, columns), columns, options.json)
@@ -74,22 +77,6 @@ def main(argv: Sequence[str]) -> None:
         sys.stdout.flush()
     for what, count in sorted(counts.items()):
         log.info("%s: %d", what, count)
-
-
-def _rows(file: str, options: Options, counts: Counter[str]) -> Iterator[Row]:
-    """The texts of a file as they are read; pairs of texts from the whole of it."""
-    if options.pair_column is None:
-        yield from stream_rows(file, text_column=options.text_column, encoding=options.encoding, counts=counts)
-        return
-    table = read_table(
-        file, text_column=options.text_column, pair_column=options.pair_column, encoding=options.encoding
-    )
-    assert table.pairs is not None
-    before = 0
-    for number, text, pair in zip(table.rows.tolist(), table.texts, table.pairs, strict=True):
-        yield from ((blank, None) for blank in range(before + 1, number))  # so that lines keep their places
-        before = number
-        yield number, (text.as_py(), pair.as_py())
 
 
 def _tables(predictor: Predictor, rows: Iterator[Row], columns: pa.Schema) -> Iterator[pa.Table]:

@@ -194,7 +194,7 @@ def stream_texts(
     Raises:
         DataError: the source cannot be read as texts.
     """
-    for part, number, value, split in _streamed(source, text_column, _Reading(encoding, counts=counts)):
+    for part, number, (value,), split in _streamed(source, text_column, _Reading(encoding, counts=counts)):
         if split in ("dev", "test"):
             counts["dev and test rows left out"] += 1
         elif (text := _text(part.place, number, value, counts)) is not None:
@@ -203,38 +203,47 @@ def stream_texts(
 
 
 def stream_rows(
-    source: str | Path, *, text_column: str | None = None, encoding: str = "utf-8", counts: Counter[str]
-) -> Iterator[tuple[int, str | None]]:
-    """(row number, cleaned text) of every row of a source as it is read; None where there is no text.
+    source: str | Path,
+    *,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    encoding: str = "utf-8",
+    counts: Counter[str],
+) -> Iterator[tuple[int, tuple[str, ...] | None]]:
+    """(row number, cleaned texts) of every row of a source as it is read.
 
-    Blank lines between records have a row number, too. `counts` gathers what was dropped or mended.
+    These are one text, or with `pair_column` the two of a pair; None where one of them is missing. Blank lines between
+    records have a row number, too. `counts` gathers what was dropped or mended.
 
     Raises:
         DataError: the source cannot be read as texts, or has none.
     """
     before: tuple[_Part | None, int] = (None, 0)
     empty = True
-    for part, number, value, _ in _streamed(source, text_column, _Reading(encoding, counts=counts)):
+    for part, number, values, _ in _streamed(source, text_column, _Reading(encoding, counts=counts), pair_column):
         start = before[1] + 1 if before[0] is part else 1
         yield from ((blank, None) for blank in range(start, number))
         before = part, number
-        text = _text(part.place, number, value, counts)
-        empty = empty and text is None
-        yield number, text
+        texts = tuple(text for value in values if (text := _text(part.place, number, value, counts)) is not None)
+        whole = len(texts) == len(values)
+        empty = empty and not whole
+        yield number, texts if whole else None
     if empty:
         raise DataError(102, f"{source}: no rows with a text: add some rows")
 
 
 def _streamed(
-    source: str | Path, text_column: str | None, reading: _Reading
-) -> Iterator[tuple[_Part, int, object, str]]:
-    """(part, row number, value of the text column, split) of every row."""
+    source: str | Path, text_column: str | None, reading: _Reading, pair_column: str | None = None
+) -> Iterator[tuple[_Part, int, tuple[object, ...], str]]:
+    """(part, row number, values of the columns of texts, split) of every row."""
     try:
         for part in _open(source, reading):
-            column, *_ = _text_columns(part, text_column)
+            texts = [_text_columns(part, text_column)[0]]
+            texts += [] if pair_column is None else [_pair_column(part, pair_column, texts[0])]
             split = ["split"] if part.split is None and "split" in part.columns else []
-            for number, values in part.rows([column, *split]):
-                yield part, number, values[0], part.split or (_split_name(values[1]) if split else "train")
+            for number, values in part.rows([*texts, *split]):
+                named = part.split or (_split_name(values[-1]) if split else "train")
+                yield part, number, values[: len(texts)], named
     except OSError as error:
         raise DataError(
             104, f"{source}: {error.strerror or _reason(error)}: check the path and its permissions"
@@ -347,11 +356,7 @@ class _Builder:
             DataError: a column is missing, or a row holds no usable text or label.
         """
         text, label = self._columns(part, text_column, label_column, expect_labels)
-        pair = None if pair_column is None else _matching(part, pair_column, ())[0]
-        if pair == text:
-            raise DataError(
-                149, f"{part.place}: {text!r} holds both texts of a pair: name two columns, --text-column too"
-            )
+        pair = None if pair_column is None else _pair_column(part, pair_column, text)
         split = "split" if part.split is None and "split" in part.columns else None
         self.has_labels |= label is not None
         self.has_splits |= part.split is not None or split is not None
@@ -520,6 +525,18 @@ def _text_columns(part: _Part, asked: str | None) -> list[str]:
     if not columns:
         raise DataError(108, f"{part.place}: no text column among {_list(part.columns)}: name it with --text-column")
     return columns
+
+
+def _pair_column(part: _Part, asked: str, text: str) -> str:
+    """The column of the second texts.
+
+    Raises:
+        DataError: it is missing, or that of the first texts.
+    """
+    (found,) = _matching(part, asked, ())
+    if found == text:
+        raise DataError(149, f"{part.place}: {text!r} holds both texts of a pair: name two columns, --text-column too")
+    return found
 
 
 def _split_name(value: object) -> str:

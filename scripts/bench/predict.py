@@ -85,7 +85,8 @@ def with_predict(folder, max_length, precision="no"):
     predictor = open_predictor(folder, max_length=max_length, precision=precision)
 
     def answers(texts):
-        return np.concatenate([block.probabilities for block in answer(predictor, enumerate(texts, 1))])
+        rows = ((number, (text,)) for number, text in enumerate(texts, 1))
+        return np.concatenate([block.probabilities for block in answer(predictor, rows)])
 
     return answers
 
