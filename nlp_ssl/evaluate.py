@@ -23,7 +23,7 @@ from nlp_ssl.precision import Autocast
 
 _TOKENS = 8192  # tokens of one prediction batch
 _ROWS = 256
-_CPU_TOKENS = 2048
+_CPU_TOKENS = 2048  # fastest of 512 to 16384, measured (scripts/bench/predict.py)
 _GPU_TOKENS = 131_072  # more fills no GPU better
 
 

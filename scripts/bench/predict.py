@@ -151,6 +151,7 @@ def main():
         "data": Path(asked.data).name,
         "texts": len(texts),
         "max_length": asked.max_length,
+        "batch_tokens": {"model": evaluate._CPU_TOKENS, "graph": export._TOKENS},
         "threads": torch.get_num_threads(),
         "auto_is": resolve("auto", torch.device("cpu")),
         "versions": {name: version(name) for name in ("torch", "transformers", "onnxruntime", "tokenizers")},
