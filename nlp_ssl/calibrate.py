@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.evaluate import predict
+from nlp_ssl.folds import folds, least_labels
 from nlp_ssl.method import Method
 from nlp_ssl.nets.base import Module
 from nlp_ssl.precision import autocast, resolve
@@ -59,7 +59,7 @@ def check_calibration(config: TrainConfig, data: Data) -> None:
         raise ConfigError(400, "calibrate dev needs dev rows: give --dev, or use --calibrate labels")
     if config.calibrate != "labels":
         return
-    if data.targets is not None or np.bincount(data.labels[data.labeled], minlength=len(data.classes)).min() < 2:
+    if least_labels(data) < 2:
         raise ConfigError(401, "calibrate labels needs two labels of every class: label more, or use --calibrate dev")
 
 
@@ -80,17 +80,9 @@ def held_out_temperature(
     from nlp_ssl.train import fit
 
     labels = data.labels[data.labeled]
-    folds = StratifiedKFold(min(_FOLDS, int(np.bincount(labels).min())), shuffle=True, random_state=config.seed)
     settings = replace(config, calibrate="none", save_every=0, eval_every=0, patience=0, eval_fgsm=0.0)
     logits = np.zeros((len(labels), len(data.classes)))
-    for kept, out in folds.split(labels, labels):
-        part = replace(
-            data,
-            labeled=data.labeled[kept],
-            weights=None if data.weights is None else data.weights[kept],
-            dev=data.dev[:0],
-            test=data.test[:0],
-        )
+    for part, out in folds(data, _FOLDS, config.seed):
 
         def start(module: Module, number: int, part: Data = part) -> None:
             warm_up(module, part, replace(settings, seed=settings.seed + number))

@@ -23,9 +23,10 @@ _RUN_FILES = (
     "start.json",
     "out_of_scope.parquet",
     "rounds.jsonl",
+    "tuning.jsonl",
     "report.html",
 )  # what is of the run, not of its model
-_RUN_FOLDERS = ("checkpoints", "baseline", "seed-*", "round-*")
+_RUN_FOLDERS = ("checkpoints", "baseline", "seed-*", "round-*", "tuning")
 _MODEL_FILES = (  # by the names under which libraries save them: a folder may hold other people's files
     "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "tokenizer.json",
     "tokenizer_config.json", "image_net.json", "predictions.parquet",

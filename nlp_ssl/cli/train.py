@@ -13,11 +13,13 @@ from nlp_ssl.cli.files import Files
 from nlp_ssl.cli.options import parse, with_config
 from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.cli.tasks import Options, check_student, chosen_method, tasks
+from nlp_ssl.cli.tune import Tuning
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiment import compare
 from nlp_ssl.loop import Loop
 from nlp_ssl.method import Method
+from nlp_ssl.process import clear_run
 from nlp_ssl.registry import get
 from nlp_ssl.scope import share_of
 from nlp_ssl.task import Task
@@ -46,11 +48,7 @@ class Beside:
 def main(argv: Sequence[str]) -> None:
     """Parses the flags of the files, the loop and the chosen method, trains, and prints the closing table."""
     argv = with_config(argv)
-    cls = get(chosen_method(argv))
-    doc = f"Trains {cls.name} on your files. Every hyper-parameter of the method is a flag (the last ones below)."
-    options, beside, files, strong, config, method = parse(
-        argv, Options(), Beside(), Files(), StrongView(), TrainConfig(), cls(), name="nlp-ssl train", doc=doc
-    )
+    options, beside, tuning, files, strong, config, method = _parsed(argv)
     check_student(options, method)
     output_dir = options.check(files, "train")
     out_of_scope = None if beside.drop_out_of_scope is None else share_of(beside.drop_out_of_scope)
@@ -58,9 +56,18 @@ def main(argv: Sequence[str]) -> None:
     if beside.dry_run or beside.budget:
         if options.resume:
             raise ConfigError(254, "--budget and --dry-run measure anew: resume with the --max-steps that were chosen")
-        config = _planned(beside, method, task_of(seeds[0]), config, len(seeds))
+        if beside.budget and tuning.wanted:
+            raise ConfigError(409, "--budget and --tune both choose settings: give one of the two")
+        config = _planned(beside, tuning, method, task_of(seeds[0]), config, len(seeds))
     if beside.dry_run:
         return
+    if tuning.wanted:
+        task = task_of(seeds[0])
+        if options.overwrite:
+            clear_run(output_dir)
+        more = tuning.chosen(lambda more: _settings(argv, more), task, output_dir)
+        method, config = _settings(argv, more)
+        task_of = tasks(options, files, strong, config, method)
     comparison = compare(
         method,
         task_of,
@@ -69,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
         baseline=beside.baseline,
         output_dir=output_dir,
         resume=options.resume,
-        overwrite=options.overwrite,
+        overwrite=options.overwrite and not tuning.wanted,
         out_of_scope=out_of_scope,
         trackers=tuple(beside.trackers.split(",")) if beside.trackers else (),
     )
@@ -79,7 +86,29 @@ def main(argv: Sequence[str]) -> None:
     log.info("the model lies in %s", output_dir)
 
 
-def _planned(beside: Beside, method: Method | Loop, task: Task, config: TrainConfig, seeds: int) -> TrainConfig:
+def _parsed(argv: Sequence[str]) -> tuple[Options, Beside, Tuning, Files, StrongView, TrainConfig, Method | Loop]:
+    cls = get(chosen_method(argv))
+    doc = f"Trains {cls.name} on your files. Every hyper-parameter of the method is a flag (the last ones below)."
+    return parse(
+        argv, Options(), Beside(), Tuning(), Files(), StrongView(), TrainConfig(), cls(), name="nlp-ssl train", doc=doc
+    )
+
+
+def _settings(argv: Sequence[str], more: Sequence[str]) -> tuple[Method | Loop, TrainConfig]:
+    """Method and settings of a command line with more flags."""
+    options, *others, config, method = _parsed([*argv, *more])
+    before, *fixed, _, _ = _parsed(argv)
+    if (replace(options, method=before.method), *others) != (before, *fixed) or (
+        options.teacher and options.method != before.method
+    ):
+        raise ConfigError(407, f"{' '.join(more)} is no setting of the method or the loop: take it out of --tune")
+    check_student(options, method)
+    return method, config
+
+
+def _planned(
+    beside: Beside, tuning: Tuning, method: Method | Loop, task: Task, config: TrainConfig, seeds: int
+) -> TrainConfig:
     """The settings with as many steps as fit into the budget; a dry run prints them, and the time."""
     from nlp_ssl.cli import estimate
 
@@ -90,4 +119,7 @@ def _planned(beside: Beside, method: Method | Loop, task: Task, config: TrainCon
     if beside.dry_run:
         for line in estimate.lines(found, method, task, config, seeds, beside.baseline):
             click.echo(line)
+        if tuning.runs():
+            total = estimate.duration(tuning.runs() * found.seconds(config.max_steps, 1, baseline=False))
+            click.echo(f"about {total} before that to choose settings in {tuning.runs()} runs")
     return config

@@ -1,0 +1,90 @@
+"""Flags that are chosen by held-out labels, for `train`."""
+
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from nlp_ssl.config import TrainConfig
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.loop import Loop
+from nlp_ssl.method import Method, check
+from nlp_ssl.task import Task
+from nlp_ssl.tuning import Candidate, best, held_out_start, threshold_for, tune
+
+log = logging.getLogger("nlp_ssl")
+Parsed = tuple[Method | Loop, TrainConfig]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Flags that say what is to be chosen."""
+
+    tune: Annotated[str | None, "choose by held-out labels, e.g. 'threshold=0.8,0.95 max-steps=100,200'"] = None
+    folds: Annotated[int, "parts of the labels that are held out in turn"] = 3
+    threshold_precision: Annotated[float | None, "choose --threshold: pseudo-labels above it are right this often"] = (
+        None
+    )
+
+    def __post_init__(self) -> None:
+        check(self.folds, "folds", 2, 100)
+        if self.threshold_precision is not None:
+            check(self.threshold_precision, "threshold_precision", 0.0, 1.0)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be chosen."""
+        return self.tune is not None or self.threshold_precision is not None
+
+    def grid(self) -> list[list[str]]:
+        """Every combination of the values, as flags.
+
+        Raises:
+            ConfigError: a word is not `flag=value,value`.
+        """
+        sides = []
+        for word in (self.tune or "").split():
+            name, sign, values = word.removeprefix("--").partition("=")
+            if not (name and sign and all(values.split(","))):
+                raise ConfigError(407, f"--tune {word}: write a flag and its values, e.g. threshold=0.8,0.95")
+            sides.append([_flag(name, value) for value in values.split(",")])
+        return [list(flags) for flags in itertools.product(*sides)] if sides else []
+
+    def runs(self) -> int:
+        """Trainings that the choice takes, each as long as the one that follows."""
+        return self.folds * len(self.grid())
+
+    def chosen(self, parsed: Callable[[Sequence[str]], Parsed], task: Task, folder: Path) -> list[str]:
+        """The flags to train with; `parsed` makes method and settings of further flags.
+
+        Raises:
+            ConfigError: a flag is unknown or no setting of method and loop, or there are too few labels.
+        """
+        flags: list[str] = []
+        if self.threshold_precision is not None:
+            method, config = parsed([])
+            if "threshold" not in method.__dict__:
+                raise ConfigError(408, f"{method.name} has no threshold: leave out --threshold-precision")
+            p = held_out_start(task, config, self.folds)
+            found = threshold_for(p, task.data.labels[task.data.labeled], self.threshold_precision)
+            if found is None:
+                log.warning("no threshold gives a precision of %g: the default stays", self.threshold_precision)
+            else:
+                flags.append(f"--threshold={found:.3f}")
+        if self.tune is not None:
+            tried = [[*flags, *more] for more in self.grid()]
+            judged = tune([Candidate(" ".join(one), *parsed(one)) for one in tried], task, self.folds, folder)
+            for one in judged:
+                log.info("%s", one)
+            flags = tried[best(judged)]
+        log.info("chosen: %s", " ".join(flags) or "what is there")
+        return flags
+
+
+def _flag(name: str, value: str) -> str:
+    name = name.replace("_", "-")
+    if value in ("true", "false"):
+        return f"--{'' if value == 'true' else 'no-'}{name}"
+    return f"--{name}={value}"

@@ -1,0 +1,35 @@
+"""Tasks that each lack a part of the labels, which then say how right a model is on rows it was not told about."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+
+from nlp_ssl.data.dataset import Data
+
+
+def least_labels(data: Data) -> int:
+    """Labels of the class that has the fewest; 0 where labeled rows have probabilities for labels."""
+    if data.targets is not None:
+        return 0
+    return int(np.bincount(data.labels[data.labeled], minlength=len(data.classes)).min())
+
+
+def folds(data: Data, number: int, seed: int) -> Iterator[tuple[Data, np.ndarray]]:
+    """Tasks without dev and test rows that each lack another part of the labels, and that part.
+
+    There are `number` parts with all classes in each, or as many as the smallest class has labels; two at least. A part
+    is the positions [n] among the labeled rows, whose texts are in no other role.
+    """
+    labels = data.labels[data.labeled]
+    split = StratifiedKFold(min(number, least_labels(data)), shuffle=True, random_state=seed)
+    for kept, out in split.split(labels, labels):
+        part = replace(
+            data,
+            labeled=data.labeled[kept],
+            weights=None if data.weights is None else data.weights[kept],
+            dev=data.dev[:0],
+            test=data.test[:0],
+        )
+        yield part, out
