@@ -12,27 +12,28 @@ Usage: nlp-ssl COMMAND [OPTIONS]
 Semi-supervised text classification: few labels, a lot of unlabeled text.
 
 Commands:
-  doctor    look at your files before training: what is wrong, what to begin with
-  train     train a method on your files
-  pipeline  pre-train, fine-tune, learn from the pool, distill: every stage beside the labels alone
-  pretrain  make an encoder that knows your domain, from texts without labels
-  eval      score a trained model on labeled texts
-  predict   label and probability for every text of a file
-  export    a trained model as an ONNX graph, held against the model
-  augment   rewrite texts (back-translation, masked words), once, for training on them
-  index     build and search a bank of sentences
-  select    of a large pool the texts that a model is surest of, or most like the task's own
-  report    one HTML page about a training run
-  methods   what can be trained
+  doctor      look at your files before training: what is wrong, what to begin with
+  train       train a method on your files
+  pipeline    pre-train, fine-tune, learn from the pool, distill: every stage beside the labels alone
+  pretrain    make an encoder that knows your domain, from texts without labels
+  eval        score a trained model on labeled texts
+  predict     label and probability for every text of a file
+  export      a trained model as an ONNX graph, held against the model
+  augment     rewrite texts (back-translation, masked words), once, for training on them
+  index       build and search a bank of sentences
+  select      of a large pool the texts that a model is surest of, or most like the task's own
+  report      one HTML page about a training run
+  methods     what can be trained
+  completion  what makes the TAB key complete all this: eval "$(nlp-ssl completion)"
 
 Example: nlp-ssl train --method uda --model MODEL --labeled l.csv --unlabeled u.txt --output-dir out
 Every command explains itself: nlp-ssl train --help
 """
-_MODULES = {
+MODULES = {
     "doctor": "doctor", "train": "train", "pipeline": "pipeline", "pretrain": "pretrain", "eval": "evaluate",
     "predict": "predict", "export": "export", "augment": "augment", "index": "index", "select": "select",
     "report": "report",
-    "methods": "methods",
+    "methods": "methods", "completion": "completion",
 }  # fmt: skip
 
 
@@ -61,8 +62,8 @@ def _run(argv: list[str]) -> int:
     from nlp_ssl.errors import ConfigError, nearest
 
     def command() -> None:
-        if verb not in _MODULES:
-            raise ConfigError(200, f"no command {verb!r}.{nearest(verb, _MODULES)}")
-        importlib.import_module(f"nlp_ssl.cli.{_MODULES[verb]}").main(rest)  # what others need stays unloaded
+        if verb not in MODULES:
+            raise ConfigError(200, f"no command {verb!r}.{nearest(verb, MODULES)}")
+        importlib.import_module(f"nlp_ssl.cli.{MODULES[verb]}").main(rest)  # what others need stays unloaded
 
     return guarded(command)

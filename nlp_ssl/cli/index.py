@@ -83,13 +83,12 @@ class Look:
 
 def main(argv: Sequence[str]) -> None:
     """`nlp-ssl index build|merge|search|info|verify`."""
-    verbs = {"build": _build, "merge": _merge, "search": _search, "info": _info, "verify": _verify}
     if not argv or argv[0] in ("-h", "--help"):
         click.echo(_HELP, nl=False)
-    elif argv[0] not in verbs:
-        raise ConfigError(200, f"no command 'index {argv[0]}'.{nearest(argv[0], verbs)}")
+    elif argv[0] not in VERBS:
+        raise ConfigError(200, f"no command 'index {argv[0]}'.{nearest(argv[0], VERBS)}")
     else:
-        verbs[argv[0]](list(argv[1:]))
+        VERBS[argv[0]](list(argv[1:]))
 
 
 def _places(argv: list[str]) -> list[str]:
@@ -184,3 +183,6 @@ def _described(index: Index) -> Iterator[str]:
     yield f"{info['count']} texts, {info['dim']} dimensions, {info['bytes'] / 1e6:.1f} MB, encoder {info['encoder']}"
     how = f"{reach.knob} {reach.value}, the best {reach.candidates} k" if reach.knob else "all"
     yield f"{info['factory']}: {how} compared exactly for k texts, recall of the nearest ten {reach.recall:.3f}"
+
+
+VERBS = {"build": _build, "merge": _merge, "search": _search, "info": _info, "verify": _verify}

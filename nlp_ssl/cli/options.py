@@ -4,6 +4,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVarTuple, get_args, get_origin, get_type_hints
 
@@ -12,6 +13,8 @@ import click
 from nlp_ssl.errors import ConfigError
 
 Ts = TypeVarTuple("Ts")
+# Where a list is set, `parse` adds what it would parse with and does no more: how completion gets to know all flags.
+COMMANDS: ContextVar[list[click.Command] | None] = ContextVar("COMMANDS", default=None)
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -111,6 +114,9 @@ def parse(argv: Sequence[str], *defaults: *Ts, name: str, doc: str) -> tuple[*Ts
         name, params=[*(o for v in values for o in options(v)), config], help=doc, callback=lambda **given: given,
         context_settings={"help_option_names": ["-h", "--help"]},
     )  # fmt: skip
+    if (known := COMMANDS.get()) is not None:
+        known.append(command)
+        raise click.exceptions.Exit(0)
     given: dict[str, Any] = command.main(with_config(argv), prog_name=name, standalone_mode=False)
     if not isinstance(given, dict):  # --help was shown
         raise click.exceptions.Exit(0)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +69,7 @@ class Options:
 def chosen_method(argv: Sequence[str]) -> str:
     """What --method says; the last one counts, and decides which other flags there are."""
     chosen = Options().method
-    for word, following in zip(argv, [*argv[1:], chosen], strict=True):
+    for word, following in pairwise([*argv, chosen]):
         if word == "--method":
             chosen = following
         elif word.startswith("--method="):
