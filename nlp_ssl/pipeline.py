@@ -23,6 +23,7 @@ from nlp_ssl.train import Outcome
 
 log = logging.getLogger("nlp_ssl")
 PRETRAINED, DISTILLED = "pretrained", "distilled"
+FOLDERS = (PRETRAINED, "method", DISTILLED)  # of the stages after the labels alone, in their order
 
 
 @dataclass(frozen=True)

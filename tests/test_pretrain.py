@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.pipeline import Stages, run_stages
 from nlp_ssl.pretrain import Contrastive, MaskedWords, begun_from, contrast, objective_of, unlabeled_only
+from nlp_ssl.report.collect import collect
 
 QUICK = replace(FAST, max_steps=3)
 
@@ -188,4 +190,19 @@ def test_the_command_prints_what_each_stage_brought(tmp_path, capsys, caplog):
     assert "pretrained is" in caplog.text or "pretrained equals" in caplog.text
     assert run(["predict", str(tmp_path / "out"), str(tmp_path / "u.txt")]) == 0
     assert run([*flags, "--output-dir", str(tmp_path / "out")]) == 2  # it is not empty
-    assert run([*flags]) == 2
+    sides = collect(tmp_path / "out").comparison.sides
+    assert list(sides) == ["start", "supervised", "pretrained", "fixmatch", "distilled"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    for name, (outcome,) in sides.items():
+        assert f"| {name} | {100 * outcome.scores['test'].accuracy:.1f} |" in card
+    assert "pretrained" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_report_of_an_interrupted_pipeline_is_about_its_last_stage(task, tmp_path):
+    stacked(task, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/seed-0/distilled")
+    assert list(collect(tmp_path / "out").comparison.sides) == ["supervised", "pretrained", "fixmatch"]
+    shutil.rmtree(tmp_path / "out/seed-0/method")
+    found = collect(tmp_path / "out").comparison
+    assert list(found.sides) == ["supervised", "pretrained"]
+    assert "pretrained" in found.verdict()

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nlp_ssl.cli.console import show
+from nlp_ssl.cli.console import leave_report, show
 from nlp_ssl.cli.files import Files
 from nlp_ssl.cli.options import parse, with_config
 from nlp_ssl.cli.strong import StrongView
@@ -42,4 +42,5 @@ def main(argv: Sequence[str]) -> None:
     for name in [side for side in comparison.sides if side not in ("start", "supervised", comparison.method)]:
         log.info("%s", replace(comparison, method=name).verdict())
     show(comparison)
+    leave_report(output_dir)
     log.info("the model lies in %s", output_dir)

@@ -84,7 +84,7 @@ def _front_matter(run: RunFolder, license: str) -> str:
     data = ModelCardData(
         license=license, library_name="transformers" if text else None, pipeline_tag=task,
         base_model=base if on_hub and text else None, model_name=_plain(run.name) or "model",
-        tags=["nlp-ssl", "semi-supervised", run.method], metrics=["accuracy", "f1"], eval_results=results or None,
+        tags=["nlp-ssl", "semi-supervised", run.trained_by], metrics=["accuracy", "f1"], eval_results=results or None,
     )  # fmt: skip
     return str(data.to_yaml())
 
@@ -92,7 +92,7 @@ def _front_matter(run: RunFolder, license: str) -> str:
 def _summary(run: RunFolder) -> str:
     names = [str(name) for name in _facts(run).get("classes", ())]
     listed = ", ".join(f"`{_plain(name)}`" for name in names[:_CLASSES]) + (", ..." if len(names) > _CLASSES else "")
-    what = f"{_kind(run).capitalize()} classifier trained with `{run.method}` of nlp-ssl"
+    what = f"{_kind(run).capitalize()} classifier trained with `{run.trained_by}` of nlp-ssl"
     return f"{what}; {len(names)} classes: {listed}." if names else f"{what}."
 
 
@@ -126,7 +126,7 @@ def _training(run: RunFolder) -> dict[str, Any]:
     baseline = compared.baseline(run.split) if compared is not None else None
     return {
         "encoder": f"`{_plain(model_name(str(identity.get('task', {}).get('model', 'unknown'))))}`",
-        "method": f"`{run.method}`" + (f" ({_plain(options, 300)})" if options else ""),
+        "method": f"`{run.trained_by}`" + (f" ({_plain(options, 300)})" if options else ""),
         "seeds": ", ".join(map(str, run.seeds)),
         "label-only baseline": baseline or "none was trained",
         "steps": run.first.outcome.steps if run.first.outcome is not None else "not finished",

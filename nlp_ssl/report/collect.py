@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.experiment import START, Comparison
+from nlp_ssl.pipeline import DISTILLED, FOLDERS, PRETRAINED
 from nlp_ssl.report.record import FACTS, PREDICTIONS
 from nlp_ssl.train import Outcome, read_result
 
@@ -80,13 +81,18 @@ class Side:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """All that a run's folder tells. `runs` and `baselines` are in the order of `seeds`."""
+    """All that a run's folder tells. `runs` and `baselines` are in the order of `seeds`.
+
+    Of a stacked recipe `runs` are the last stages, `earlier` those before them by their names.
+    """
 
     name: str
     seeds: tuple[int, ...]
     runs: tuple[Side, ...]
     baselines: tuple[Side | None, ...]
     starts: tuple[Outcome | None, ...]
+    earlier: tuple[Mapping[str, Side], ...]
+    stage: str = ""
 
     @property
     def first(self) -> Side:
@@ -100,6 +106,11 @@ class RunFolder:
 
     @property
     def method(self) -> str:
+        """Name of the method, or of the last stage."""
+        return self.stage or self.trained_by
+
+    @property
+    def trained_by(self) -> str:
         """Name of the method."""
         return str(self.identity.get("method", "unknown method"))
 
@@ -125,6 +136,10 @@ class RunFolder:
         if len(baselines) == len(done):
             starts = [start for i in done if (start := self.starts[i]) is not None]
             sides = {**({"start": tuple(starts)} if len(starts) == len(done) else {}), "supervised": tuple(baselines)}
+        for name in self.earlier[done[0]]:
+            stages = [o for i in done if (side := self.earlier[i].get(name)) is not None and (o := side.outcome)]
+            if len(stages) == len(done):
+                sides[name] = tuple(stages)
         sides[self.method] = tuple(o for run in self.runs if (o := run.outcome) is not None)
         return Comparison(self.method, tuple(self.seeds[i] for i in done), sides)
 
@@ -143,10 +158,11 @@ def collect(folder: Path) -> RunFolder:
         RunError: a result in it is damaged.
     """
     places = sorted((p for p in folder.glob("seed-*") if p.name[5:].isdigit()), key=lambda p: int(p.name[5:]))
-    places = [place for place in places if _is_run(place)] or [folder]
-    if not _is_run(places[0]):
+    stages = [found for place in places if (found := _stages(place))] or [[folder]]
+    if not _is_run(stages[0][-1]):
         raise ConfigError(402, f"{folder} holds no run: name the --output-dir of a training run")
-    runs = tuple(_side(place) for place in places)
+    places = [place for place in places if _stages(place)] or [folder]
+    runs = tuple(_side(found[-1]) for found in stages)
     baselines = [place / "baseline" for place in places]
     return RunFolder(
         name=folder.resolve().name,
@@ -154,7 +170,21 @@ def collect(folder: Path) -> RunFolder:
         runs=runs,
         baselines=tuple(_side(place) if _is_run(place) else None for place in baselines),
         starts=tuple(_start(place) for place in places),
+        earlier=tuple({_named(place): _side(place) for place in found[:-1]} for found in stages),
+        stage=stages[0][-1].name if stages[0][-1].name in (PRETRAINED, DISTILLED) else "",
     )
+
+
+def _stages(place: Path) -> list[Path]:
+    """The runs of a seed: the folder itself, or in turn the stages of a stacked recipe."""
+    return [place] if _is_run(place) else [stage for name in FOLDERS if _is_run(stage := place / name)]
+
+
+def _named(stage: Path) -> str:
+    """What a stage is called beside others."""
+    if stage.name in (PRETRAINED, DISTILLED):
+        return stage.name
+    return str(_side(stage).identity.get("method", stage.name))
 
 
 def _is_run(place: Path) -> bool:

@@ -149,7 +149,7 @@ def settings(run: RunFolder) -> list[tuple[str, list[tuple[str, str]]]]:
     """Everything that was set, in groups."""
     identity, found = run.identity, run.first.predictions
     groups: dict[str, Mapping[str, Any]] = {
-        "Method": {"method": run.method, **identity.get("options", {})},
+        "Method": {"method": run.trained_by, **identity.get("options", {})},
         "Task": {**identity.get("task", {}), **({"strong view": found.facts["strong"]} if found is not None else {})},
         "Data": {"content hash": identity.get("data", ""), "seeds": ", ".join(map(str, run.seeds))},
         "Loop": {k: v for k, v in identity.get("config", {}).items() if k != "seed"},
