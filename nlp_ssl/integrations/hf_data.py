@@ -23,9 +23,11 @@ def texts_of(
     unlabeled: Any,
     evaluated: Sequence[Any],
     allow_transductive: bool,
+    pair_column: str | None = None,
 ) -> TextData:
     """The texts, checked against each other, with the classes of the model in the order of its outputs.
 
+    With `pair_column` rows are pairs, whose second texts stand in it.
     Of the datasets `evaluated` those that have texts are looked through for texts that are also trained on.
 
     Raises:
@@ -33,10 +35,10 @@ def texts_of(
         DataError: texts or labels cannot be used as they are.
     """
     known = cast(dict[str, int], config.label2id)
-    train = _table(labeled, "train_dataset", known)
-    pool = None if unlabeled is None else _table(unlabeled, "unlabeled_dataset", known)
+    train = _table(labeled, "train_dataset", known, pair_column)
+    pool = None if unlabeled is None else _table(unlabeled, "unlabeled_dataset", known, pair_column)
     devs: list[Table | None] = [
-        _table(dataset, "eval_dataset", known)
+        _table(dataset, "eval_dataset", known, pair_column)
         for dataset in evaluated
         if isinstance(dataset, datasets.Dataset) and _column(dataset, TEXT_COLUMNS)
     ]
@@ -47,12 +49,16 @@ def texts_of(
     return _in_order_of(config, replace(found, dev=found.dev[:0]))
 
 
-def tokenized(dataset: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Any:
+def tokenized(dataset: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, pair_column: str | None = None) -> Any:
     """A dataset of texts with their tokens; anything else as it is."""
     if not isinstance(dataset, datasets.Dataset) or "input_ids" in dataset.column_names:
         return dataset
-    column = _column(dataset, TEXT_COLUMNS)
-    return dataset.map(lambda rows: tokenizer(rows[column], truncation=True, max_length=max_length), batched=True)
+    _check_pairs(dataset, "eval_dataset", pair_column)
+    columns = [column for column in (_column(dataset, TEXT_COLUMNS), pair_column) if column is not None]
+    return dataset.map(
+        lambda rows: tokenizer(*(rows[column] for column in columns), truncation=True, max_length=max_length),
+        batched=True,
+    )
 
 
 class Pass:
@@ -89,7 +95,7 @@ def _in_order_of(config: PreTrainedConfig, text: TextData) -> TextData:
     return replace(text, classes=tuple(names[int(n)] for n in numbers), labels=labels)
 
 
-def _table(dataset: Any, name: str, label2id: Mapping[str, int]) -> Table:
+def _table(dataset: Any, name: str, label2id: Mapping[str, int], pair_column: str | None) -> Table:
     """Texts with the numbers of their classes."""
     if not isinstance(dataset, datasets.Dataset):
         raise ConfigError(471, f"{name} is a {type(dataset).__name__}: give a datasets.Dataset with a column 'text'")
@@ -100,9 +106,17 @@ def _table(dataset: Any, name: str, label2id: Mapping[str, int]) -> Table:
             f"{name} has no column of texts but {', '.join(dataset.column_names)}: views are made from words, keep the "
             "texts in a column 'text' beside the tokens",
         )
+    _check_pairs(dataset, name, pair_column)
     plain = dataset.with_format(None)
     labels = None if label is None else [label2id.get(value, value) for value in plain[label]]
-    return table_of(plain[text], labels, source=name)
+    pairs = None if pair_column is None else plain[pair_column]
+    return table_of(plain[text], labels, pairs=pairs, source=name)
+
+
+def _check_pairs(dataset: datasets.Dataset, name: str, pair_column: str | None) -> None:
+    if pair_column is not None and pair_column not in dataset.column_names:
+        there = ", ".join(dataset.column_names)
+        raise ConfigError(471, f"{name} has no column {pair_column!r} of second texts: it has {there}")
 
 
 def _column(dataset: datasets.Dataset, names: Sequence[str]) -> str | None:

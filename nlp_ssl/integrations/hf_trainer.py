@@ -35,7 +35,7 @@ from nlp_ssl.experiment import SharedStart
 from nlp_ssl.integrations.hf_data import Pass, only, texts_of, tokenized
 from nlp_ssl.method import Batch, Losses, Method
 from nlp_ssl.nets.base import Module
-from nlp_ssl.nets.text import TextNet
+from nlp_ssl.nets.text import PAIRS, TextNet
 from nlp_ssl.precision import Format
 from nlp_ssl.registry import get_method
 from nlp_ssl.session import Session
@@ -71,6 +71,7 @@ class SSLTrainer(Trainer):
             `class_weights`, `effective_beta` and `logit_adjustment` count.
         strong: the strong view of a text, if it is not to be chosen.
         allow_transductive: whether texts of `eval_dataset` may be trained on, without their labels.
+        pair_column: column of the second texts, where rows are pairs of texts.
 
     Raises:
         ConfigError: arguments do not fit together, or are not supported here.
@@ -92,6 +93,7 @@ class SSLTrainer(Trainer):
         settings: TrainConfig | None = None,
         strong: Augment | Strongest | None = None,
         allow_transductive: bool = False,
+        pair_column: str | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
@@ -104,6 +106,7 @@ class SSLTrainer(Trainer):
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # it counts one pass for each update, methods take several
         self.args, self.tokenizer = args, cast(PreTrainedTokenizerBase, processing_class)
+        self.pair_column = pair_column
         many = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
         ready = {name: self._tokenized(one) for name, one in many.items()}
         super().__init__(
@@ -127,7 +130,7 @@ class SSLTrainer(Trainer):
         self.session: Session | None = None
         self.begun: list[Iterator[Losses]] = []  # the losses of the step's micro-batches
         config = cast(PreTrainedModel, self.model).config
-        text = texts_of(config, train_dataset, unlabeled_dataset, list(many.values()), allow_transductive)
+        text = texts_of(config, train_dataset, unlabeled_dataset, list(many.values()), allow_transductive, pair_column)
         self.task = task_of_nets(text, self._net, strong=strong, max_length=self.settings.max_length)
         wanted = get_method(method)() if isinstance(method, str) else method
         self.method = applicable(wanted, self.task.data)
@@ -139,7 +142,7 @@ class SSLTrainer(Trainer):
 
     def _tokenized(self, dataset: Any) -> Any:
         with self.args.main_process_first():
-            return tokenized(dataset, self.tokenizer, self.settings.max_length)
+            return tokenized(dataset, self.tokenizer, self.settings.max_length, self.pair_column)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Of texts or tokens."""
@@ -190,6 +193,8 @@ class SSLTrainer(Trainer):
 
     def _open(self, batch_size: int, folder: str | None) -> Session:
         args, format_ = self.args, cast(Format, self.accelerator.mixed_precision)
+        if self.pair_column is not None:
+            self._model().config.update({PAIRS: True})  # saved with the model: `nlp-ssl predict` then wants pairs
         rows = batch_size * args.gradient_accumulation_steps * args.world_size
         steps = math.ceil(args.num_train_epochs * self._pass_steps(rows))
         config = replace(

@@ -8,16 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from tiny import BAD, FAST, FILLER, GOOD, tiny_bert, tiny_tokenizer
-from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
+from pairs import pair_bert, pair_rows, pair_table, pair_tokenizer, roberta_like
+from tiny import FAST, FILLER, GOOD, tiny_tokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from nlp_ssl import build_data, fit, read_table, table_of, text_task
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.cli import run as cli
 from nlp_ssl.data.embedded import embedded_encoder
 from nlp_ssl.data.pairs import longest_first
-from nlp_ssl.data.sources import Table
 from nlp_ssl.data.tokens import TokenStore
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.evaluate import logits_of_texts, predict
@@ -32,25 +31,6 @@ SECOND = [
     "good fun and a bright story",
     "bad " * 40,
 ]
-
-
-def tokenizer_of(pair: str, names: list[str]) -> PreTrainedTokenizerFast:
-    plain = tiny_tokenizer()
-    plain.backend_tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", pair=pair, special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=plain.backend_tokenizer, model_input_names=names, **plain.special_tokens_map
-    )
-
-
-def pair_tokenizer() -> PreTrainedTokenizerFast:
-    return tokenizer_of("[CLS] $A [SEP] $B:1 [SEP]:1", ["input_ids", "token_type_ids", "attention_mask"])
-
-
-def roberta_like() -> PreTrainedTokenizerFast:
-    """Two separators between the texts, no token types."""
-    return tokenizer_of("[CLS] $A [SEP] [SEP] $B [SEP]", ["input_ids", "attention_mask"])
 
 
 def stored(tokenizer, folder: Path, first=FIRST, second=SECOND) -> TokenStore:
@@ -109,29 +89,6 @@ def test_words_of_both_texts_are_replaced(tmp_path: Path) -> None:
     twice = stored(pair_tokenizer(), tmp_path, first, first)
     ids = twice.views([(rows, TfidfReplace(0.5), keys)], 64)[0]["input_ids"]
     assert (ids[:, 1:17] != ids[:, 18:34]).any(1).float().mean() > 0.9
-
-
-def pair_rows(rows: int, seed: int) -> tuple[list[str], list[str], list[str]]:
-    """Whether both texts are of the same mood: no text alone tells."""
-    rng = np.random.default_rng(seed)
-    first, second, labels = [], [], []
-    for i in range(rows):
-        a, b = rng.choice(GOOD if i % 4 < 2 else BAD, 2), rng.choice(GOOD if i % 2 else BAD, 2)
-        first.append(" ".join([*rng.choice(FILLER, 4), *a]))
-        second.append(" ".join([*b, *rng.choice(FILLER, 4)]))
-        labels.append("same" if (i % 4 < 2) == bool(i % 2) else "other")
-    return first, second, labels
-
-
-def pair_table(rows: int, seed: int) -> Table:
-    first, second, labels = pair_rows(rows, seed)
-    return table_of(first, labels, pairs=second, source=f"pairs {seed}")
-
-
-def pair_bert(folder: Path) -> Path:
-    tiny_bert(folder)
-    pair_tokenizer().save_pretrained(folder)
-    return folder
 
 
 def test_duplicates_and_leaks_are_compared_on_both_texts() -> None:

@@ -1,0 +1,77 @@
+"""Pairs of texts in `SSLTrainer`: the weights of `fit`, and a folder that says what it wants."""
+
+import pytest
+import torch
+from datasets import Dataset
+from pairs import pair_bert, pair_rows
+from tiny import FAST, difference
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments
+
+from nlp_ssl import FixMatch, SSLTrainer, TrainConfig, build_data, fit, table_of, text_task
+from nlp_ssl.augment.tfidf import TfidfReplace
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.nets.text import load_trained
+
+OPEN, CLASSES = FixMatch(threshold=0.0), ("other", "same")
+
+
+def dataset(rows, seed, labels=True):
+    first, second, y = pair_rows(rows, seed)
+    known = {"label": [CLASSES.index(name) for name in y]} if labels else {}
+    return Dataset.from_dict({"text": first, "other": second, **known})
+
+
+def trainer(folder, **more):
+    arguments = TrainingArguments(
+        str(folder / "out"), use_cpu=True, max_steps=3, per_device_train_batch_size=4, learning_rate=1e-3,
+        weight_decay=0.01, lr_scheduler_type="constant", save_strategy="no", disable_tqdm=True, seed=0,
+    )  # fmt: skip
+    usual = {"train_dataset": dataset(16, 1), "unlabeled_dataset": dataset(48, 2, labels=False)}
+    return SSLTrainer(
+        model=AutoModelForSequenceClassification.from_pretrained(folder / "model", num_labels=2),
+        args=arguments,
+        eval_dataset=dataset(12, 3),
+        processing_class=AutoTokenizer.from_pretrained(folder / "model"),
+        method=OPEN,
+        settings=TrainConfig(unlabeled_ratio=2, max_length=24, warm_start="none"),
+        strong=TfidfReplace(0.2),
+        **(usual | {"pair_column": "other"} | more),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))  # tokenized texts are kept below it
+    pair_bert(tmp_path / "model")
+    return tmp_path
+
+
+def test_weights_are_those_of_fit_and_the_saved_model_wants_pairs(folder):
+    made = trainer(folder)
+    made.train()
+    tables = [table_of(rows["text"], rows.to_dict().get("label"), pairs=rows["other"])
+              for rows in (dataset(16, 1), dataset(48, 2, labels=False))]  # fmt: skip
+    task = text_task(
+        build_data(*tables), str(folder / "model"), pooling="stock", strong=TfidfReplace(0.2), max_length=24
+    )
+    found = fit(OPEN, task.data, task.build, FAST, augment=task.augment).module.state_dict()
+    weights = made.session.student.state_dict()
+    assert difference(weights, found) < 1e-6
+    assert difference(found, task.build(0).state_dict()) > 1e-4
+    assert torch.isfinite(torch.tensor(made.evaluate()["eval_loss"]))
+    made.save_model(str(folder / "saved"))
+    made.processing_class.save_pretrained(folder / "saved")
+    with pytest.raises(ConfigError, match="SSL452"):
+        load_trained(folder / "saved").check_pairs(None)
+
+
+def test_evaluation_reads_both_texts(folder):
+    made = trainer(folder)
+    one, other = dataset(12, 3), dataset(12, 3)
+    other = other.map(lambda row: {"other": "good good good"})
+    assert made.evaluate(one)["eval_loss"] != made.evaluate(other)["eval_loss"]
+
+
+def test_a_missing_column_of_second_texts_is_named(folder):
+    with pytest.raises(ConfigError, match="'second' of second texts"):
+        trainer(folder, pair_column="second")
