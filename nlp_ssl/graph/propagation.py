@@ -53,14 +53,31 @@ def normalized(w: Any) -> Any:
 
 
 def spread(graph: Any, seeds: np.ndarray, alpha: float) -> np.ndarray:
-    """Solution z [N, C] >= 0 of (I - alpha * graph) z = seeds [N, C], by conjugate gradients for each class."""
-    from scipy import sparse
-    from scipy.sparse.linalg import cg
+    """Solution z [N, C] >= 0 of (I - alpha * graph) z = seeds [N, C], by conjugate gradients for all classes at once.
 
-    system = (sparse.eye_array(graph.shape[0], format="csr") - alpha * graph).tocsr()
-    columns = [cg(system, seed, rtol=_TOLERANCE, atol=0.0, maxiter=_ITERATIONS)[0] for seed in seeds.T]
-    z: np.ndarray = np.maximum(np.stack(columns, 1), 0.0)
-    return z
+    Every column takes its own steps, and none once it is solved. What no seed reaches stays zero to the last bit.
+    """
+    z, left = np.zeros_like(seeds), seeds.copy()  # left: seeds - (I - alpha * graph) z
+    way, size = left.copy(), _squares(left, left)
+    enough = _TOLERANCE**2 * size
+    for _ in range(_ITERATIONS):
+        going = size > enough
+        if not going.any():
+            break
+        ahead = way - alpha * (graph @ way)
+        step = np.divide(size, _squares(way, ahead), out=np.zeros_like(size), where=going)
+        z += step * way
+        left -= step * ahead
+        size, before = _squares(left, left), size
+        way = left + np.divide(size, before, out=np.zeros_like(size), where=going) * way
+    solution: np.ndarray = np.maximum(z, 0.0)
+    return solution
+
+
+def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Inner products [C] of the columns of two arrays [N, C]."""
+    found: np.ndarray = np.einsum("nc,nc->c", a, b)
+    return found
 
 
 def class_weights(counts: Tensor, shares: Tensor) -> Tensor:
@@ -116,7 +133,8 @@ def propagate(
 
     Every class sends out the same amount, however many labels it has; with a prior, classes are then balanced to it.
     Class weights are those of even shares, or of the prior. Time and memory of the graph grow with N k, the search for
-    neighbors takes N^2 D multiplications among up to 20,000 rows; among more it looks at a share of them.
+    neighbors takes N^2 D multiplications among up to 8,192 rows; among more it looks at the share of them in which a
+    sample has 95 % of its neighbors.
     """
     rows = unit(features)
     known = probabilities(labels.detach().cpu(), torch.zeros(1, num_classes, dtype=torch.float64))  # [L, C]

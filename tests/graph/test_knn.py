@@ -23,22 +23,62 @@ def test_neighbors_are_those_of_the_full_table():
     assert similarity == pytest.approx(np.take_along_axis(table, order, 1), abs=1e-6)
 
 
-def test_among_many_rows_nearly_all_neighbors_are_found(monkeypatch):
-    """Fewer lists than there are: some neighbors are missed, of clustered rows few."""
+def clustered(n=3000):
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(40, 16, generator=generator)
-    drawn = torch.randint(40, (3000,), generator=generator)
-    rows = unit(centres[drawn] + 0.3 * torch.randn(3000, 16, generator=generator))
+    return unit(centres[torch.randint(40, (n,), generator=generator)] + 0.3 * torch.randn(n, 16, generator=generator))
+
+
+def shared(exact, found):
+    return np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(exact.tolist(), found.tolist(), strict=True)])
+
+
+@pytest.mark.parametrize("rows", [clustered(), random_rows(3000, 16)], ids=["clustered", "without structure"])
+def test_among_many_rows_the_wanted_share_of_neighbors_is_found(rows, monkeypatch):
+    """With or without structure: in the latter, more lists are looked at."""
     _, exact = neighbors(rows, 10)
     monkeypatch.setattr(knn, "_EXACT", 100)
-    monkeypatch.setattr(knn, "_LISTS", 4)
-    _, found = neighbors(rows, 10)
-    share = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact.tolist(), found.tolist(), strict=True)])
-    assert 0.9 < share < 1.0, share
-    monkeypatch.setattr(knn, "_LISTS", 1)
-    similarity, number = neighbors(rows, 200)  # more than a list holds
+    table = rows @ rows.T
+    np.fill_diagonal(table, 0.0)
+    for wanted in (0.8, 0.95):
+        monkeypatch.setattr(knn, "_FOUND", wanted)
+        similarity, number = neighbors(rows, 10)
+        assert wanted - 0.02 < shared(exact, number) < 1.0
+        assert similarity == pytest.approx(np.take_along_axis(table, number, 1), abs=1e-6)
+        assert (np.diff(similarity, axis=1) <= 0).all()
+    monkeypatch.setattr(knn, "_FOUND", 1.0)
+    monkeypatch.setattr(knn, "_SAMPLE", 3000)
+    assert (neighbors(rows, 10)[1] == exact).all()
+
+
+def test_small_blocks_find_the_same(monkeypatch):
+    rows = clustered(1000)
+    monkeypatch.setattr(knn, "_EXACT", 100)
+    whole = neighbors(rows, 10)[1]
+    monkeypatch.setattr(knn, "_CELLS", 300)
+    assert (neighbors(rows, 10)[1] == whole).all()
+
+
+def test_lists_shorter_than_the_neighbors_wanted(monkeypatch):
+    """A row looks at its own list alone: what is missing is the row itself, without similarity."""
+    monkeypatch.setattr(knn, "_EXACT", 100)
+    monkeypatch.setattr(knn, "_FOUND", 0.0)
+    similarity, number = neighbors(clustered(), 200)
     missing = number == np.arange(3000)[:, None]
-    assert missing.any() and (similarity[missing] == 0).all() and (number >= 0).all()
+    assert missing.any() and not missing.all(1).all()
+    assert (similarity[missing] == 0).all() and (number >= 0).all()
+    assert all(len(set(row[~gone])) == (~gone).sum() for row, gone in zip(number, missing, strict=True))
+
+
+def test_many_copies_of_one_row_among_many(monkeypatch):
+    """All copies lie in one list, most others stay empty: no list but that one is as long as the rows."""
+    monkeypatch.setattr(knn, "_EXACT", 100)
+    rows = np.zeros((500, 4), dtype=np.float32)
+    rows[:, 0] = 1.0
+    rows[490:] = np.eye(4, dtype=np.float32)[np.arange(10) % 4]
+    similarity, number = neighbors(rows, 3)
+    assert (number != np.arange(500)[:, None]).all()
+    assert (similarity[:490] == 1.0).all()
 
 
 def test_a_row_is_not_its_own_neighbor_even_among_duplicates():

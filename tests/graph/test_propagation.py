@@ -19,6 +19,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from sklearn.semi_supervised import LabelSpreading
 
 from nlp_ssl.graph.knn import neighbors, unit
@@ -114,6 +115,31 @@ def test_conjugate_gradients_against_a_dense_solve(alpha):
     seeds[np.arange(8), truth[:8]] = 0.5
     dense = np.linalg.solve(np.eye(200) - alpha * graph.toarray(), seeds)
     assert np.abs(spread(graph, seeds, alpha) - dense).max() < 1e-6 * dense.max()
+
+
+def test_columns_are_solved_each_at_its_own_pace():
+    """A seed on an island of one row is solved in one step, one between all rows takes many; one class has no seeds."""
+    features, truth = clusters(200, 4, spread_=1.0)
+    graph = sparse.block_diag([graph_of(features), np.zeros((1, 1))]).tocsr()
+    seeds = np.zeros((201, 4))
+    seeds[200, 0] = 3.0
+    seeds[0, 1] = 1e-8
+    seeds[:200, 2] = truth == 1
+    z = spread(graph, seeds, 0.99)
+    dense = np.linalg.solve(np.eye(201) - 0.99 * graph.toarray(), seeds)
+    for c in range(3):
+        assert np.abs(z[:, c] - dense[:, c]).max() < 1e-8 * dense[:, c].max()
+        assert spread(graph, seeds[:, [c]], 0.99)[:, 0] == pytest.approx(z[:, c], rel=1e-12)  # whatever the others do
+    assert z[200].tolist() == [3.0, 0.0, 0.0, 0.0] and not z[:200, 0].any() and not z[:, 3].any()
+
+
+def test_what_no_seed_reaches_is_zero_to_the_last_bit():
+    features, truth = clusters(120, 3, spread_=1.0)
+    one = graph_of(features)
+    seeds = np.zeros((240, 3))
+    seeds[np.arange(6), truth[:6]] = 0.5
+    z = spread(sparse.block_diag([one, one]).tocsr(), seeds, 0.99)
+    assert (z[:120] > 0).all() and not z[120:].any()
 
 
 def test_same_answer_as_label_spreading():
