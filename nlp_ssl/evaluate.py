@@ -405,6 +405,13 @@ def _score_many(logits: Tensor, labels: np.ndarray, bins: int) -> Scores:
 
 
 def confusion(logits: Tensor, labels: np.ndarray) -> np.ndarray:
-    """How many rows of each class [C] are given to each class [C], from logits [n, C] and labels [n]."""
+    """How many rows of each class [C] are given to each class [C], from logits [n, C] and labels [n].
+
+    Of several labels a row, labels [n, C], the same for no and yes of each label: [C, 2, 2].
+    """
+    if labels.ndim == 2:
+        yes = logits.numpy() >= 0
+        each = [confusion_matrix(y[y >= 0], p[y >= 0], labels=(0, 1)) for y, p in zip(labels.T, yes.T, strict=True)]
+        return np.stack(each)
     found: np.ndarray = confusion_matrix(labels, logits.argmax(-1).numpy(), labels=range(logits.shape[1]))
     return found

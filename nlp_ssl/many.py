@@ -1,10 +1,10 @@
 """Several labels a row: to a method every label is a row of its own with two classes, no and yes.
 
 The net's logit z of a label becomes the logits (0, z), whose softmax is (1 - sigmoid(z), sigmoid(z)). So cross-entropy
-is the binary one, the largest probability is max(p, 1 - p), entropy and KL are those of a coin. A method that treats its
-rows one by one, without heads or mixing, works for both kinds of labels as it stands, and says so in `Method.kinds`.
-R rows of C labels are R * C rows, label by label; means go over all of them. A label that is not known has weight 0 and
-target (0, 0): no loss learns from it.
+is the binary one, the largest probability is max(p, 1 - p), entropy and KL are those of a coin. A method that treats
+its rows one by one, without heads or mixing, works for both kinds of labels as it stands, and says so in
+`Method.kinds`. R rows of C labels are R * C rows, row by row; means go over all of them. A label that is not known has
+weight 0 and target (0, 0): no loss learns from it.
 """
 
 from typing import cast

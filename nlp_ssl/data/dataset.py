@@ -33,8 +33,8 @@ class Data:
     """Labeled, unlabeled, dev and test rows of one task.
 
     `labels` [N] are class indices, -1 where unknown; with several labels a row [N, C], 1, 0 or -1 where unknown. Those
-    of unlabeled rows are hidden truth: only ever used to log how right the pseudo-labels are. `targets` [len(labeled), C] replaces the labels of the labeled rows by
-    probabilities, `weights` [len(labeled)] weighs them.
+    of unlabeled rows are hidden truth: only ever used to log how right the pseudo-labels are. `targets`
+    [len(labeled), C] replaces the labels of the labeled rows by probabilities, `weights` [len(labeled)] weighs them.
     """
 
     classes: tuple[str, ...]

@@ -11,12 +11,15 @@ UNKNOWN = "?"
 LabelSet = tuple[str, ...]  # ("sport", "?politics"): sport applies, politics is not known, no other label applies
 
 
-def check_separator(separator: str | None) -> None:
+def check_separator(separator: str | None, classes: Sequence[str] = ()) -> None:
     """Refuses what cannot stand between labels.
 
     Raises:
-        ConfigError: it is blank, or holds the sign for what is not known.
+        ConfigError: it is blank, holds the sign for what is not known, or stands in the name of a class.
     """
+    within = next((name for name in classes if separator and separator in name), None)
+    if within is not None:
+        raise ConfigError(479, f"--label-separator {separator!r} stands in the label {within!r}: choose another")
     if separator is not None and (not separator.strip() or UNKNOWN in separator):
         raise ConfigError(479, f"--label-separator {separator!r}: give a sign such as ';' or '|', no blank and no '?'")
 
@@ -61,6 +64,12 @@ def bare(name: str) -> str:
     return name.removeprefix(UNKNOWN)
 
 
+def outside(sets: Sequence[LabelSet | None], classes: Collection[str]) -> tuple[int, str] | None:
+    """The first row with a label that is none of the classes, and that label."""
+    known = frozenset(classes)
+    return next(((i, bare(n)) for i, names in enumerate(sets) for n in names or () if bare(n) not in known), None)
+
+
 def encode_sets(sets: Sequence[LabelSet | None], classes: Sequence[str], place: Callable[[int], str]) -> np.ndarray:
     """Labels int8 [N, C]: 1 applies, 0 does not, -1 not known; `place` says where a row stands.
 
@@ -68,14 +77,15 @@ def encode_sets(sets: Sequence[LabelSet | None], classes: Sequence[str], place: 
         DataError: a label is none of the classes.
     """
     index = {name: i for i, name in enumerate(classes)}
+    if (strange := outside(sets, classes)) is not None:
+        row, name = strange
+        hint = nearest(name, classes)
+        raise DataError(134, f"{place(row)}: label {name!r} is not a class of the labeled set.{hint}")
     found = np.full((len(sets), len(classes)), -1, dtype=np.int8)
     for row, names in enumerate(sets):
         if names is None:
             continue
         found[row] = 0
         for name in names:
-            if bare(name) not in index:
-                hint = nearest(bare(name), classes)
-                raise DataError(134, f"{place(row)}: label {bare(name)!r} is not a class of the labeled set.{hint}")
             found[row, index[bare(name)]] = -1 if name.startswith(UNKNOWN) else 1
     return found

@@ -277,7 +277,8 @@ def _sizes(labels: np.ndarray, classes: int) -> np.ndarray:
     """Rows [C] that have each label."""
     if labels.ndim == 2:
         return np.asarray((labels == 1).sum(0), dtype=np.int64)
-    return np.asarray(np.bincount(labels[labels >= 0], minlength=classes))
+    found: np.ndarray = np.bincount(labels[labels >= 0], minlength=classes)
+    return found
 
 
 def _check_class_sizes(candidates: np.ndarray, classes: Sequence[str], source: str, notes: list[str]) -> None:
@@ -326,7 +327,7 @@ def _note_single_rows(labels: np.ndarray, classes: Sequence[str], notes: list[st
 def _scored(stack: _Stack, labels: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
     """Positions of the dev or test rows that have a label to score against."""
     span = stack.spans[name]
-    scored = span[_known(labels[span])]
+    scored: np.ndarray = span[_known(labels[span])]
     if len(span) and not len(scored):
         raise DataError(139, f"{stack.tables[name].source}: no {name} row has a label: add labels, or leave it out")
     if len(scored) < len(span):

@@ -68,15 +68,17 @@ class Finish:
 
 
 def write_predictions(folder: Path, finish: Finish) -> None:
-    """Writes the file into the run's folder, whole or not at all; of runs with several labels a row the facts alone.
+    """Writes the file into the run's folder, whole or not at all; none where rows have several labels.
 
     Raises:
         RunError: the file cannot be written.
     """
     data = finish.data
-    rows = [*_sample(finish)] if data.kind == "one" else []
+    if data.kind == "many":
+        return
+    rows = [*_sample(finish)]
     for split, at in (("dev", data.dev), ("test", data.test)):
-        if len(at) and data.kind == "one":
+        if len(at):
             rows += _scored(finish, split, at)
     write_parquet(folder / PREDICTIONS, rows, SCHEMA.with_metadata({FACTS: json.dumps(_facts(finish)).encode()}))
 
@@ -91,19 +93,12 @@ def _facts(finish: Finish) -> dict[str, Any]:
         "classes": data.classes,
         "kind": "image" if isinstance(data.store, ImageStore) else "text",
         "rows": {name: len(at) for name, at in counts.items()},
-        "labels": _label_counts(data).tolist() if hard else None,
+        "labels": np.bincount(data.labels[data.labeled], minlength=len(data.classes)).tolist() if hard else None,
         "notes": data.notes,
         "strong": None if strong is None else repr(strong),
         "prior": finish.run.spec.prior,
         "temperature": finish.temperature,
     }
-
-
-def _label_counts(data: Data) -> np.ndarray:
-    """Labeled rows [C] that have each label."""
-    labels = data.labels[data.labeled]
-    counts = (labels == 1).sum(0) if data.kind == "many" else np.bincount(labels, minlength=len(data.classes))
-    return np.asarray(counts)
 
 
 def _scored(finish: Finish, split: str, at: np.ndarray) -> list[tuple[Any, ...]]:
