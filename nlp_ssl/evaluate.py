@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.data.dataset import Data, Store
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.functional import ce
+from nlp_ssl.many import known_answers
 from nlp_ssl.method import Batch
 from nlp_ssl.nets.base import Module, Net
 from nlp_ssl.nets.text import TextNet
@@ -29,12 +30,32 @@ _GPU_TOKENS = 131_072  # more fills no GPU better
 
 @dataclass(frozen=True)
 class Scores:
-    """Quality of predictions: shares between 0 and 1, `nll` in nats."""
+    """Quality of predictions: shares between 0 and 1, `nll` in nats.
+
+    With several labels a row, accuracy is the share of rows with all labels right (exact match), and micro F1 leads.
+    """
 
     accuracy: float
     macro_f1: float
     nll: float
     calibration_error: float
+    micro_f1: float | None = None  # with several labels a row alone
+
+    @property
+    def leading(self) -> Literal["accuracy", "micro_f1"]:
+        """Name of the score that methods are compared by."""
+        return "accuracy" if self.micro_f1 is None else "micro_f1"
+
+    @property
+    def lead(self) -> float:
+        """The score that methods are compared by."""
+        return self.accuracy if self.micro_f1 is None else self.micro_f1
+
+    def named(self) -> dict[str, float]:
+        """The scores that count, by their names in words."""
+        if self.micro_f1 is None:
+            return {"accuracy": self.accuracy, "macro F1": self.macro_f1}
+        return {"micro F1": self.micro_f1, "macro F1": self.macro_f1, "exact match": self.accuracy}
 
 
 def batches(lengths: np.ndarray, tokens: int = _TOKENS, most: int = _ROWS) -> Iterator[np.ndarray]:
@@ -348,7 +369,12 @@ def score_splits(
 
 
 def score(logits: Tensor, labels: np.ndarray, bins: int = 15) -> Scores:
-    """Accuracy, macro F1 over the classes present, negative log-likelihood and expected calibration error."""
+    """Accuracy, macro F1 over the classes present, negative log-likelihood and expected calibration error.
+
+    Labels [n] are classes; with several labels a row [n, C], 1, 0 or -1 where a label is not known and does not count.
+    """
+    if labels.ndim == 2:
+        return _score_many(logits, labels, bins)
     p = logits.double().softmax(-1)
     truth = torch.from_numpy(labels)
     confidence, guess = p.max(-1)
@@ -363,7 +389,29 @@ def score(logits: Tensor, labels: np.ndarray, bins: int = 15) -> Scores:
     )
 
 
+def _score_many(logits: Tensor, labels: np.ndarray, bins: int) -> Scores:
+    """Scores over the labels that are known; a label applies from a probability of 0.5 on."""
+    guess = logits.numpy() >= 0
+    known, wanted = labels >= 0, labels == 1
+    each = [f1_score(wanted[k, c], guess[k, c], zero_division=0.0) for c, k in enumerate(known.T) if wanted[:, c].any()]
+    asked = score(*known_answers(logits, labels), bins)
+    return Scores(
+        accuracy=float((~known | (guess == wanted))[known.any(1)].all(1).mean()),
+        macro_f1=float(np.mean(each)) if each else 0.0,
+        nll=asked.nll,
+        calibration_error=asked.calibration_error,
+        micro_f1=float(f1_score(wanted[known], guess[known], zero_division=0.0)),
+    )
+
+
 def confusion(logits: Tensor, labels: np.ndarray) -> np.ndarray:
-    """How many rows of each class [C] are given to each class [C], from logits [n, C] and labels [n]."""
+    """How many rows of each class [C] are given to each class [C], from logits [n, C] and labels [n].
+
+    Of several labels a row, labels [n, C], the same for no and yes of each label: [C, 2, 2].
+    """
+    if labels.ndim == 2:
+        yes = logits.numpy() >= 0
+        each = [confusion_matrix(y[y >= 0], p[y >= 0], labels=(0, 1)) for y, p in zip(labels.T, yes.T, strict=True)]
+        return np.stack(each)
     found: np.ndarray = confusion_matrix(labels, logits.argmax(-1).numpy(), labels=range(logits.shape[1]))
     return found

@@ -18,6 +18,7 @@ from nlp_ssl import atomic
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.evaluate import score_splits
+from nlp_ssl.kinds import check_defined
 from nlp_ssl.loop import Loop
 from nlp_ssl.loops.engine import fit_rounds, with_given
 from nlp_ssl.loops.engine import identity as rounds_identity
@@ -54,12 +55,17 @@ class Comparison:
         return self.sides[self.method]
 
     def accuracies(self, split: str = "test") -> dict[str, np.ndarray]:
-        """Accuracies of each side, one per seed; sides without this split are left out."""
+        """Accuracies of each side, one per seed, or what leads instead; sides without this split are left out."""
         found = {
-            name: np.array([o.scores[split].accuracy for o in side if split in o.scores])
+            name: np.array([o.scores[split].lead for o in side if split in o.scores])
             for name, side in self.sides.items()
         }
         return {name: values for name, values in found.items() if len(values) == len(self.seeds)}
+
+    def score_name(self, split: str = "test") -> str:
+        """What `accuracies` are: "accuracy", or "micro F1" where rows have several labels."""
+        found = next((o.scores[split] for o in self.outcomes if split in o.scores), None)
+        return "accuracy" if found is None else next(iter(found.named()))
 
     def baseline(self, split: str = "test") -> str | None:
         """The better label-only side by its mean: what the method is held against."""
@@ -128,6 +134,8 @@ def compare(
         task, settings = task_of(seed), replace(config, seed=seed)
         if overwrite and output_dir is not None and seed == seeds[0]:
             clear_run(output_dir)
+        for kind in plan:
+            check_defined(kind, task.data, settings)
         folder = None if output_dir is None else output_dir if len(seeds) == 1 else output_dir / f"seed-{seed}"
         start = SharedStart(task, settings, folder)
         if out_of_scope is not None:
@@ -215,7 +223,9 @@ class SharedStart:
 
 def describe(outcome: Outcome) -> str:
     """`test accuracy 0.871, macro F1 0.868, 62 s` of a run."""
-    parts = [f"{split} accuracy {s.accuracy:.3f}, macro F1 {s.macro_f1:.3f}" for split, s in outcome.scores.items()]
+    parts = []
+    for split, scores in outcome.scores.items():
+        parts.append(f"{split} " + ", ".join(f"{name} {value:.3f}" for name, value in scores.named().items()))
     return ", ".join([*parts, f"{outcome.seconds:.0f} s"])
 
 

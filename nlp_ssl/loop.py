@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from nlp_ssl.method import Range, check_ranges
+from nlp_ssl.method import Kind, Range, check_ranges
 
 if TYPE_CHECKING:
     from nlp_ssl.loops.teacher import Teacher
@@ -59,6 +59,7 @@ class Loop:
 
     name: ClassVar[str] = ""
     student_view: ClassVar[Literal["weak", "strong"]] = "weak"
+    kinds: ClassVar[tuple[Kind, ...]] = ("one",)  # labels of a row that it is defined for
     images: ClassVar[Mapping[str, Any]] = {}  # defaults that suit images better than text
     rounds: Annotated[int, Range(1, 1000)] = 3
 
@@ -69,6 +70,10 @@ class Loop:
             ConfigError: a value lies outside.
         """
         check_ranges(self)
+
+    def defined_for(self) -> tuple[Kind, ...]:
+        """`kinds`, where the options do not change them."""
+        return self.kinds
 
     def label(self, teacher: "Teacher") -> PseudoLabels:
         """What the next student learns from the pool."""

@@ -26,6 +26,7 @@ Weight = Annotated[float, Range(0.0, 1e6)]
 Temperature = Annotated[float, Range(1e-3, 1e3)]
 Losses = dict[str, Tensor]
 Role = Literal["trained", "ema", "frozen"]
+Kind = Literal["one", "many"]  # labels of a row
 
 
 class Batch(TypedDict):
@@ -34,7 +35,7 @@ class Batch(TypedDict):
     inputs: dict[str, Tensor]  # one padded block of rows [R, ...]
     lengths: np.ndarray  # [R] on the host: tokens of each row (1 for images)
     rows: dict[str, slice]  # view name -> its rows in the block
-    y: Tensor  # [B] classes or [B, C] probabilities
+    y: Tensor  # [B] classes or [B, C] probabilities; with several labels a row B, N and C are those of `nlp_ssl.many`
     w: Tensor  # [B] weights of the labeled rows
     id: dict[str, Tensor]  # block -> number of each row among the labeled ("x") or unlabeled ("u") rows
     keys: dict[str, np.ndarray]  # view -> key of each row's augmentation, uint64
@@ -43,12 +44,16 @@ class Batch(TypedDict):
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a method may know of the data before training."""
+    """What a method may know of the data before training.
+
+    With several labels a row ("many") rows are (row, label) and classes no and yes: see `nlp_ssl.many`.
+    """
 
     num_classes: int
     pool_size: int = 0
     labeled_size: int = 0
     prior: tuple[float, ...] | None = None  # estimated share of each class in the pool
+    kind: Kind = "one"
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Method:
     nets: ClassVar[Mapping[str, Role]] = {"student": "trained"}
     heads: ClassVar[Mapping[str, Head]] = {}
     pool_optional: ClassVar[bool] = False  # also worth training without unlabeled rows
+    kinds: ClassVar[tuple[Kind, ...]] = ("one",)  # labels of a row that it is defined for: see `nlp_ssl.many`
     images: ClassVar[Mapping[str, Any]] = {}  # defaults that suit images better than text
 
     def __post_init__(self) -> None:
@@ -93,6 +99,10 @@ class Method:
     def wanted_heads(self) -> Mapping[str, Head]:
         """`heads`, where the options do not change them."""
         return self.heads
+
+    def defined_for(self) -> tuple[Kind, ...]:
+        """`kinds`, where the options do not change them."""
+        return self.kinds
 
     def refresh_steps(self, pass_steps: int) -> int:
         """Steps between two calls of `begin_epoch`; `pass_steps` are those of a pass over the pool."""

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.evaluate import predict
 from nlp_ssl.experiment import Comparison, SharedStart, run_one
+from nlp_ssl.kinds import check_defined
 from nlp_ssl.loop import Loop
 from nlp_ssl.method import Method, Range
 from nlp_ssl.methods.distillation import Distillation
@@ -55,6 +56,8 @@ def run_stages(
     sides: dict[str, list[Outcome]] = {}
     for seed in seeds:
         task, settings = task_of(seed), replace(config, seed=seed)
+        for stage in [method, *([Distillation()] if stages.distill else [])]:
+            check_defined(stage, task.data, settings)
         if overwrite and seed == seeds[0]:
             clear_run(output_dir)
         place = output_dir / f"seed-{seed}"

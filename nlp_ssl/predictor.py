@@ -13,6 +13,7 @@ from nlp_ssl.config import Precision
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.evaluate import logits_of_texts, longest_text
 from nlp_ssl.export import OnnxClassifier, is_exported
+from nlp_ssl.method import Kind
 from nlp_ssl.nets.text import load_trained
 from nlp_ssl.precision import autocast, resolve
 
@@ -29,6 +30,13 @@ class Predictor:
 
     classes: tuple[str, ...]
     logits: Callable[[Sequence[str], Sequence[str] | None], Tensor]
+    kind: Kind = "one"
+
+    def probabilities(self, texts: Sequence[str], second: Sequence[str] | None) -> np.ndarray:
+        """Probabilities float64 [n, C]; with several labels a row, each label's own."""
+        logits = self.logits(texts, second).double()
+        found: np.ndarray = (logits.sigmoid() if self.kind == "many" else logits.softmax(-1)).numpy()
+        return found
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def open_predictor(
         cut = graph.longest_text(max_length)
         return Predictor(graph.classes, lambda texts, second: graph.logits(texts, cut, second))
     place = PartialState().device
-    net = load_trained(folder)
+    net = load_trained(folder, kinds=("one", "many"))
     net.check_pairs(pairs)
     longest = longest_text(net, max_length)
     chosen = resolve(precision, place)
@@ -72,7 +80,7 @@ def open_predictor(
     context = autocast(chosen, place)
     classes = tuple(str(name) for name in net.model.config.id2label.values())
     net = net.to(place)
-    return Predictor(classes, lambda texts, second: logits_of_texts(net, texts, longest, second, context))
+    return Predictor(classes, lambda texts, second: logits_of_texts(net, texts, longest, second, context), net.kind)
 
 
 def answer(predictor: Predictor, rows: Iterable[Row]) -> Iterator[Answers]:
@@ -86,8 +94,7 @@ def answer(predictor: Predictor, rows: Iterable[Row]) -> Iterator[Answers]:
         filled = [i for i, (_, texts) in enumerate(block) if texts is not None]
         if filled:
             first, *second = zip(*(texts for _, texts in block if texts is not None), strict=True)
-            logits = predictor.logits(first, second[0] if second else None)
-            probabilities[filled] = logits.double().softmax(-1).numpy()
+            probabilities[filled] = predictor.probabilities(first, second[0] if second else None)
         yield Answers(np.array([number for number, _ in block]), probabilities)
 
 

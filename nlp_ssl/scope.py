@@ -20,6 +20,7 @@ from nlp_ssl.data.parquet import write_parquet
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.evaluate import features
 from nlp_ssl.loop import PseudoLabels
+from nlp_ssl.many import refuse
 from nlp_ssl.nets.base import Module
 from nlp_ssl.task import Task
 from nlp_ssl.warm import start_kind
@@ -102,6 +103,8 @@ def in_scope(
         DataError: the file is damaged, or of another run.
     """
     data = task.data
+    if data.kind == "many":
+        refuse("drop_out_of_scope")
     if not len(data.unlabeled):
         return task
     module = task.build(0)

@@ -22,6 +22,7 @@ from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.evaluate import features, predict
 from nlp_ssl.guard import Guard
 from nlp_ssl.imbalance import adjustment, weighed
+from nlp_ssl.many import answers, per_label
 from nlp_ssl.method import Batch, Losses, Method
 from nlp_ssl.nets import roles
 from nlp_ssl.nets.base import Forward, Module, Net, Recorded
@@ -99,7 +100,7 @@ class Session:
             {**self.nets, **recorded},
             data.spec,
             max_steps=config.max_steps,
-            predict=lambda role, block: self._shifted(self._of_block(predict, role, block), role).softmax(-1),
+            predict=lambda role, block: self._seen(self._of_block(predict, role, block), role).softmax(-1),
             features=lambda role, block: self._of_block(features, role, block),
             labels=self._labels(),
         )
@@ -111,7 +112,7 @@ class Session:
             self._estimate_prior(known)
         self.warnings = [] if found else self._untrained(known, given)
         self.bad_updates, self.finite = 0, True
-        self.guard = Guard(len(data.classes), self.run.spec.prior)
+        self.guard = self._guard()
         if found is not None:
             self._restore(found)
 
@@ -229,7 +230,7 @@ class Session:
         self.run.spec = replace(self.data.spec, prior=None if prior is None else tuple(prior))
         self.warnings = list(saved.meta["warnings"])
         self.bad_updates = saved.meta["bad_updates"]
-        self.guard = Guard(len(self.data.classes), self.run.spec.prior)
+        self.guard = self._guard()
         self.guard.seen = dict(saved.meta["guard"])
 
     # --- set-up ---
@@ -262,12 +263,12 @@ class Session:
 
     def _estimate_prior(self, known: bool) -> None:
         """Class shares of the pool as the started model sees them; a model without a start has no idea of them."""
-        if not (self.config.align and self.loader.uses_pool and (known or self.data.prior)):
+        if self.data.kind == "many" or not (self.config.align and self.loader.uses_pool and (known or self.data.prior)):
             return
         seed = (self.config.seed, 6)
         rows = np.random.default_rng(seed).permutation(self.data.unlabeled)[:_PRIOR_ROWS]
         z = predict(self.student, self.data.store, rows, self.config.max_length, self.context)
-        p = self._shifted(z, self.method.default_net()).softmax(-1)
+        p = self._seen(z, self.method.default_net()).softmax(-1)
         prior = self.data.prior or estimate_prior(p, torch.from_numpy(self.data.labeled_shares()))
         self.run.spec = replace(self.data.spec, prior=prior)
         self.run.state["pool_mean"] = p.mean(0).to(self.device)
@@ -278,11 +279,18 @@ class Session:
         heads = [name for name, head in self.method.wanted_heads().items() if head.kind == "classifier"]
         shift = None if role in self.given else self.shift
         return Net(self.modules[role], self.wrapped[role] if role in self.trained else None, self.context,
-                   shift=shift, classifiers=heads)  # fmt: skip
+                   shift=shift, classifiers=heads, kind=self.data.kind)  # fmt: skip
 
-    def _shifted(self, logits: Tensor, role: str) -> Tensor:
+    def _seen(self, logits: Tensor, role: str) -> Tensor:
         """Logits [n, C] of a net's module as methods see them."""
+        if self.data.kind == "many":
+            return per_label(logits)
         return logits if self.shift is None or role in self.given else logits + self.shift.to(logits.device)
+
+    def _guard(self) -> Guard:
+        """A guard that expects the pool's shares; of several labels a row, as many yes as among the labels."""
+        prior = tuple(self.data.labeled_shares()) if self.data.kind == "many" else self.run.spec.prior
+        return Guard(self.data.spec.num_classes, prior)
 
     def _of_block(self, what: Callable[..., Tensor], role: str, block: str) -> Tensor:
         """Predictions or features of all rows of a block, the same on every rank and whatever came before."""
@@ -293,7 +301,8 @@ class Session:
         """Labels of all labeled rows."""
         if self.data.targets is not None:
             return torch.from_numpy(self.data.targets).float().to(self.device)
-        return torch.from_numpy(self.data.labels[self.data.labeled]).to(self.device)
+        labels = torch.from_numpy(self.data.labels[self.data.labeled]).to(self.device)
+        return labels if self.data.kind == "one" else answers(labels)
 
     def _bind_policy(self, augment: Mapping[str, Any]) -> None:
         """Lets the controlled view read the rates that the method steers."""

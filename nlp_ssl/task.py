@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.loop import PseudoLabels
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.image import ImageNet, build_image_net
-from nlp_ssl.nets.text import PAIRS, Pooling, TextNet, load_text_net, load_trained
+from nlp_ssl.nets.text import MANY, PAIRS, Pooling, TextNet, load_text_net, load_trained
 from nlp_ssl.paraphrase.views import rewritings_of
 
 # Word replacement as strong as the started model can stand.
@@ -84,6 +85,8 @@ def text_task(
         net.tokenizer.model_max_length = max_length  # saved with the model: it is used on texts cut alike
         if text.pairs is not None:
             net.model.config.update({PAIRS: True})
+        if text.kind == "many":
+            net.model.config.problem_type = MANY
         return net
 
     origin = (("model", model), ("pooling", pooling))
@@ -135,11 +138,16 @@ def task_of_nets(
         notes=text.notes if note is None else (*text.notes, note),
         content_hash=text.content_hash,
         texts=text.whole,
-        origin=(*origin, ("strong", repr(strong)), ("views", _name(rewritings))),
+        origin=(*origin, ("strong", repr(strong)), ("views", _name(rewritings)), *_labels_of(text)),
     )
     policy = TextPolicy()
     views = {"weak": Identity(), "strong": strong, "controlled": policy, "probe": policy.probe()}
-    return Task(data, build, views, load_trained)
+    return Task(data, build, views, partial(load_trained, kinds=("one", "many")))
+
+
+def _labels_of(text: TextData) -> tuple[tuple[str, str], ...]:
+    """A note in the run's identity where rows have several labels."""
+    return () if text.kind == "one" else (("labels", "several a row"),)
 
 
 def _name(rewritings: pa.ChunkedArray | None) -> str:

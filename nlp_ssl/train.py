@@ -26,6 +26,8 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import ConfigError, RunError, nearest
 from nlp_ssl.evaluate import Scores, predict, predict_splits, score, score_splits
+from nlp_ssl.kinds import check_defined
+from nlp_ssl.many import known_answers
 from nlp_ssl.method import Batch, Losses, Method
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
@@ -179,6 +181,7 @@ def fit(
     """
     if config.eval_every and not len(data.dev):
         raise ConfigError(227, "eval_every and patience need dev rows: give --dev, or leave them out")
+    check_defined(method, data, config)
     check_calibration(config, data)
     _check_given(method, given or {}, data)
     used = applicable(method, data)
@@ -240,7 +243,7 @@ class _Loop:
         self.state, self.loader, self.warnings = self.session.run, self.session.loader, self.session.warnings
         self.optimizer, self.names = make_optimizer(self.session.trained, config)
         self.prepared = self.accelerator.prepare(self.optimizer)
-        self.best: tuple[float, int] = (-1.0, 0)  # dev accuracy, evaluations since
+        self.best: tuple[float, int] = (-1.0, 0)  # leading score on the dev rows, evaluations since
         self.best_weights: dict[str, Tensor] = {}
         if found:
             self._restore(found)
@@ -346,10 +349,10 @@ class _Loop:
     def _evaluate_dev(self) -> None:
         module = self._final_module()
         logits = predict(module, self.data.store, self.data.dev, self.config.max_length, self.session.context)
-        accuracy = score(logits, self.data.labels[self.data.dev]).accuracy
-        self._write_metrics({"step": self.state.step, "dev_accuracy": accuracy})
-        if accuracy > self.best[0]:
-            self.best = (accuracy, 0)
+        scores = score(logits, self.data.labels[self.data.dev])
+        self._write_metrics({"step": self.state.step, f"dev_{scores.leading}": scores.lead})
+        if scores.lead > self.best[0]:
+            self.best = (scores.lead, 0)
             self.best_weights = {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
         else:
             self.best = (self.best[0], self.best[1] + 1)
@@ -434,7 +437,9 @@ class _Loop:
             return 1.0
         if config.calibrate == "dev":
             logits = predict(module, data.store, data.dev, config.max_length, self.session.context)
-            temperature = temperature_of(logits.numpy(), data.labels[data.dev])
+            truth = data.labels[data.dev]
+            logits, truth = (logits, truth) if data.kind == "one" else known_answers(logits, truth)
+            temperature = temperature_of(logits.numpy(), truth)
         else:
             temperature = held_out_temperature(
                 self.method, data, self.build, config, self.augment, self.started, self.given

@@ -26,6 +26,7 @@ from nlp_ssl.experiment import SharedStart, run_one
 from nlp_ssl.folds import folds, least_labels
 from nlp_ssl.functional import softmax
 from nlp_ssl.loop import Loop
+from nlp_ssl.many import refuse
 from nlp_ssl.method import Method
 from nlp_ssl.task import Task
 from nlp_ssl.train import described
@@ -137,6 +138,8 @@ def threshold_for(p: Tensor, labels: np.ndarray, precision: float) -> float | No
 
 
 def _check(task: Task) -> None:
+    if task.data.kind == "many":
+        refuse("choosing settings by held-out labels")
     if least_labels(task.data) < 2:
         raise ConfigError(405, "held-out labels need two of every class: label more, or set the flags by hand")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

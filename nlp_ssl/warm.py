@@ -26,16 +26,32 @@ _MAX_ROWS = 32  # rows of one contrastive batch: all their pairs count, so label
 def pair_loss(z: Tensor, y: Tensor) -> Tensor:
     """Squared error between the cosine of two rows and 1 (same class) or 0 (other class), over all pairs.
 
-    z [B, D] features, y [B] classes. Equal and unequal pairs weigh the same, however many there are of each
+    z [B, D] features, y [B] classes; of several labels y [B, C] the cosine should be the share that two rows have in
+    common of those that either has. Equal and unequal pairs weigh the same, however many there are of each
     (the objective of SetFit, Tunstall et al. 2022, arXiv:2209.11055, on all pairs of a batch instead of drawn ones).
     """
     z = F.normalize(z.float(), dim=-1)
     cos = z @ z.T  # [B, B]
-    same = y[:, None] == y[None, :]
+    alike = overlap(y).to(cos.dtype)
     off = ~torch.eye(len(y), dtype=torch.bool, device=z.device)
-    error = (cos - same.to(cos.dtype)).square()
-    parts = [error[pairs].mean() for pairs in (same & off, ~same) if bool(pairs.any())]
+    error = (cos - alike).square()
+    parts = [error[pairs].mean() for pairs in ((alike > 0) & off, (alike == 0) & off) if bool(pairs.any())]
     return torch.stack(parts).mean()
+
+
+def overlap(y: Tensor) -> Tensor:
+    """How alike the labels of two rows are [B, B]: 1 for the same class, 0 for another, y [B].
+
+    Of several labels y [B, C], 1, 0 or -1 (not known), the Jaccard index over those that are known of both rows: 1
+    also where neither row has any.
+    """
+    if y.dim() == 1:
+        return (y[:, None] == y[None, :]).float()
+    known = (y[:, None] >= 0) & (y[None, :] >= 0)  # [B, B, C]
+    yes = y == 1
+    both = (known & yes[:, None] & yes[None, :]).sum(-1)
+    either = (known & (yes[:, None] | yes[None, :])).sum(-1)
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
 def contrastive(module: Module, data: Data, config: TrainConfig, context: Autocast) -> None:
@@ -71,7 +87,12 @@ def contrastive_steps(labeled: int) -> int:
 
 
 def balanced_rows(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws n rows with the classes as equal as can be, each row at most once unless its class is too small."""
+    """Draws n rows with the classes as equal as can be, each row at most once unless its class is too small.
+
+    Of rows with several labels any n are drawn.
+    """
+    if labels.ndim == 2:
+        return rng.permutation(len(labels))[:n]
     classes = rng.permutation(np.unique(labels))
     shares = np.array([n // len(classes) + (i < n % len(classes)) for i in range(len(classes))])
     drawn = []
@@ -86,15 +107,14 @@ def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast,
 
     `strength` is the inverse of the L2 penalty on features of unit spread. At 1 the model is far too unsure of itself
     (calibration error 0.3 on questions at 10 labels a class), at 10 it is nearly calibrated, with the same accuracy.
-    Unequal classes are made up for as `config` says.
+    Unequal classes are made up for as `config` says. With several labels a row each label has a regression of its own.
     """
     z = features(module, data.store, data.labeled, config.max_length, context).double().numpy()
     y, shift = data.labels[data.labeled], adjustment(data, config)
     scale = float(np.linalg.norm(z - z.mean(0), axis=1).mean()) or 1.0
-    model = LogisticRegression(C=strength, max_iter=1000).fit(z / scale, y, weighed(data, config).weights)
-    weight, bias = model.coef_ / scale, model.intercept_
-    if len(model.classes_) == 2:  # the library keeps one row for two classes
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    fitted = _head if data.kind == "one" else _one_head_each
+    weight, bias = fitted(z / scale, y, weighed(data, config).weights, strength)
+    weight = weight / scale
     classifier = module.classifier
     assert isinstance(classifier, torch.nn.Linear)
     with torch.no_grad():
@@ -102,6 +122,32 @@ def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast,
         classifier.bias.copy_(torch.from_numpy(bias))
         if shift is not None:
             classifier.bias.sub_(shift.to(classifier.bias.device))
+
+
+def _head(z: np.ndarray, y: np.ndarray, weights: np.ndarray | None, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [C, D] and biases [C] of the classes y [n]."""
+    model = LogisticRegression(C=strength, max_iter=1000).fit(z, y, weights)
+    weight, bias = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # the library keeps one row for two classes
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return weight, bias
+
+
+def _one_head_each(
+    z: np.ndarray, y: np.ndarray, weights: np.ndarray | None, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same for several labels y [n, C], each from the rows where it is known: one against the rest."""
+    weight, bias = np.zeros((y.shape[1], z.shape[1])), np.zeros(y.shape[1])
+    for c in range(y.shape[1]):
+        known = y[:, c] >= 0
+        yes = int((y[:, c] == 1).sum())
+        if 0 < yes < known.sum():
+            model = LogisticRegression(C=strength, max_iter=1000)
+            model.fit(z[known], y[known, c], None if weights is None else weights[known])
+            weight[c], bias[c] = model.coef_[0], model.intercept_[0]
+        else:  # all rows have it, or none: its odds, half a row on each side
+            bias[c] = np.log((yes + 0.5) / (known.sum() - yes + 0.5))
+    return weight, bias
 
 
 def start_kind(module: Module, config: TrainConfig) -> WarmStart:

@@ -16,6 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from nlp_ssl import TrainConfig, draws, fit
 from nlp_ssl.augment.base import Augment
 from nlp_ssl.augment.strength import Strongest
+from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.data.images import load_images
 from nlp_ssl.data.schema import build
 from nlp_ssl.data.sources import Table, table_of
@@ -169,3 +170,31 @@ def difference(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> 
     assert all(k.startswith("extra.") for k in a.keys() ^ b.keys())
     shared = [k for k in a if k in b and not k.endswith(".key.bias")]
     return max(float((a[k].double() - b[k].double()).abs().max()) for k in shared)
+
+
+def tiny_label_sets(rows: int, seed: int) -> tuple[list[str], list[list[str]]]:
+    """Distinct texts of filler words with words of either, both or none of the classes, and these classes' names."""
+    rng = np.random.default_rng(seed)
+    texts: dict[str, list[str]] = {}
+    while len(texts) < rows:
+        names = [name for name in ("bad", "good") if rng.integers(2)]
+        marks = [word for name in names for word in rng.choice({"bad": BAD, "good": GOOD}[name], 2)]
+        texts.setdefault(" ".join(rng.permutation([*marks, *rng.choice(FILLER, rng.integers(4, 9))])), names)
+    return list(texts), list(texts.values())
+
+
+def tiny_many_task(folder: Path, labeled: int = 24, unlabeled: int = 48, test: int = 40) -> Task:
+    """A text task whose rows have several labels; of the first row one is not known."""
+    model = folder / "model"
+    if not model.exists():
+        tiny_bert(model, dropout=0.0)
+    texts, names = tiny_label_sets(labeled + unlabeled + test, seed=3)
+    names[0] = ["?bad", "good"]
+    pool = slice(labeled, labeled + unlabeled)
+    parts = (
+        table_of(texts[:labeled], names[:labeled]),
+        table_of(texts[pool]),
+        table_of(texts[pool.stop :], names[pool.stop :]),
+    )
+    data = build(parts[0], parts[1], None, parts[2])
+    return text_task(data, str(model), strong=TfidfReplace(0.2), max_length=24, cache_dir=folder / "cache")

@@ -8,6 +8,7 @@ import numpy as np
 
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.evaluate import predict
+from nlp_ssl.many import per_label
 from nlp_ssl.nets.base import Module
 from nlp_ssl.precision import Autocast
 
@@ -31,11 +32,12 @@ class Strongest:
         """Number of the candidate to use, from the started model's predictions on plain and changed pool rows."""
         rng = np.random.default_rng((seed, 5))
         rows = rng.choice(data.unlabeled, min(_ROWS, len(data.unlabeled)), replace=False)
-        plain = predict(module, data.store, rows, max_length, context)
+        seen = per_label if data.kind == "many" else lambda logits: logits
+        plain = seen(predict(module, data.store, rows, max_length, context))
         confidence = plain.softmax(-1).amax(-1)
         sure = confidence >= confidence.median()
         for number, candidate in enumerate(self.candidates):
-            changed = predict(module, data.store, rows, max_length, context, augment=candidate, seed=seed)
+            changed = seen(predict(module, data.store, rows, max_length, context, augment=candidate, seed=seed))
             same = float((changed.argmax(-1) == plain.argmax(-1))[sure].float().mean())
             if same >= self.agreement:
                 log.info("strong view: %s (%.0f %% of the confident predictions stay)", candidate, 100 * same)

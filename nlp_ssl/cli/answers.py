@@ -14,30 +14,47 @@ import pyarrow.parquet as pq
 
 from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.method import Kind
 from nlp_ssl.predictor import Answers
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 _DIGITS = 6  # of a probability
+_APPLIES = 0.5  # probability from which on one of several labels is given
 
 Put = Callable[[pa.Table], object]
 
 
-def schema(classes: Sequence[str], every_class: bool) -> pa.Schema:
-    """Columns row, label and probability; on request one more for the probability of each class."""
+def schema(classes: Sequence[str], every_class: bool, kind: Kind = "one") -> pa.Schema:
+    """Columns row, label and probability, the latter two lists where a row has several labels.
+
+    On request there is one more for the probability of each class.
+    """
     more = [f"probability_{name}" for name in classes] if every_class else []
-    names = [("row", pa.int64()), ("label", pa.string()), *((name, pa.float64()) for name in ("probability", *more))]
-    return pa.schema(names)
+    answer = [("label", pa.string()), ("probability", pa.float64())]
+    if kind == "many":
+        answer = [(name, pa.list_(type_)) for name, type_ in answer]
+    return pa.schema([("row", pa.int64()), *answer, *((name, pa.float64()) for name in more)])
 
 
 def table(answers: Answers, classes: Sequence[str], columns: pa.Schema) -> pa.Table:
     """Answers under the columns of `schema`, null in rows without a text."""
     p = answers.probabilities.round(_DIGITS)
     blank = np.isnan(p).any(1)
-    labels = np.array(classes, dtype=object)[answers.probabilities.argmax(1)]
+    names = np.array(classes, dtype=object)
     every_class = [p[:, i] for i in range(len(classes))] if len(columns) > 3 else []
-    values = [labels, p.max(1), *every_class]
+    if pa.types.is_list(columns.field("label").type):
+        given = answers.probabilities >= _APPLIES
+        values: list[Any] = [_picked(np.broadcast_to(names, p.shape), given), _picked(p, given)]
+    else:
+        values = [names[answers.probabilities.argmax(1)], p.max(1)]
+    values += every_class
     filled = [pa.array(v, field.type, mask=blank) for v, field in zip(values, list(columns)[1:], strict=True)]
     return pa.table([pa.array(answers.rows), *filled], schema=columns)
+
+
+def _picked(values: np.ndarray, given: np.ndarray) -> list[list[Any]]:
+    """Of each row of values [N, C] those that are given [N, C]."""
+    return [row[there].tolist() for row, there in zip(values, given, strict=True)]
 
 
 def check_out(out: Path, read: Sequence[str | Path], overwrite: bool) -> None:
@@ -55,14 +72,21 @@ def check_out(out: Path, read: Sequence[str | Path], overwrite: bool) -> None:
 
 
 @contextmanager
-def writer(out: Path, columns: pa.Schema) -> Iterator[Put]:
+def writer(out: Path, columns: pa.Schema, separator: str = ";") -> Iterator[Put]:
     """Takes tables for a file, in the format of its ending; the file is there, whole, when the block ends.
+
+    In CSV and TSV `separator` stands between several labels of a row, and alone where no label applies.
 
     Raises:
         RunError: the file cannot be written.
     """
-    make = {".parquet": _parquet, ".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl}[out.suffix]
-    with atomic.write_file(out) as temporary, make(temporary, columns) as put:
+    make: dict[str, Callable[[Path, pa.Schema], AbstractContextManager[Put]]] = {
+        ".parquet": _parquet,
+        ".csv": partial(_csv, delimiter=",", separator=separator),
+        ".tsv": partial(_csv, delimiter="\t", separator=separator),
+        ".jsonl": _jsonl,
+    }
+    with atomic.write_file(out) as temporary, make[out.suffix](temporary, columns) as put:
 
         def watched(found: pa.Table) -> None:
             with atomic.writing(out):
@@ -78,15 +102,13 @@ def _parquet(path: Path, columns: pa.Schema) -> Iterator[Put]:
 
 
 @contextmanager
-def _csv(path: Path, columns: pa.Schema, delimiter: str = ",") -> Iterator[Put]:
+def _csv(path: Path, columns: pa.Schema, delimiter: str, separator: str) -> Iterator[Put]:
     with path.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         lines.writerow(columns.names)
-        yield lambda found: lines.writerows([row, harmless(label or ""), *p] for row, label, *p in _rows(found))
-
-
-def _tsv(path: Path, columns: pa.Schema) -> AbstractContextManager[Put]:
-    return _csv(path, columns, "\t")
+        yield lambda found: lines.writerows(
+            [row, _label(label, separator), _numbers(p, separator, str), *more] for row, label, p, *more in _rows(found)
+        )
 
 
 @contextmanager
@@ -100,11 +122,20 @@ def put_json(file: IO[str], found: pa.Table) -> None:
     file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found.to_pylist())
 
 
-def put_lines(file: IO[str], found: pa.Table) -> None:
+def put_lines(file: IO[str], found: pa.Table, separator: str = ";") -> None:
     """Tab-separated values without row numbers or a header: line n is about row n."""
     lines = csv.writer(file, delimiter="\t", lineterminator="\n")
     for _, label, p in _rows(found):
-        lines.writerow([harmless(label or ""), "" if p is None else f"{p:.4f}"])
+        lines.writerow([_label(label, separator), _numbers(p, separator, "{:.4f}".format)])
+
+
+def _label(label: str | list[str] | None, separator: str) -> str:
+    """A label or several in one cell; the separator alone where none applies, nothing where there is no text."""
+    return harmless((separator.join(label) or separator) if isinstance(label, list) else label or "")
+
+
+def _numbers(p: float | list[float] | None, separator: str, shown: Callable[[float], str]) -> str:
+    return separator.join(map(shown, p)) if isinstance(p, list) else "" if p is None else shown(p)
 
 
 def harmless(text: str) -> str:

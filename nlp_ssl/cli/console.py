@@ -99,7 +99,7 @@ def show(comparison: Comparison, *, as_json: bool = False) -> None:
         return
     split = "test" if any("test" in o.scores for o in comparison.outcomes) else "dev"
     header, *rows = table(comparison, split)
-    drawn = RichTable(title=f"{split} accuracy in %")
+    drawn = RichTable(title=f"{split} {comparison.score_name(split)} in %")
     for column in header:
         drawn.add_column(column, justify="left" if column == "" else "right")
     for row in rows:

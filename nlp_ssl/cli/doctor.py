@@ -15,6 +15,7 @@ from nlp_ssl.data.sources import Table
 from nlp_ssl.doctor import Advice, Diagnosis, Finding, diagnose
 from nlp_ssl.doctor import Options as Checks
 from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.many import refuse
 from nlp_ssl.method import check
 
 log = logging.getLogger("nlp_ssl")
@@ -47,6 +48,8 @@ def main(argv: Sequence[str]) -> None:
     if files.labeled is None:
         raise ConfigError(490, "doctor needs labels: nlp-ssl doctor --labeled l.csv --unlabeled u.txt --test t.csv")
     tables, errors = readable(files)
+    if any(table is not None and table.label_sets is not None for table in tables.values()):
+        refuse("doctor")
     checks = Checks(files.labels_per_class, options.seed, files.allow_transductive, files.drop_leaks)
     log.info("looking at the texts ...")
     found = diagnose(tables, options.model, max_length=options.max_length, options=checks, known=errors)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nlp_ssl.config import TrainConfig
+from nlp_ssl.kinds import check_defined
 from nlp_ssl.loop import Loop
 from nlp_ssl.loops.engine import with_given
 from nlp_ssl.method import Method
@@ -40,7 +41,12 @@ class Estimate:
 
 
 def measure(method: Method | Loop, task: Task, config: TrainConfig) -> Estimate:
-    """Runs a few steps of each part, without writing anything."""
+    """Runs a few steps of each part, without writing anything.
+
+    Raises:
+        ConfigError: method and labels do not go together.
+    """
+    check_defined(method, task.data, config)
     bare = replace(config, warm_start="none", save_every=0, eval_every=0, patience=0, guard=False, eval_fgsm=0.0)
     silent = replace(task, data=replace(task.data, dev=task.data.dev[:0], test=task.data.test[:0]))
     alone = _step(Supervised(), replace(silent, data=silent.data.without_pool(), given=None), bare)

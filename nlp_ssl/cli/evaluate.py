@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import click
 import numpy as np
 
 from nlp_ssl.cli.options import parse
+from nlp_ssl.data.label_sets import encode_sets, outside
 from nlp_ssl.data.sources import Table, read_table
 from nlp_ssl.errors import ConfigError, DataError, nearest
 from nlp_ssl.evaluate import Scores, confusion, logits_of_texts, longest_text, score
@@ -23,6 +24,7 @@ class Options:
 
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     label_column: Annotated[str | None, "column of the labels, where it is not found by itself"] = None
+    label_separator: Annotated[str, "between the labels of a row, where the model gives several"] = ";"
     pair_column: Annotated[str | None, "column of the second texts, for a model of pairs"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
     split: Annotated[str | None, "rows of this split alone, e.g. test"] = None
@@ -69,7 +71,7 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
     Raises:
         DataError: the file cannot be read, has no label or one the model does not know, or there is no whole model.
     """
-    net = load_trained(model)
+    net = load_trained(model, kinds=("one", "many"))
     net.check_pairs(options.pair_column is not None)
     classes = tuple(str(name) for name in net.model.config.id2label.values())
     table = read_table(
@@ -80,9 +82,11 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
         encoding=options.encoding,
         split=options.split,
         expect_labels=True,
+        label_separator=options.label_separator if net.kind == "many" else None,
+        label_lists=net.kind == "many",
     )
     labels = _indices(table, classes)
-    known = np.flatnonzero(labels >= 0)
+    known = np.flatnonzero(labels >= 0 if labels.ndim == 1 else (labels >= 0).any(1))
     if not len(known):
         raise DataError(139, f"{table.source}: no row has a label: add labels, or name another --label-column")
     scored = table.take(known)
@@ -98,25 +102,36 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
 
 
 def _indices(table: Table, classes: Sequence[str]) -> np.ndarray:
-    """The class index [N] of each row, -1 where it has no label."""
+    """The labels of each row as `TextData` has them."""
+    if table.label_sets is not None:
+        if (strange := outside(table.label_sets, classes)) is not None:
+            _refuse_label(table, *strange, classes)
+        return encode_sets(table.label_sets, classes, str)
     index = {None: -1} | {name: i for i, name in enumerate(classes)}
-    for name, row in zip(table.labels or (), table.rows, strict=True):
+    for i, name in enumerate(table.labels or ()):
         if name not in index:
-            hint = nearest(str(name), classes)
-            raise DataError(196, f"{table.source} row {row}: label {name!r} is not a class of the model.{hint}")
+            _refuse_label(table, i, str(name), classes)
     return np.array([index[name] for name in table.labels or ()], dtype=np.int64)
+
+
+def _refuse_label(table: Table, position: int, name: str, classes: Sequence[str]) -> NoReturn:
+    place = f"{table.source} row {table.rows[position]}"
+    raise DataError(196, f"{place}: label {name!r} is not a class of the model.{nearest(name, classes)}")
 
 
 def lines(found: Evaluation) -> Iterator[str]:
     """Scores, then a line for each class of the file."""
     left_out = f", {found.left_out:,} without a label left out" if found.left_out else ""
     yield f"rows               {found.rows:,}{left_out}"
-    yield f"accuracy           {found.scores.accuracy:.1%}"
-    yield f"macro F1           {found.scores.macro_f1:.3f}"
+    for name, value in found.scores.named().items():
+        yield f"{name:18} {f'{value:.3f}' if 'F1' in name else f'{value:.1%}'}"
     yield f"nll                {found.scores.nll:.3f}"
     yield f"calibration error  {found.scores.calibration_error:.3f}"
     yield ""
     width = max(len(name) for name in ("class", *found.classes))
+    if found.confusion.ndim == 3:
+        yield from _label_lines(found, width)
+        return
     yield f"{'class':{width}}  {'rows':>6}  {'right':>6}  taken for"
     for i, name in enumerate(found.classes):
         row = found.confusion[i]
@@ -126,7 +141,15 @@ def lines(found: Evaluation) -> Iterator[str]:
             yield f"{name:{width}}  {row.sum():>6}  {row[i] / row.sum():>6.1%}  {wrong or '-'}"
 
 
+def _label_lines(found: Evaluation, width: int) -> Iterator[str]:
+    """A line for each label: how often it is there, is found, and is right where it is given."""
+    yield f"{'label':{width}}  {'rows':>6}  {'found':>6}  {'right':>6}"
+    for name, ((_, wrong), (missed, right)) in zip(found.classes, found.confusion, strict=True):
+        shares = (f"{right / n:.1%}" if n else "-" for n in (right + missed, right + wrong))
+        yield f"{name:{width}}  {right + missed:>6}  {'  '.join(f'{share:>6}' for share in shares)}"
+
+
 def as_json(found: Evaluation) -> dict[str, object]:
-    """The same for machines; `confusion` has a row for each true class."""
+    """The same for machines; `confusion` has a row for each true class, or such a table for each label."""
     return {**asdict(found.scores), "rows": found.rows, "left_out": found.left_out, "classes": list(found.classes),
             "confusion": found.confusion.tolist()}  # fmt: skip

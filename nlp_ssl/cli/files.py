@@ -21,6 +21,7 @@ class Files:
     test: Annotated[str | None, "labeled rows for the closing table"] = None
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     label_column: Annotated[str | None, "column of the labels, where it is not found by itself"] = None
+    label_separator: Annotated[str | None, "between the labels of a row that has several, e.g. ';'"] = None
     pair_column: Annotated[str | None, "column of the second texts, where rows are pairs of texts"] = None
     encoding: Annotated[str, "of the files"] = "utf-8"
     on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
@@ -53,6 +54,8 @@ def read(files: Files, role: str) -> Table | None:
         on_bad_lines=files.on_bad_lines,
         unlabeled_value=files.unlabeled_value,
         expect_labels=role != "unlabeled",
+        label_separator=files.label_separator,
+        label_lists=True,
     )
 
 

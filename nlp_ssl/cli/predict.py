@@ -17,6 +17,7 @@ import pyarrow as pa
 from nlp_ssl.cli import answers
 from nlp_ssl.cli.options import parse
 from nlp_ssl.config import Precision
+from nlp_ssl.data.label_sets import check_separator
 from nlp_ssl.data.sources import stream_rows
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import check
@@ -32,6 +33,7 @@ class Options:
     text_column: Annotated[str | None, "column of the texts"] = None
     pair_column: Annotated[str | None, "column of the second texts, for a model of pairs"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
+    label_separator: Annotated[str, "between the labels of a text, where the model gives several"] = ";"
     max_length: Annotated[int | None, "tokens; longer texts are cut; by default as in training"] = None
     mixed_precision: Annotated[Precision, "format of the model's arithmetic; auto: bf16 where measured faster"] = "auto"
     out: Annotated[Path | None, "file to write instead: .parquet, .csv, .tsv or .jsonl"] = None
@@ -67,11 +69,14 @@ def main(argv: Sequence[str]) -> None:
         places[1], text_column=options.text_column, pair_column=options.pair_column, encoding=options.encoding,
         counts=counts,
     )  # fmt: skip
-    columns = answers.schema(predictor.classes, options.all)
+    if predictor.kind == "many":
+        check_separator(options.label_separator, predictor.classes)
+    columns = answers.schema(predictor.classes, options.all, predictor.kind)
     if options.out is not None:
-        _to_file(options.out, _tables(predictor, rows, columns), columns, options.json)
+        _to_file(options, _tables(predictor, rows, columns), columns)
     else:
-        put = partial(answers.put_json if options.json else answers.put_lines, sys.stdout)
+        lines = partial(answers.put_lines, separator=options.label_separator)
+        put = partial(answers.put_json if options.json else lines, sys.stdout)
         for found in _tables(predictor, rows, columns):
             put(found)
         sys.stdout.flush()
@@ -84,15 +89,16 @@ def _tables(predictor: Predictor, rows: Iterator[Row], columns: pa.Schema) -> It
         yield answers.table(found, predictor.classes, columns)
 
 
-def _to_file(out: Path, tables: Iterator[pa.Table], columns: pa.Schema, as_json: bool) -> None:
+def _to_file(options: Options, tables: Iterator[pa.Table], columns: pa.Schema) -> None:
     """Writes the file and says how fast."""
-    start, texts = time.perf_counter(), 0
-    with answers.writer(out, columns) as put:
+    out, start, texts = options.out, time.perf_counter(), 0
+    assert out is not None
+    with answers.writer(out, columns, options.label_separator) as put:
         for found in tables:
             put(found)
             texts += len(found) - found["label"].null_count
     seconds = time.perf_counter() - start
-    if as_json:
+    if options.json:
         click.echo(json.dumps({"out": str(out), "texts": texts, "seconds": seconds, "per_second": texts / seconds}))
     else:
         click.echo(f"{out}: {texts:,} texts in {seconds:.1f} s, {texts / seconds:,.0f} a second")

@@ -20,6 +20,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.functional import softmax
 from nlp_ssl.loop import Loop, PseudoLabels
 from nlp_ssl.loops.table import given_labels
+from nlp_ssl.many import refuse
 from nlp_ssl.method import Method
 from nlp_ssl.nets.text import Pooling
 from nlp_ssl.outside import joined, logits_of
@@ -134,6 +135,8 @@ def _with_noisy(found: Tables, options: Options, files: Files) -> Tables:
 
 def _told(task: Task, texts: TextData, options: Options, files: Files, method: Method | Loop) -> Task:
     """The task with what others say of its pool: a file of labels, or a teacher."""
+    if texts.kind == "many" and (options.pseudo_labels is not None or options.teacher is not None):
+        refuse("--pseudo-labels or --teacher")
     pool = texts.texts.take(pa.array(texts.unlabeled))
     if options.pseudo_labels is not None:
         given = given_labels(

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from nlp_ssl.method import DataSpec
+from nlp_ssl.method import DataSpec, Kind
 
 
 class Store(Protocol):
@@ -32,9 +32,9 @@ class Store(Protocol):
 class Data:
     """Labeled, unlabeled, dev and test rows of one task.
 
-    `labels` [N] are class indices, -1 where unknown. Those of unlabeled rows are hidden truth: only ever used to log
-    how right the pseudo-labels are. `targets` [len(labeled), C] replaces the labels of the labeled rows by
-    probabilities, `weights` [len(labeled)] weighs them.
+    `labels` [N] are class indices, -1 where unknown; with several labels a row [N, C], 1, 0 or -1 where unknown. Those
+    of unlabeled rows are hidden truth: only ever used to log how right the pseudo-labels are. `targets`
+    [len(labeled), C] replaces the labels of the labeled rows by probabilities, `weights` [len(labeled)] weighs them.
     """
 
     classes: tuple[str, ...]
@@ -53,13 +53,24 @@ class Data:
     origin: tuple[tuple[str, str], ...] = ()  # model, pooling and views: what a resumed run must share beside the rows
 
     @property
+    def kind(self) -> Kind:
+        """Whether a row has one label or several."""
+        return "one" if self.labels.ndim == 1 else "many"
+
+    @property
     def spec(self) -> DataSpec:
         """What methods may know."""
+        if self.kind == "many":
+            each = len(self.classes)
+            return DataSpec(2, len(self.unlabeled) * each, len(self.labeled) * each, kind="many")
         return DataSpec(len(self.classes), len(self.unlabeled), len(self.labeled), self.prior)
 
     def labeled_counts(self) -> np.ndarray:
-        """Labeled rows of each class, by their weights where they have some: float64 [C]."""
+        """Labeled rows of each class, by their weights where they have some: float64 [C]; of several labels no, yes."""
         weights = np.ones(len(self.labeled)) if self.weights is None else self.weights
+        if self.kind == "many":
+            labels = self.labels[self.labeled]
+            return np.array([(weights @ (labels == answer)).sum() for answer in (0, 1)])
         if self.targets is not None:
             return np.asarray(weights @ self.targets, dtype=np.float64)
         return np.bincount(self.labels[self.labeled], weights, minlength=len(self.classes))

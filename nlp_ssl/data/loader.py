@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.many import as_questions
 from nlp_ssl.method import Batch
 
 _WINDOW = 64  # batches whose unlabeled rows are sorted by length together, so that a batch holds like lengths
@@ -85,7 +86,7 @@ class Loader(Dataset[Batch]):
             rows[view] = slice(start, start + len(block))
             start += len(block)
         inputs, lengths = self.data.store.views(requests, self.max_length)
-        return Batch(
+        batch = Batch(
             inputs=inputs,
             lengths=lengths,
             rows=rows,
@@ -95,6 +96,7 @@ class Loader(Dataset[Batch]):
             keys=all_keys,
             hidden=torch.from_numpy(self.data.labels[positions["u"]]),
         )
+        return batch if self.data.kind == "one" else as_questions(batch)
 
     def _targets(self, labeled: np.ndarray) -> torch.Tensor:
         if self.data.targets is not None:

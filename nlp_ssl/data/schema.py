@@ -1,6 +1,5 @@
 """One validated set of texts, labels and positions out of the tables a user brings."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,9 +8,12 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from nlp_ssl.data.label_sets import bare, encode_sets
 from nlp_ssl.data.sources import Table
 from nlp_ssl.data.splits import draw_per_class, pair_keys, whole
 from nlp_ssl.errors import ConfigError, DataError, nearest
+from nlp_ssl.many import refuse
+from nlp_ssl.method import Kind
 
 MANY_CLASSES = 10_000
 EXTREME_IMBALANCE = 1_000
@@ -25,8 +27,9 @@ class TextData:
     Attributes:
         classes: class names, sorted.
         texts: large_string [N].
-        labels: int64 [N], the class index, -1 where no label is known. Labels of `unlabeled` rows are hidden truth:
-            they may score pseudo-labels and must never train.
+        labels: int64 [N], the class index, -1 where no label is known; with several labels a row int8 [N, C], 1, 0 or
+            -1 where it is not known. Labels of `unlabeled` rows are hidden truth: they may score pseudo-labels and must
+            never train.
         labeled, unlabeled, dev, test: int64 positions into texts; no two share a position.
         notes: what was dropped, counted or looks doubtful ("warning: ..."), in words.
         content_hash: 32 hexadecimal digits over classes, texts, labels and positions.
@@ -43,6 +46,11 @@ class TextData:
     notes: tuple[str, ...]
     content_hash: str
     pairs: pa.ChunkedArray | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """Whether a row has one label or several."""
+        return "one" if self.labels.ndim == 1 else "many"
 
     @property
     def whole(self) -> pa.ChunkedArray:
@@ -100,14 +108,16 @@ def build(
         raise ConfigError(230, "drop_leaks and allow_transductive contradict each other: choose one")
     if labels_per_class is not None and labels_per_class < 1:
         raise ConfigError(231, f"labels_per_class is {labels_per_class}: give 1 or more")
-    classes = _classes(labeled)
+    classes, many = _classes(labeled), labeled.label_sets is not None
+    if many and labels_per_class is not None:
+        refuse("labels_per_class")
     stack = _Stack({"labeled": labeled, "unlabeled": unlabeled, "dev": dev, "test": test})
-    labels = np.concatenate([_encode(table, name, classes) for name, table in stack.tables.items()])
+    labels = np.concatenate([_encode(table, name, classes, many) for name, table in stack.tables.items()])
     notes = _source_notes(stack) + _repeats(stack)
 
     usable = _without_conflicts(stack, labels, conflicts, notes)
     usable &= _without_leaks(stack, allow_transductive, drop_leaks, notes)
-    candidates = np.where(usable, labels, -1)[stack.spans["labeled"]]
+    candidates = np.where(usable if labels.ndim == 1 else usable[:, None], labels, -1)[stack.spans["labeled"]]
     _check_class_sizes(candidates, classes, labeled.source, notes)
     gold = _draw(candidates, classes, labels_per_class, seed)
     pool = _pool(stack, usable, gold, notes)
@@ -145,21 +155,37 @@ def _place(table: Table, position: int) -> str:
 def _classes(labeled: Table) -> tuple[str, ...]:
     """The sorted class names of the labeled table."""
     names = [name for name in dict.fromkeys(labeled.labels or ()) if name is not None]
+    names += list(dict.fromkeys(bare(name) for row in labeled.label_sets or () for name in row or ()))
     if not names:
         raise DataError(132, f"{labeled.source}: no row has a label: label a few texts of each class")
-    if len(names) == 1:
+    if len(names) == 1 and labeled.label_sets is None:
         raise DataError(133, f"{labeled.source}: the only class is {names[0]!r}: label texts of a second class")
     spellings: dict[str, str] = {}
     for name in names:
         other = spellings.setdefault(name.strip().casefold(), name)
         if other != name:
-            row = _place(labeled, (labeled.labels or []).index(name))
+            row = _place(labeled, _first_with(labeled, name))
             raise DataError(136, f"{row}: label {name!r} is nearly {other!r}: spell them alike, or rename one")
     return tuple(sorted(names))
 
 
-def _encode(table: Table, name: str, classes: Sequence[str]) -> np.ndarray:
-    """Class indices [N] of one table, -1 where it has no label."""
+def _first_with(labeled: Table, name: str) -> int:
+    """Position of the first row with a label."""
+    return next(
+        i for i in range(len(labeled))
+        if (name == labeled.labels[i] if labeled.labels else name in map(bare, (labeled.label_sets or [])[i] or ()))
+    )  # fmt: skip
+
+
+def _encode(table: Table, name: str, classes: Sequence[str], many: bool) -> np.ndarray:
+    """Labels of one table as `TextData` has them."""
+    if (table.labels if many else table.label_sets) is not None:
+        raise DataError(
+            198, f"{table.source}: {'single labels' if many else 'lists of labels'}, where the labeled rows have "
+            f"{'lists' if many else 'single ones'}: write all files alike, or name the --label-separator"
+        )  # fmt: skip
+    if many:
+        return encode_sets(table.label_sets or [None] * len(table), classes, lambda row: _place(table, row))
     index = {None: -1} | {label: i for i, label in enumerate(classes)}
     found = table.labels if table.labels is not None else [None] * len(table)
     unknown = next((i for i, label in enumerate(found) if label not in index), None)
@@ -197,8 +223,9 @@ def _repeats(stack: _Stack) -> list[str]:
 def _without_conflicts(stack: _Stack, labels: np.ndarray, policy: str, notes: list[str]) -> np.ndarray:
     """A bool mask [N] that leaves out labeled rows whose text also stands there with another label."""
     span = stack.spans["labeled"]
-    span = span[labels[span] >= 0]
-    pairs = np.unique(np.stack([stack.keys[span], labels[span].astype(np.uint64)]), axis=1)  # [2, M]
+    span = span[_known(labels[span])]
+    names = labels[span] if labels.ndim == 1 else np.unique(labels[span], axis=0, return_inverse=True)[1].ravel()
+    pairs = np.unique(np.stack([stack.keys[span], names.astype(np.uint64)]), axis=1)  # [2, M]
     keys, times = np.unique(pairs[0], return_counts=True)
     conflicting = span[np.isin(stack.keys[span], keys[times > 1])]
     usable = np.ones(len(labels), dtype=bool)
@@ -241,9 +268,22 @@ def _without_leaks(stack: _Stack, allow: bool, drop: bool, notes: list[str]) -> 
     return usable
 
 
+def _known(labels: np.ndarray) -> np.ndarray:
+    """A bool mask [n] of the rows of which some label is known."""
+    return np.asarray(labels >= 0 if labels.ndim == 1 else (labels >= 0).any(1))
+
+
+def _sizes(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Rows [C] that have each label."""
+    if labels.ndim == 2:
+        return np.asarray((labels == 1).sum(0), dtype=np.int64)
+    found: np.ndarray = np.bincount(labels[labels >= 0], minlength=classes)
+    return found
+
+
 def _check_class_sizes(candidates: np.ndarray, classes: Sequence[str], source: str, notes: list[str]) -> None:
     """Refuses a class that has lost all its rows; notes many classes and extreme imbalance."""
-    sizes = np.bincount(candidates[candidates >= 0], minlength=len(classes))
+    sizes = _sizes(candidates, len(classes))
     if sizes.min() == 0:
         empty = classes[int(sizes.argmin())]
         raise DataError(135, f"{source}: class {empty!r} has no usable labeled row left: label more of its texts")
@@ -260,7 +300,7 @@ def _check_class_sizes(candidates: np.ndarray, classes: Sequence[str], source: s
 def _draw(candidates: np.ndarray, classes: Sequence[str], per_class: int | None, seed: int) -> np.ndarray:
     """Positions of the rows to train on with their labels; the labeled table comes first, so rows are positions."""
     if per_class is None:
-        return np.flatnonzero(candidates >= 0).astype(np.int64)
+        return np.flatnonzero(_known(candidates)).astype(np.int64)
     return draw_per_class([classes[i] if i >= 0 else None for i in candidates], per_class, seed)
 
 
@@ -278,7 +318,7 @@ def _pool(stack: _Stack, usable: np.ndarray, gold: np.ndarray, notes: list[str])
 
 
 def _note_single_rows(labels: np.ndarray, classes: Sequence[str], notes: list[str]) -> None:
-    single = [classes[label] for label, count in sorted(Counter(labels.tolist()).items()) if count == 1]
+    single = [classes[label] for label in np.flatnonzero(_sizes(labels, len(classes)) == 1).tolist()]
     if single:
         shown = ", ".join(repr(name) for name in single[:5]) + (", ..." if len(single) > 5 else "")
         notes.append(f"warning: classes with a single labeled row, which cannot be split: {len(single)} ({shown})")
@@ -287,7 +327,7 @@ def _note_single_rows(labels: np.ndarray, classes: Sequence[str], notes: list[st
 def _scored(stack: _Stack, labels: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
     """Positions of the dev or test rows that have a label to score against."""
     span = stack.spans[name]
-    scored = span[labels[span] >= 0]
+    scored: np.ndarray = span[_known(labels[span])]
     if len(span) and not len(scored):
         raise DataError(139, f"{stack.tables[name].source}: no {name} row has a label: add labels, or leave it out")
     if len(scored) < len(span):

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nlp_ssl.data.label_sets import LabelSet, check_separator, is_list, label_set
 from nlp_ssl.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Table:
         splits: split names [N] if the source has any.
         notes: what was dropped or mended, in words, with counts.
         pairs: large_string [N], the second text of each row, where rows are pairs.
+        label_sets: labels [N] where rows have several, None where nothing is known of one; `labels` is None then.
     """
 
     texts: pa.ChunkedArray
@@ -83,6 +85,7 @@ class Table:
     splits: list[str] | None
     notes: tuple[str, ...]
     pairs: pa.ChunkedArray | None = None
+    label_sets: list[LabelSet | None] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -94,6 +97,7 @@ class Table:
             texts=self.texts.take(pa.array(positions, pa.int64())),
             pairs=None if self.pairs is None else self.pairs.take(pa.array(positions, pa.int64())),
             labels=None if self.labels is None else [self.labels[i] for i in positions],
+            label_sets=None if self.label_sets is None else [self.label_sets[i] for i in positions],
             rows=self.rows[positions],
             splits=None if self.splits is None else [self.splits[i] for i in positions],
         )
@@ -134,6 +138,8 @@ def read_table(
     unlabeled_value: str | None = None,
     expect_labels: bool = False,
     split: str | None = None,
+    label_separator: str | None = None,
+    label_lists: bool = False,
 ) -> Table:
     """Reads a CSV, TSV, JSONL, JSON, Parquet or text file (also with .gz), a folder, a frame or a dataset.
 
@@ -144,14 +150,19 @@ def read_table(
     NaN, null and None mean unlabeled; with `unlabeled_value` that marker alone does. A byte-order mark outranks
     `encoding`. `split` keeps the rows of one split. With `pair_column` rows are pairs of texts, the second ones there.
 
+    With `label_separator` a cell holds several labels: "sport;politics". A "?" before a name says that it is not known
+    whether that label applies to the row, the separator alone that none does. `label_lists` takes lists of labels.
+
     Raises:
+        ConfigError: `label_separator` cannot separate.
         DataError: the source cannot be read as a table of texts; the message names the file, the row and the remedy.
     """
     reading = _Reading(encoding, on_bad_lines == "skip")
+    check_separator(label_separator)
     try:
         wanted = None if split is None else _split_name(split)
         parts = _of_split(_open(source, reading), wanted)
-        builder = _Builder(reading.counts, unlabeled_value, wanted)
+        builder = _Builder(reading.counts, unlabeled_value, wanted, label_separator, label_lists)
         for part in parts:
             builder.add(part, text_column, label_column, expect_labels, pair_column)
     except OSError as error:
@@ -180,6 +191,9 @@ def by_split(table: Table) -> tuple[Table, Table | None, Table | None]:
     if train.labels is not None and train.splits is not None:
         pairs = zip(train.labels, train.splits, strict=True)
         train = replace(train, labels=[None if split == "unlabeled" else label for label, split in pairs])
+    if train.label_sets is not None and train.splits is not None:
+        rows = zip(train.label_sets, train.splits, strict=True)
+        train = replace(train, label_sets=[None if split == "unlabeled" else names for names, split in rows])
     dev, test = table.of_split("dev"), table.of_split("test")
     return train, dev if len(dev) else None, test if len(test) else None
 
@@ -276,10 +290,11 @@ def table_of(
 ) -> Table:
     """A table from texts [N] and labels [N] in memory, cleaned and checked as a file would be.
 
-    With `pairs` [N] rows are pairs of texts, and these the second ones.
+    With `pairs` [N] rows are pairs of texts, and these the second ones. Labels may be lists of names, [] where none
+    applies and None where nothing is known: rows then have several labels, as `read_table` says.
 
     Raises:
-        DataError: the lengths differ, a text is not a string, or a label is not a single value.
+        DataError: the lengths differ, a text is not a string, or a label is not a single value or a list of them.
     """
     if labels is not None and len(labels) != len(texts):
         raise DataError(121, f"{source}: {len(texts)} texts but {len(labels)} labels: give one label for each text")
@@ -287,7 +302,7 @@ def table_of(
         raise DataError(121, f"{source}: {len(texts)} texts but {len(pairs)} second texts: give one for each text")
     given = {"text": texts, "label": labels, "pair": pairs}
     columns = {name: values for name, values in given.items() if values is not None}
-    builder = _Builder(Counter(), None, None)
+    builder = _Builder(Counter(), None, None, lists=True)
     builder.add(_memory_part(columns, source), "text", None, False, None if pairs is None else "pair")
     return builder.table(source)
 
@@ -315,6 +330,12 @@ def label_name(value: object) -> str | None:
     raise TypeError(f"label {_short(value)} of type {type(value).__name__} is not a single class")
 
 
+def _clean_name(value: object) -> str | None:
+    """As `label_name`, in NFC and without what no text may hold."""
+    name = label_name(value)
+    return None if name is None else sys.intern(_clean(name, Counter()))
+
+
 def _label_word(word: str) -> str | None:
     if not word.strip():
         return None
@@ -327,8 +348,12 @@ def _label_word(word: str) -> str | None:
 class _Builder:
     """Gathers the cleaned rows of one or more parts into a Table."""
 
-    def __init__(self, counts: Counter[str], unlabeled_value: str | None, split: str | None) -> None:
+    def __init__(
+        self, counts: Counter[str], unlabeled_value: str | None, split: str | None,
+        separator: str | None = None, lists: bool = False,
+    ) -> None:  # fmt: skip
         self.counts = counts
+        self.separator, self.lists = separator, lists
         self.unlabeled_value = unlabeled_value
         self.markers = UNLABELED_MARKERS if unlabeled_value is None else frozenset({label_name(unlabeled_value)})
         self.split = split
@@ -338,6 +363,7 @@ class _Builder:
         self.pair_chunks: list[pa.Array] = []
         self.pending_pairs: list[str] = []  # empty, or one for each pending text
         self.labels: list[str | None] = []
+        self.sets: list[LabelSet | None] = []  # empty, or one for each row
         self.rows = array("q")
         self.splits: list[str] = []
         self.names: set[str] = set()
@@ -385,9 +411,11 @@ class _Builder:
                 "with --unlabeled-value none; if it means unlabeled, use --unlabeled-value=-1",
             )
         self._flush()
+        many = self.separator is not None or bool(self.sets)
         return Table(
             texts=pa.chunked_array(self.chunks, pa.large_string()),
-            labels=self.labels if self.has_labels else None,
+            labels=self.labels if self.has_labels and not many else None,
+            label_sets=self._pad_sets() if self.has_labels and many else None,
             rows=np.array(self.rows, dtype=np.int64),
             source=source,
             splits=self.splits if self.has_splits else None,
@@ -429,6 +457,8 @@ class _Builder:
             name = self._label(label)
         except TypeError as error:
             raise DataError(115, f"{place} row {number}: {error}: give each text one label") from None
+        except ValueError as error:
+            raise DataError(197, f"{place} row {number}: {error}") from None
         self.pending.append(text)
         self.pending_pairs += [pair for pair in second if pair is not None]
         self.labels.append(name)
@@ -438,15 +468,30 @@ class _Builder:
             self._flush()
 
     def _label(self, value: object) -> str | None:
-        name = label_name(value)
+        if self.separator is not None or (self.lists and is_list(value)):
+            self._add_set(label_set(value, self.separator, self.markers, _clean_name))
+            return None
+        name = _clean_name(value)
         if name is None:
             return None
-        name = sys.intern(_clean(name, Counter()))
+        if self.sets and name not in self.markers:
+            raise ValueError(f"the single label {name!r}, where rows before have lists: make all of them lists")
         if name in self.markers:
             self.marked[name] += 1
             return None
         self.names.add(name)
         return name
+
+    def _add_set(self, names: LabelSet | None) -> None:
+        if self.names:
+            raise ValueError("a list of labels, where rows before have a single one: make all of them lists")
+        self._pad_sets()
+        self.sets.append(names)
+
+    def _pad_sets(self) -> list[LabelSet | None]:
+        """The label sets, None for the rows since the last one that had some."""
+        self.sets += [None] * (len(self.rows) - len(self.sets))
+        return self.sets
 
     def _flush(self) -> None:
         self.chunks.append(pa.array(self.pending, pa.large_string()))

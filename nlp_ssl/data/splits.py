@@ -10,6 +10,7 @@ import xxhash
 
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import DataError
+from nlp_ssl.many import refuse
 from nlp_ssl.method import check
 
 
@@ -77,6 +78,8 @@ def draw_rows(total: int, wanted: int, seed: int) -> np.ndarray:
 def with_label_noise(data: Data, share: float, seed: int) -> Data:
     """The same task with a share of the labeled rows given another class: synthetic noise to test methods with."""
     check(share, "label_noise", 0.0, 1.0)
+    if data.kind == "many":
+        refuse("label_noise")
     rng = np.random.default_rng((seed, 9))
     wrong = rng.permutation(len(data.labeled))[: round(share * len(data.labeled))]
     labels = data.labels.copy()

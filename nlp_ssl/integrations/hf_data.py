@@ -9,9 +9,11 @@ import datasets
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.label_sets import is_list
 from nlp_ssl.data.schema import TextData, build
 from nlp_ssl.data.sources import LABEL_COLUMNS, TEXT_COLUMNS, Table, table_of
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.many import refuse
 from nlp_ssl.method import Batch
 
 log = logging.getLogger("nlp_ssl")
@@ -108,6 +110,8 @@ def _table(dataset: Any, name: str, label2id: Mapping[str, int], pair_column: st
         )
     _check_pairs(dataset, name, pair_column)
     plain = dataset.with_format(None)
+    if label is not None and any(map(is_list, plain[label])):
+        refuse("SSLTrainer")
     labels = None if label is None else [label2id.get(value, value) for value in plain[label]]
     pairs = None if pair_column is None else plain[pair_column]
     return table_of(plain[text], labels, pairs=pairs, source=name)

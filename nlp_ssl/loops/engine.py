@@ -21,6 +21,7 @@ from nlp_ssl.evaluate import Scores
 from nlp_ssl.loop import Loop, PseudoLabels
 from nlp_ssl.loops.table import read_labels, write_labels
 from nlp_ssl.loops.teacher import Teacher
+from nlp_ssl.many import refuse
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
 from nlp_ssl.process import copy_model, exclusive
@@ -50,6 +51,8 @@ def with_labels(data: Data, labels: PseudoLabels, ratio: float) -> Data:
     drown them.
     """
     rows = np.repeat(np.arange(len(labels.p)), labels.copies)
+    if data.kind == "many":
+        refuse("labels for the pool")
     if not len(rows):
         return data
     times = max(1, math.ceil(len(rows) / (ratio * len(data.labeled))))

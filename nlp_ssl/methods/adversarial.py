@@ -28,6 +28,7 @@ class Adversarial(Method):
     Differs from the paper: noise is relative to the inputs instead of a fixed length on normalised embeddings.
     """
 
+    kinds = ("one", "many")
     images = {"size": 0.1}
     weight: Weight = 1.0
     size: Annotated[float, Range(0.0, 1e3)] = 0.02

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from nlp_ssl.functional import ce, linear_ramp, prediction_entropy, softmax
-from nlp_ssl.method import Batch, Losses, Method, Share, Weight
+from nlp_ssl.method import Batch, Kind, Losses, Method, Share, Weight
 from nlp_ssl.reduce import mean
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
@@ -24,10 +24,14 @@ class EntropyMin(Method):
     and labels are few, entropy alone is least when all rows go to one class.
     """
 
+    kinds = ("one", "many")
     views = {"x": "weak", "u_w": "weak"}
     weight: Weight = 0.1
     prior_weight: Weight = 0.0
     ramp_up: Share = 0.4
+
+    def defined_for(self) -> tuple[Kind, ...]:
+        return ("one",) if self.prior_weight else self.kinds  # shares of labels are no shares of classes
 
     def step(self, run: Run, batch: Batch) -> Losses:
         x, u = run.nets["student"](batch, "x", "u_w")  # [B, C], [N, C]: one forward

@@ -24,6 +24,7 @@ class FixMatch(Method):
     a model is seldom sure, and aligned labels are right more often than its confidence says.
     """
 
+    kinds = ("one", "many")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     images = {"threshold": 0.95}
     threshold: Share = 0.8

@@ -25,6 +25,7 @@ class MeanTeacher(Method):
     that is saved (weight averaging for evaluation is the engine's `eval_ema_decay`).
     """
 
+    kinds = ("one", "many")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     nets = {"student": "trained", "teacher": "ema"}
     weight: Weight = 50.0

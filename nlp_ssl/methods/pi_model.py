@@ -25,6 +25,7 @@ class PiModel(Method):
     paper's 100), and the consistency term is on unlabeled rows only.
     """
 
+    kinds = ("one", "many")
     views = {"x": "weak", "u_w": "weak", "u_w2": "weak"}
     weight: Weight = 10.0
     ramp_up: Share = 0.4

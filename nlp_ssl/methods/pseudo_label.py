@@ -23,6 +23,7 @@ class PseudoLabel(Method):
     Differs from the paper: Lee has no threshold (`threshold=0`) and ramps by epochs.
     """
 
+    kinds = ("one", "many")
     views = {"x": "weak", "u_w": "weak"}
     threshold: Share = 0.95
     weight: Weight = 1.0

@@ -26,6 +26,7 @@ class RDrop(Method):
     adds up.
     """
 
+    kinds = ("one", "many")
     views = {"x": "weak", "x2": "weak", "u_w": "weak", "u_w2": "weak"}
     pool_optional = True
     weight: Weight = 1.0

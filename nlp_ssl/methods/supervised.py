@@ -18,6 +18,7 @@ class Supervised(Method):
     Labels are classes [B] or probabilities [B, C]; weights w [B] default to 1.
     """
 
+    kinds = ("one", "many")
     label_smoothing: Share = 0.0
 
     def step(self, run: Run, batch: Batch) -> Losses:

@@ -32,6 +32,7 @@ class TemporalEnsembling(Method):
     the labeled rows, not the whole batch, so `weight` is smaller.
     """
 
+    kinds = ("one", "many")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     weight: Weight = 10.0
     decay: Annotated[float, Range(0.0, 0.9999)] = 0.6

@@ -28,6 +28,7 @@ class UDA(Method):
     dropout on. After a warm start the labeled rows are fitted already: annealing would leave them all out at first.
     """
 
+    kinds = ("one", "many")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     threshold: Share = 0.8
     temperature: Temperature = 0.4

@@ -34,6 +34,7 @@ class VAT(Method):
     embeddings, and the search reaches further than 1e-6, which float32 cannot resolve.
     """
 
+    kinds = ("one", "many")
     views = {"x": "weak", "u_w": "weak"}
     images = {"size": 0.1}
     weight: Weight = 1.0

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.method import Batch, Head
+from nlp_ssl.many import per_label
+from nlp_ssl.method import Batch, Head, Kind
 from nlp_ssl.reduce import total, world_size
 
 _SLOPE_REACH = 1e-2  # length of the step of the parameters that a slope is measured over
@@ -163,8 +164,10 @@ class Net:
         *,
         shift: Tensor | None = None,
         classifiers: Sequence[str] = (),
+        kind: Kind = "one",
     ) -> None:
-        """Adds `shift` [C] to logits, and to what the heads named in `classifiers` give."""
+        """Adds `shift` [C] to logits, and to what the heads named in `classifiers` give; shows `kind` of labels."""
+        self._seen = per_label if kind == "many" else _as_it_is
         self.module = module
         self.shift = None if shift is None else shift.to(module.classifier.weight.device)
         self._shifts = None if self.shift is None else _of_outputs(self.shift, module, classifiers)
@@ -180,7 +183,7 @@ class Net:
     def __call__(self, batch: Batch, *views: str, edit: Edit | None = None, dropout: bool = True) -> list[Tensor]:
         """Logits [n, C] float32 of each view, in the order asked for."""
         classes = self.module.classifier.out_features
-        return [out[:, :classes] for out in self._forward(batch, views, edit, dropout)]
+        return [self._seen(out[:, :classes]) for out in self._forward(batch, views, edit, dropout)]
 
     def outputs(
         self, batch: Batch, *views: str, edit: Edit | None = None, dropout: bool = True
@@ -208,7 +211,8 @@ class Net:
         # The bare module: hooks of data-parallel training must not see this pass, its backward never reaches them.
         with torch.enable_grad(), _noise(self.module, False):
             logits = self._logits(inputs, probe)
-            (found,) = torch.autograd.grad(loss(torch.split(logits, sizes)), [probe.delta])
+            of_views = [self._seen(part) for part in torch.split(logits, sizes)]
+            (found,) = torch.autograd.grad(loss(of_views), [probe.delta])
         return found.float()
 
     def slope(
@@ -323,6 +327,10 @@ def _of_outputs(shift: Tensor, module: Module, classifiers: Sequence[str]) -> Te
     """A shift [C] of logits as one of all that the module gives [C + widths of its heads]."""
     heads = module.extra.items()
     return torch.cat([shift, *(shift if k in classifiers else shift.new_zeros(_width(head)) for k, head in heads)])
+
+
+def _as_it_is(logits: Tensor) -> Tensor:
+    return logits
 
 
 def _width(head: nn.Module) -> int:

@@ -17,6 +17,7 @@ from transformers.utils import logging as hf_logging
 
 from nlp_ssl import draws
 from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.method import Kind
 from nlp_ssl.nets.base import Edit, Module
 
 Pooling = Literal["auto", "mean", "stock"]
@@ -25,6 +26,7 @@ Pooling = Literal["auto", "mean", "stock"]
 _FOLDABLE = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 # Families whose layers take a mask that is added to the attention scores, so that an edit may widen it half-way.
 _ADDED_MASKS = (*_FOLDABLE, "distilbert", "mpnet")
+MANY = "multi_label_classification"  # problem_type in config.json of a model that gives several labels a row
 PAIRS = "nlp_ssl_pairs"  # in config.json of a model that was trained on pairs of texts
 _POOLED_KEY = "nlp_ssl_pooling"  # in config.json of a saved model whose last layer is the pooling layer
 _MEAN_WEIGHT = 64.0  # weight of the mean against the residual of the first token in the pooling layer
@@ -243,6 +245,11 @@ class TextNet(Module):
         return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
     @property
+    def kind(self) -> Kind:
+        """Whether the net gives a row one label or several."""
+        return "many" if self.model.config.problem_type == MANY else "one"
+
+    @property
     def of_pairs(self) -> bool:
         """Whether the net was trained on pairs of texts."""
         return bool(self.model.config.to_dict().get(PAIRS))
@@ -322,16 +329,20 @@ def load_text_net(
     return TextNet(model, tokenizer, pooling)
 
 
-def load_trained(folder: Path) -> TextNet:
-    """The classifier that a run left in a folder, to predict with.
+def load_trained(folder: Path, kinds: tuple[Kind, ...] = ("one",)) -> TextNet:
+    """The classifier that a run left in a folder, to predict with; `kinds` says what labels the caller can take.
 
     Raises:
+        ConfigError: the model gives several labels a row, where one is wanted.
         DataError: the folder holds no whole model.
     """
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file():
             raise DataError(123, f"{folder}: no whole trained model there ({name} is missing)")
-    return load_text_net(str(folder)).eval()
+    net = load_text_net(str(folder)).eval()
+    if net.kind not in kinds:
+        raise ConfigError(478, f"{folder} gives several labels a row, here a model of one label a row is needed")
+    return net
 
 
 def load_teacher(name: str, like: TextNet) -> TextNet:

@@ -58,7 +58,7 @@ def card(run: RunFolder, license: str) -> str:
         _rows(_training(run)),
         "## Probabilities",
         _probabilities(run),
-        *(["## Use", _USE.strip()] if _kind(run) == "text" else []),
+        *(["## Use", _use(run)] if _kind(run) == "text" else []),
         "## License",
         f"The license field says `{license}`. Encoder and data have licenses of their own, unknown to the run.",
     ]
@@ -72,11 +72,12 @@ def _front_matter(run: RunFolder, license: str) -> str:
     outcome, results = run.first.outcome, []
     if outcome is not None and run.split in outcome.scores:
         scores = outcome.scores[run.split]
-        for metric, value in (("accuracy", scores.accuracy), ("f1", scores.macro_f1)):
+        for metric, value in scores.named().items():
             results.append(
                 EvalResult(
-                    task_type=task, dataset_type="custom", dataset_name=f"{run.split} rows", metric_type=metric,
-                    metric_name="macro F1" if metric == "f1" else metric, metric_value=round(value, 4),
+                    task_type=task, dataset_type="custom", dataset_name=f"{run.split} rows",
+                    metric_type="f1" if "F1" in metric else "accuracy", metric_name=metric,
+                    metric_value=round(value, 4),
                 )
             )  # fmt: skip
     base = str(run.identity.get("task", {}).get("model", ""))
@@ -100,7 +101,11 @@ def _scores(run: RunFolder) -> str:
     if run.comparison is None or run.split not in run.comparison.outcomes[0].scores:
         return ""
     header, *rows = table(run.comparison, run.split)
-    lines = [" | ".join(("accuracy in %", *header[1:])), " | ".join(["---"] * len(header)), *map(" | ".join, rows)]
+    lines = [
+        " | ".join((f"{run.comparison.score_name(run.split)} in %", *header[1:])),
+        " | ".join(["---"] * len(header)),
+        *map(" | ".join, rows),
+    ]
     kept = f"\n\nThe saved model is that of seed {run.seeds[0]}." if len(run.seeds) > 1 else ""
     return "\n".join(f"| {line} |" for line in lines) + kept
 
@@ -148,6 +153,11 @@ def _probabilities(run: RunFolder) -> str:
             f" Expected calibration error on the {run.split} rows: {outcome.scores[run.split].calibration_error:.3f}."
         )
     return said
+
+
+def _use(run: RunFolder) -> str:
+    every = '"FOLDER", top_k=None)  # every label: it applies from 0.5 on'
+    return _USE.strip().replace('"FOLDER")', every) if run.many else _USE.strip()
 
 
 def _rows(values: dict[str, Any]) -> str:

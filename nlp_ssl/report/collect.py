@@ -115,6 +115,11 @@ class RunFolder:
         return str(self.identity.get("method", "unknown method"))
 
     @property
+    def many(self) -> bool:
+        """Whether rows have several labels."""
+        return "labels" in self.identity.get("task", {})
+
+    @property
     def unfinished(self) -> list[int]:
         """Seeds whose run has no result yet."""
         return [seed for seed, run in zip(self.seeds, self.runs, strict=True) if run.outcome is None]

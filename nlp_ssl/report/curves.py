@@ -12,7 +12,7 @@ Value = Callable[[Mapping[str, Any]], Any]
 # Of every line of metrics.jsonl; what else is a number there is a loss of the method.
 _KNOWN = (
     "step", "seconds", "loss", "mask_rate", "pseudo_entropy", "pseudo_accuracy", "grad_norm", "padding_fraction",
-    "learning_rate", "dev_accuracy",
+    "learning_rate", "dev_accuracy", "dev_micro_f1",
 )  # fmt: skip
 _ABSENT = "This run did not log it."
 # What the loop itself keeps beside the method's state: (heading, sentence).
@@ -29,7 +29,8 @@ def learning(run: RunFolder) -> list[Figure]:
     return [
         losses(run),
         one(
-            run, "dev-accuracy", "Accuracy on dev rows", "dev_accuracy",
+            run, "dev-accuracy", f"{'Micro F1' if run.many else 'Accuracy'} on dev rows",
+            "dev_micro_f1" if run.many else "dev_accuracy",
             "How often the model was right on the dev rows while it trained.",
             "The model was not scored while it trained: --dev FILE --eval-every 50 does that.", percent=True,
         ),

@@ -110,11 +110,12 @@ def shades_of(run: RunFolder) -> Shades:
     found = run.first.predictions
     if found is None:
         shares: list[float] = next((line["pseudo_hist"] for line in run.first.metrics if line.get("pseudo_hist")), [])
-        return Shades(tuple(f"class {i}" for i in range(len(shares))), (1,) * len(shares))
-    names = tuple(map(str, found.facts["classes"]))
+        names = ("no", "yes") if run.many else tuple(f"class {i}" for i in range(len(shares)))
+        return Shades(names[: len(shares)], (1,) * len(shares))
+    classes = tuple(map(str, found.facts["classes"]))
     labels = found.table["label"].to_numpy()
-    sizes = np.bincount(labels[labels >= 0], minlength=len(names))
-    return Shades(names, tuple(sizes.tolist()))
+    sizes = np.bincount(labels[labels >= 0], minlength=len(classes))
+    return Shades(classes, tuple(sizes.tolist()))
 
 
 def facts(run: RunFolder) -> list[Fact]:
@@ -126,7 +127,9 @@ def facts(run: RunFolder) -> list[Fact]:
         for name in reversed(kept):
             values = 100 * accuracies[str(name)]
             spread = f"\u00b1 {values.std(ddof=1):.1f} over {len(values)} seeds" if len(values) > 1 else "one seed"
-            role = f"{run.split} accuracy" if name == run.method else "best label-only side"
+            role = (
+                f"{run.split} {run.comparison.score_name(run.split)}" if name == run.method else "best label-only side"
+            )
             made.append(Fact(f"{name}, {role}", f"{values.mean():.1f} %", spread))
     if run.first.predictions is not None:
         rows = run.first.predictions.facts["rows"]

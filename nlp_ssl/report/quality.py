@@ -1,18 +1,21 @@
 """Figures of how good the models are: seeds and scores side by side, confusions, errors among the surest rows."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 from markupsafe import Markup
 from scipy.special import softmax
 
+from nlp_ssl.evaluate import Scores
 from nlp_ssl.experiment import Comparison
 from nlp_ssl.report.collect import Rows, RunFolder
 from nlp_ssl.report.shades import Shades
 from nlp_ssl.report.svg import Figure, Legend, Line, drawing, lines, number, ticks
 
-NO_PREDICTIONS = "The run left no predictions.parquet: it has not finished, or is older than this report. Train again."
+NO_PREDICTIONS = (
+    "There are no predictions: the run has not finished, is older than this report (train again), or gives several "
+    "labels a row, for which this figure is not drawn."
+)
 NO_SCORED = "There are no labeled test or dev rows: --test FILE gives some."
 _TABLE = 12  # classes that a table of confusions has room for
 
@@ -48,10 +51,11 @@ def seeds(comparison: Comparison | None, split: str) -> Figure:
         bar = Markup('<line class="mean {}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
         parts.append(bar.format(color, at(values.mean()), at(values.mean()), y - 12, y + 12))
     told = "; ".join(f"{name} {', '.join(f'{v:.1%}' for v in values)}" for name, values in accuracies.items())
-    sentence = f"Accuracy on the {split} rows: a dot is one seed" + (
+    score = comparison.score_name(split)
+    sentence = f"{score[:1].upper()}{score[1:]} on the {split} rows: a dot is one seed" + (
         ", the bar their mean." if len(comparison.seeds) > 1 else "."
     )
-    return Figure("seeds", title, sentence, drawing(parts, f"Dot chart of {split} accuracy by seed: {told}.", height))
+    return Figure("seeds", title, sentence, drawing(parts, f"Dot chart of {split} {score} by seed: {told}.", height))
 
 
 def scores(comparison: Comparison | None, split: str) -> Figure:
@@ -59,17 +63,11 @@ def scores(comparison: Comparison | None, split: str) -> Figure:
     title = "Scores"
     if comparison is None or not any(split in o.scores for o in comparison.outcomes):
         return Figure("scores", title, "No seed has finished yet." if comparison is None else NO_SCORED)
-    names = {
-        "accuracy": "accuracy",
-        "macro F1": "macro_f1",
-        "log loss": "nll",
-        "calibration error": "calibration_error",
-    }
     row = Markup('<tr><th scope="row">{}</th>{}</tr>')
     columns = {name: [o.scores[split] for o in side if split in o.scores] for name, side in comparison.sides.items()}
     body = []
-    for shown, field in names.items():
-        means = [np.mean([asdict(s)[field] for s in found]) if found else None for found in columns.values()]
+    for shown in _words(next(o.scores[split] for o in comparison.outcomes if split in o.scores)):
+        means = [np.mean([_words(s)[shown] for s in found]) if found else None for found in columns.values()]
         cells = [Markup("<td>{}</td>").format("-" if m is None else f"{m:.3f}") for m in means]
         body.append(row.format(shown, Markup("").join(cells)))
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(_short(name)) for name in columns)
@@ -79,6 +77,10 @@ def scores(comparison: Comparison | None, split: str) -> Figure:
     )
     sentence = f"What each side came to on the {split} rows, as means over seeds; of the last two, less is better."
     return Figure("scores", title, sentence, table.format(head, Markup("").join(body)))
+
+
+def _words(scores: Scores) -> dict[str, float]:
+    return {**scores.named(), "log loss": scores.nll, "calibration error": scores.calibration_error}
 
 
 def confusion(rows: Rows | None, split: str, shades: Shades) -> Figure:

@@ -68,12 +68,14 @@ class Finish:
 
 
 def write_predictions(folder: Path, finish: Finish) -> None:
-    """Writes the file into the run's folder, whole or not at all.
+    """Writes the file into the run's folder, whole or not at all; none where rows have several labels.
 
     Raises:
         RunError: the file cannot be written.
     """
     data = finish.data
+    if data.kind == "many":
+        return
     rows = [*_sample(finish)]
     for split, at in (("dev", data.dev), ("test", data.test)):
         if len(at):
