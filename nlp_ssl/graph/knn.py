@@ -10,7 +10,7 @@ from nlp_ssl.errors import RunError
 
 _ROUNDING = 1e-6  # relative size below which what is left of a row after centring is rounding
 _EXACT = 8_192  # rows up to which all pairs are compared
-_FOUND = 0.95  # share of the neighbors that is looked for beyond that
+_FOUND = 0.99  # share of the neighbors that is looked for beyond that
 _SAMPLE = 512  # rows whose neighbors tell how many lists to look at
 _TRAINING = 32  # rows that the centre of a list is trained on, in so many rounds:
 _ROUNDS = 5

@@ -187,21 +187,27 @@ def kill(folder, kills):
     (folder / "c.txt").write_text("".join(f"this is the text number {i} of many\n" for i in range(4000)))
     argv = [sys.executable, "-m", "nlp_ssl.cli", "index", "build", str(folder / "c.txt"), "--part-size", "100",
             "--kind", "sq8", "--out"]  # fmt: skip
-    began = time.monotonic()
     subprocess.run([*argv, str(folder / "whole")], check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    seconds, rng, parts = time.monotonic() - began, random.Random(0), []
-    for _ in range(kills):
+    rng, parts = random.Random(0), []
+    for number in range(kills):
         process = subprocess.Popen([*argv, str(folder / "bank")], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        time.sleep(rng.uniform(0.2, 1.0) * seconds)
+        while process.poll() is None and written(folder) < 40 * number // kills:  # of 40 parts
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 1.0))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        parts.append(len(list((folder / "bank" / "parts").glob("[0-9]*"))))
+        parts.append(written(folder))
     subprocess.run([*argv, str(folder / "bank")], check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     files = [
         p.relative_to(folder / "whole") for p in (folder / "whole").rglob("*") if p.is_file() and p.name != ".lock"
     ]
     same = [(folder / "bank" / f).read_bytes() == (folder / "whole" / f).read_bytes() for f in files]
     return {"parts at each kill": parts, "files": len(files), "files alike": sum(same)}
+
+
+def written(folder):
+    """Parts of the bank that are there."""
+    return len(list((folder / "bank" / "parts").glob("[0-9]*")))
 
 
 def timed(call):
