@@ -33,6 +33,7 @@ from nlp_ssl.warm import start_kind, warm_up
 
 log = logging.getLogger("nlp_ssl")
 _LABEL_ONLY = ("start", "supervised")
+GIVEN = "pseudo_labels"  # the side of supervised training on labels from elsewhere, beside the labels alone
 START = "start.json"  # what the warm start scored
 _NEXT_NET = 1_000_003  # seeds of the second net lie far from those a user counts through
 
@@ -125,8 +126,7 @@ def compare(
     Raises:
         ConfigError: a seed is given twice or negative, or as `fit`.
     """
-    plan: list[Method | Loop] = [*([Supervised()] if baseline and method.name != "supervised" else []), method]
-    sides: dict[str, list[Outcome]] = {kind.name: [] for kind in plan}
+    sides: dict[str, list[Outcome]] = {}
     starts: list[Outcome] = []
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ConfigError(209, f"seeds must differ and not be negative: {','.join(map(str, seeds))}")
@@ -134,26 +134,34 @@ def compare(
         task, settings = task_of(seed), replace(config, seed=seed)
         if overwrite and output_dir is not None and seed == seeds[0]:
             clear_run(output_dir)
-        for kind in plan:
+        plan = _plan(method, task, baseline)
+        for kind in plan.values():
             check_defined(kind, task.data, settings)
         folder = None if output_dir is None else output_dir if len(seeds) == 1 else output_dir / f"seed-{seed}"
         start = SharedStart(task, settings, folder)
         if out_of_scope is not None:
             task = in_scope(task, start, settings, out_of_scope, output_dir=folder, resume=resume)
-        for kind in plan:
+        for side, kind in plan.items():
             place = folder if kind is method or folder is None else folder / "baseline"
             if kind is method:
                 done = run_one(kind, task, settings, start=start, output_dir=place, resume=resume, trackers=trackers)
             else:
-                alone = replace(task, data=task.data.without_pool(), given=None)
-                done = run_one(kind, alone, settings, start=start, output_dir=place, resume=resume)
-            sides[kind.name].append(done)
+                bare = replace(task, data=task.data.without_pool(), given=None)
+                done = run_one(kind, bare, settings, start=start, output_dir=place, resume=resume)
+            sides.setdefault(side, []).append(done)
         if len(plan) > 1 and (scored := start.outcome()) is not None:
             starts.append(scored)
     if output_dir is not None and len(seeds) > 1:
         copy_model(output_dir / f"seed-{seeds[0]}", output_dir)
     named = {**({"start": starts} if starts else {}), **sides}
-    return Comparison(method.name, tuple(seeds), {name: tuple(side) for name, side in named.items()})
+    return Comparison([*sides][-1], tuple(seeds), {side: tuple(outcomes) for side, outcomes in named.items()})
+
+
+def _plan(method: Method | Loop, task: Task, baseline: bool) -> dict[str, Method | Loop]:
+    """What is trained, by its name in the comparison: the labels alone where they tell something, then the method."""
+    if not baseline or (method.name == "supervised" and task.given is None):
+        return {method.name: method}
+    return {"supervised": Supervised(), GIVEN if method.name == "supervised" else method.name: method}
 
 
 def run_one(

@@ -7,6 +7,11 @@ _PATIENCE = 3  # records in a row before a warning: single batches are noisy
 _EARLY = 0.2  # share of training in which few or uniform pseudo-labels are normal
 
 
+def collapse(largest: float) -> float:
+    """Share of one class above which pseudo-labels have collapsed: half-way from the largest one expected to all."""
+    return 0.5 + 0.5 * largest
+
+
 class Guard:
     """Feeds on the written metrics and answers with a warning, once per kind."""
 
@@ -21,8 +26,7 @@ class Guard:
         if not isinstance(rate, float) or not isinstance(entropy, float) or not isinstance(histogram, list):
             return None
         top = max(histogram)
-        # Half-way from the largest share expected to everything in one class.
-        collapsed = top > 0.5 + 0.5 * self.largest
+        collapsed = top > collapse(self.largest)
         starved = progress > _EARLY and rate < 0.01
         flat = progress > _EARLY and entropy > 0.98 * self.uniform
         messages = {

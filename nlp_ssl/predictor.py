@@ -76,7 +76,7 @@ def open_predictor(
     longest = longest_text(net, max_length)
     chosen = resolve(precision, place)
     if chosen != precision and chosen == "bf16":
-        log.info("bf16 is faster here: probabilities have two to three digits; all of them by --mixed-precision no")
+        log.info("bf16 is faster here: two to three digits of a probability are true; more by --mixed-precision no")
     context = autocast(chosen, place)
     classes = tuple(str(name) for name in net.model.config.id2label.values())
     net = net.to(place)

@@ -33,6 +33,7 @@ from nlp_ssl.train import described
 
 log = logging.getLogger("nlp_ssl")
 TRIALS, RUNS = "tuning.jsonl", "tuning"  # of an output folder: a line for each finished run, and the one under way
+_ROUNDING = 1e-9
 _POOL = 2_000  # rows of the pool on which runs are compared
 
 
@@ -99,11 +100,11 @@ def best(judged: Sequence[Judged]) -> int:
     runs agree most on the pool; the first of equals.
 
     A candidate is told from the best where its share of right labels is lower by more than the standard error of their
-    difference, label by label.
+    difference, label by label; a single label tells nothing.
     """
     top = max(judged, key=lambda one: one.right.mean())
     behind = [top.right.astype(float) - one.right for one in judged]
-    like = [i for i, gap in enumerate(behind) if gap.mean() <= gap.std() / math.sqrt(len(gap))]
+    like = [i for i, gap in enumerate(behind) if gap.mean() <= gap.std(ddof=1) / math.sqrt(len(gap)) + _ROUNDING]
     return max(like, key=lambda i: judged[i].agreement)
 
 

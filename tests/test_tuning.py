@@ -39,8 +39,10 @@ def test_the_one_that_is_right_most_often_is_taken():
 
 
 def test_of_those_that_nothing_tells_apart_the_one_that_agrees_most_is_taken():
-    # 90 and 89 of 100 differ in one label: by 0.01, with a standard error of sqrt(0.01 * 0.99 / 100) = 0.00995.
-    assert best([judged(90, 0.5), judged(89, 0.9)]) == 0
+    # 90 and 88 of 100 differ in two labels: by 0.02, with a standard error of sqrt(0.02 * 0.98 / 99) = 0.0141.
+    assert best([judged(90, 0.5), judged(88, 0.9)]) == 0
+    # One label is a difference of 0.01 with a standard error of sqrt(0.01 * 0.99 / 99) = 0.01.
+    assert best([judged(90, 0.5), judged(89, 0.9)]) == 1
     # Now one label of theirs is right where the other is wrong, and two the other way round: 0.01 +- 0.0173.
     other = np.arange(100) < 88
     other[99] = True

@@ -70,7 +70,11 @@ class Tuning:
             p = held_out_start(task, config, self.folds)
             found = threshold_for(p, task.data.labels[task.data.labeled], self.threshold_precision)
             if found is None:
-                log.warning("no threshold gives a precision of %g: the default stays", self.threshold_precision)
+                log.warning(
+                    "no threshold makes held-out labels right %g %% of the time: it stays at %g",
+                    100 * self.threshold_precision,
+                    method.__dict__["threshold"],
+                )
             else:
                 flags.append(f"--threshold={found:.3f}")
         if self.tune is not None:
@@ -79,7 +83,8 @@ class Tuning:
             for one in judged:
                 log.info("%s", one)
             flags = tried[best(judged)]
-        log.info("chosen: %s", " ".join(flags) or "what is there")
+        if flags:
+            log.info("chosen: %s", " ".join(flags))
         return flags
 
 

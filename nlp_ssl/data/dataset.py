@@ -51,6 +51,12 @@ class Data:
     prior: tuple[float, ...] | None = None
     texts: pa.ChunkedArray | None = None  # as they were read, for the eye alone
     origin: tuple[tuple[str, str], ...] = ()  # model, pooling and views: what a resumed run must share beside the rows
+    own: np.ndarray | None = None  # the labeled rows that came with labels, where pool rows count as labeled, too
+
+    @property
+    def gold(self) -> np.ndarray:
+        """The rows that came with labels, each once."""
+        return self.labeled if self.own is None else self.own
 
     @property
     def kind(self) -> Kind:

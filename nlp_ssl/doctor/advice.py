@@ -38,7 +38,7 @@ def _method(data: TextData, look: Look) -> tuple[str, list[str]]:
         hard = "The classes are hard to tell from these labels, so many pseudo-labels would be wrong."
         return "uda", [
             hard if look.probe else "There are too few labels to see whether the classes can be told apart.",
-            "On reviews, a case like this, UDA did no harm (+0.4 +- 0.7 points, three seeds) and no good.",
+            "On reviews, a case like this, UDA did no harm (+0.5 +- 0.9 points, three seeds) and no good.",
             "More labels are the surest help.",
         ]
     if len(data.unlabeled) > _LARGE_POOL:

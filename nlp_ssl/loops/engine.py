@@ -18,6 +18,7 @@ from nlp_ssl import atomic
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.evaluate import Scores
+from nlp_ssl.guard import collapse
 from nlp_ssl.loop import Loop, PseudoLabels
 from nlp_ssl.loops.table import read_labels, write_labels
 from nlp_ssl.loops.teacher import Teacher
@@ -73,6 +74,7 @@ def with_labels(data: Data, labels: PseudoLabels, ratio: float) -> Data:
         targets=targets,
         weights=weights,
         content_hash=digest.hexdigest(),
+        own=data.gold,
     )
 
 
@@ -186,11 +188,13 @@ class _Rounds:
         line: dict[str, Any] = {"round": number, "scores": {k: asdict(v) for k, v in result.scores.items()},
                                 "steps": result.steps, "seconds": round(result.seconds + self.labeling, 2)}  # fmt: skip
         self.labeling = 0.0
+        self.warnings += result.warnings
         if labels is not None:
             line |= self._health(labels)
-        self.warnings += result.warnings
+            self._watch(number, np.array(line["histogram"]))
         self.lines.append(line)
-        log.info("round %d: %s", number, ", ".join(f"{k} accuracy {v.accuracy:.3f}" for k, v in result.scores.items()))
+        scores = ", ".join(f"{k} accuracy {v.accuracy:.3f}" for k, v in result.scores.items())
+        log.info("round %d: %s", number, scores or f"done, {line['seconds']:.0f} s")
         if self.folder is not None and not int(os.environ.get("RANK", "0")):
             atomic.write_text(self.folder / _ROUNDS, "".join(json.dumps(one) + "\n" for one in self.lines))
 
@@ -207,6 +211,16 @@ class _Rounds:
         if known.any():
             found["pseudo_accuracy"] = float((label == truth)[known].mean())
         return found
+
+    def _watch(self, number: int, counts: np.ndarray) -> None:
+        """Warns of labels that are nearly all of one class."""
+        top = counts.max() / max(counts.sum(), 1)
+        if self.config.guard and top > collapse(float(self.task.data.labeled_shares().max())):
+            self.warnings.append(
+                f"round {number}: {top:.0%} of the pseudo-labels are one class: they have collapsed or the pool is not "
+                "of this task; add labels or steps"
+            )
+            log.warning(self.warnings[-1])
 
     # --- what is written ---
 

@@ -115,9 +115,10 @@ def _data(run: RunFolder) -> dict[str, Any]:
     if facts:
         rows, labels = facts["rows"], facts.get("labels")
         each = f" ({', '.join(map(str, labels))} by class)" if labels and len(labels) <= _CLASSES else ""
+        told = f" ({rows['told']} with labels from elsewhere)" if rows.get("told") else ""
         made = {
             "labeled rows": f"{rows['labeled']}{each}",
-            "unlabeled rows": rows["unlabeled"],
+            "unlabeled rows": f"{rows['unlabeled']}{told}",
             "dev and test rows": f"{rows['dev']}, {rows['test']}",
         }
     hashes = {str(side.identity["data"]) for side in run.runs if "data" in side.identity}

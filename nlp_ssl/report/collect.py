@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError, RunError
-from nlp_ssl.experiment import START, Comparison
+from nlp_ssl.experiment import GIVEN, START, Comparison
 from nlp_ssl.pipeline import DISTILLED, FOLDERS, PRETRAINED
 from nlp_ssl.report.record import FACTS, PREDICTIONS
 from nlp_ssl.train import Outcome, read_result
@@ -176,13 +176,20 @@ def collect(folder: Path) -> RunFolder:
         baselines=tuple(_side(place) if _is_run(place) else None for place in baselines),
         starts=tuple(_start(place) for place in places),
         earlier=tuple({_named(place): _side(place) for place in found[:-1]} for found in stages),
-        stage=stages[0][-1].name if stages[0][-1].name in (PRETRAINED, DISTILLED) else "",
+        stage=_stage(stages[0][-1], runs[0], _is_run(baselines[0])),
     )
 
 
 def _stages(place: Path) -> list[Path]:
     """The runs of a seed: the folder itself, or in turn the stages of a stacked recipe."""
     return [place] if _is_run(place) else [stage for name in FOLDERS if _is_run(stage := place / name)]
+
+
+def _stage(place: Path, run: Side, compared: bool) -> str:
+    """What the runs are called where that is not the name of their method."""
+    if place.name in (PRETRAINED, DISTILLED):
+        return place.name
+    return GIVEN if compared and run.identity.get("method") == "supervised" else ""
 
 
 def _named(stage: Path) -> str:

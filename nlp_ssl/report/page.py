@@ -137,9 +137,10 @@ def facts(run: RunFolder) -> list[Fact]:
         each = f"{min(per_class)} to {max(per_class)} a class" if per_class else "soft labels"
         if per_class and min(per_class) == max(per_class):
             each = f"{per_class[0]} a class"
+        told = f"{rows['told']:,} with labels from elsewhere, " if rows.get("told") else ""
         made.append(Fact("labeled rows", f"{rows['labeled']:,}", each))
         made.append(
-            Fact("unlabeled rows", f"{rows['unlabeled']:,}", f"beside {rows['dev']:,} dev, {rows['test']:,} test")
+            Fact("unlabeled rows", f"{rows['unlabeled']:,}", f"{told}beside {rows['dev']:,} dev, {rows['test']:,} test")
         )
     outcomes = [run.outcome for run in run.runs if run.outcome is not None]
     if outcomes:

@@ -85,15 +85,17 @@ def write_predictions(folder: Path, finish: Finish) -> None:
 
 def _facts(finish: Finish) -> dict[str, Any]:
     data = finish.data
-    counts = {"labeled": data.labeled, "unlabeled": data.unlabeled, "dev": data.dev, "test": data.test}
-    hard = data.targets is None
+    told = np.setdiff1d(data.labeled, data.gold)  # pool rows with labels from elsewhere
+    pool = np.union1d(data.unlabeled, told)
+    counts = {"labeled": data.gold, "told": told, "unlabeled": pool, "dev": data.dev, "test": data.test}
+    hard = data.targets is None or data.own is not None
     strong = finish.augment.get(_strong_kind(finish) or "")
     return {
         "format": 1,
         "classes": data.classes,
         "kind": "image" if isinstance(data.store, ImageStore) else "text",
         "rows": {name: len(at) for name, at in counts.items()},
-        "labels": np.bincount(data.labels[data.labeled], minlength=len(data.classes)).tolist() if hard else None,
+        "labels": np.bincount(data.labels[data.gold], minlength=len(data.classes)).tolist() if hard else None,
         "notes": data.notes,
         "strong": None if strong is None else repr(strong),
         "prior": finish.run.spec.prior,
@@ -117,7 +119,7 @@ def _sample(finish: Finish) -> list[tuple[Any, ...]]:
     """Pool rows and labeled rows with features before and after training; the first pool rows with their views."""
     data, rng = finish.data, np.random.default_rng(0)
     pool = rng.permutation(data.unlabeled)[:_POOL]
-    labeled = rng.permutation(data.labeled)[:_LABELED]
+    labeled = rng.permutation(data.gold)[:_LABELED]
     at = np.concatenate([pool, labeled])
     length, context = finish.config.max_length, finish.context
     before = features(finish.fresh, data.store, at, length, context)

@@ -97,7 +97,8 @@ def make_plan(
     unlike = [k for k in sorted(same) if known[k] != wanted[k]]
     unlike += [k for k, v in options.items() if known["options"].get(k) != v]
     if unlike:
-        raise ConfigError(297, f"{folder} was begun with another {', '.join(unlike)}: give the same, or another folder")
+        flags = ", ".join(f"--{name.replace('_hash', '').replace('_', '-')}" for name in unlike)
+        raise ConfigError(297, f"{folder} was begun with another {flags}: give the same, or another folder")
     known["encoder"] = name
     if append:
         held = names(known["corpora"])
