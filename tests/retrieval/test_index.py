@@ -108,7 +108,7 @@ def test_sentences_are_cut_and_test_rows_left_out(tmp_path):
 
 def test_another_setting_is_refused(tmp_path, corpus):
     built(tmp_path / "i", corpus)
-    with pytest.raises(ConfigError, match="fewest_words"):
+    with pytest.raises(ConfigError, match="--fewest-words"):
         built(tmp_path / "i", corpus, fewest_words=4)
     corpus.write_text("now it holds other words\n")
     with pytest.raises(ConfigError, match="other corpora, or these as they were"):
