@@ -23,7 +23,7 @@ from nlp_ssl.task import Task
 from nlp_ssl.train import Outcome
 
 log = logging.getLogger("nlp_ssl")
-PRETRAINED, DISTILLED = "pretrained", "distilled"
+START, PRETRAINED, DISTILLED = "start", "pretrained", "distilled"
 FOLDERS = (PRETRAINED, "method", DISTILLED)  # of the stages after the labels alone, in their order
 
 
@@ -64,7 +64,8 @@ def run_stages(
         last = _one_seed(stages, method, task, settings, place, resume, sides)
         if seed == seeds[0]:
             copy_model(last, output_dir)
-    named = {name: tuple(side) for name, side in sides.items() if len(side) == len(seeds)}
+    order = sorted(sides, key=lambda name: name != START)  # known only once the first stage has run
+    named = {name: tuple(sides[name]) for name in order if len(sides[name]) == len(seeds)}
     return Comparison(DISTILLED if stages.distill else method.name, tuple(seeds), named)
 
 
@@ -82,7 +83,7 @@ def _one_seed(
     start = SharedStart(task, config, place)
     stage("supervised", Supervised(), _labels_alone(task), start, "baseline")
     if (begun := start.outcome()) is not None:
-        sides.setdefault("start", []).append(begun)
+        sides.setdefault(START, []).append(begun)
     if stages.pretrain != "none":
         objective = objective_of(stages.pretrain, isinstance(task.build(0), ImageNet))
         log.info("seed %d: pre-training (%s), %d steps", config.seed, objective.name, stages.pretrain_steps)
