@@ -17,7 +17,7 @@ from nlp_ssl.data.dataset import Data, Store
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.functional import ce
 from nlp_ssl.many import known_answers
-from nlp_ssl.method import Batch
+from nlp_ssl.method import Batch, Kind
 from nlp_ssl.nets.base import Module, Net
 from nlp_ssl.nets.text import TextNet
 from nlp_ssl.precision import Autocast
@@ -212,6 +212,11 @@ def logits_of_texts(
     """
     # Without the heads that a method may have attached.
     return finite(_of_texts(net, texts, max_length, lambda inputs: net.head(net.embed(inputs)), pairs, context))
+
+
+def probabilities(logits: Tensor, kind: Kind) -> Tensor:
+    """Probabilities [n, C] of logits [n, C], float64; where a row has several labels, each label's own."""
+    return logits.double().sigmoid() if kind == "many" else logits.double().softmax(-1)
 
 
 def finite(logits: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError, DataError, RunError
-from nlp_ssl.evaluate import by_length, finite, logits_of_texts, longest_text
-from nlp_ssl.nets.text import TextNet, load_trained, quiet
+from nlp_ssl.evaluate import by_length, finite, logits_of_texts, longest_text, probabilities
+from nlp_ssl.method import Kind
+from nlp_ssl.nets.text import TextNet, kind_of, load_trained, of_pairs, quiet
 
 Quantize = Literal["no", "int8"]
 # Largest difference of a probability that is taken for rounding.
@@ -82,6 +83,17 @@ class OnnxClassifier:
                 123, f"{folder}: the exported model is damaged ({_reason(error)}): export it again"
             ) from error
         self.classes = tuple(str(name) for name in config.id2label.values())
+        self.kind = kind_of(config)
+        self.of_pairs = of_pairs(config)
+        self._folder = folder
+
+    def check_pairs(self, given: bool) -> None:
+        """Refuses single texts where the graph is one of pairs, and pairs where it is not.
+
+        Raises:
+            ConfigError: the graph reads the other.
+        """
+        _check_pairs(self._folder, self.of_pairs, given)
 
     def longest_text(self, asked: int | None = None) -> int:
         """Tokens per text: what was asked for, or as many as the graph was made for.
@@ -119,6 +131,7 @@ def export(
     quantize: Quantize = "no",
     tolerance: float | None = None,
     texts: Sequence[str] | None = None,
+    pairs: Sequence[str] | None = None,
 ) -> Parity:
     """Writes the trained model of a folder as an ONNX graph with its tokenizer, once both give the same answers.
 
@@ -130,16 +143,19 @@ def export(
         quantize: "int8" makes the weights whole numbers of 8 bits, and the inputs of matrix products as they come.
         tolerance: the largest difference of a probability that is put up with; by default that of `TOLERANCES`.
         texts: what both are tried on; by default random words of the tokenizer, from one to as many as fit.
+        pairs: the second texts, if `texts` are given and the model reads pairs.
 
     Raises:
-        ConfigError: the packages of the extra `export` are missing.
+        ConfigError: the packages of the extra `export` are missing, or pairs are given to a model of single
+            texts, or single texts to one of pairs.
         DataError: `folder` holds no whole model.
         RunError: the model cannot be written as a graph, or the graph gives other answers; `out` stays as it was.
     """
     _require()
-    net = load_trained(folder)
-    if net.of_pairs:
-        raise ConfigError(446, f"{folder} reads pairs of texts: only models of single texts can be exported")
+    net = load_trained(folder, kinds=("one", "many"))
+    if texts is None:
+        texts, pairs = _made_up(net)
+    _check_pairs(folder, of_pairs(net.model.config), pairs is not None)
     longest = longest_text(net)
     limit = TOLERANCES[quantize] if tolerance is None else tolerance
     meta: dict[str, Any] = {"quantize": quantize}
@@ -147,8 +163,8 @@ def export(
         net.tokenizer.model_max_length = longest
         with quiet():
             net.tokenizer.save_pretrained(temporary)
-        _trace(folder, longest, quantize, temporary)
-        parity = compare(net, OnnxClassifier(temporary), texts or _made_up(net, longest))
+        _trace(net, folder, quantize, temporary)
+        parity = compare(net, OnnxClassifier(temporary), texts, pairs)
         if not parity.difference <= limit:  # NaN fails, too
             raise RunError(
                 390,
@@ -159,14 +175,21 @@ def export(
     return parity
 
 
-def compare(net: TextNet, graph: OnnxClassifier, texts: Sequence[str]) -> Parity:
+def compare(net: TextNet, graph: OnnxClassifier, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Parity:
     """Both models on the same texts."""
     longest = longest_text(net)
-    ours, ours_per_second = _timed(lambda: logits_of_texts(net, texts, longest), len(texts))
-    theirs, theirs_per_second = _timed(lambda: graph.logits(texts, longest), len(texts))
-    p, q = ours.softmax(-1), theirs.softmax(-1)
-    same = float((p.argmax(-1) == q.argmax(-1)).double().mean())
+    ours, ours_per_second = _timed(lambda: logits_of_texts(net, texts, longest, pairs), len(texts))
+    theirs, theirs_per_second = _timed(lambda: graph.logits(texts, longest, pairs), len(texts))
+    p, q = (probabilities(logits, net.kind) for logits in (ours, theirs))
+    same = float(_same_labels(ours, theirs, net.kind).double().mean())
     return Parity(len(texts), float((p - q).abs().max()), same, ours_per_second, theirs_per_second)
+
+
+def _same_labels(ours: Tensor, theirs: Tensor, kind: Kind) -> Tensor:
+    """Whether logits [n, C] of both give a text the same label, or all the same where it has several: [n]."""
+    if kind == "many":
+        return ((ours >= 0) == (theirs >= 0)).all(-1)
+    return ours.argmax(-1) == theirs.argmax(-1)
 
 
 def _timed(answers: Callable[[], Tensor], texts: int) -> tuple[Tensor, float]:
@@ -176,15 +199,18 @@ def _timed(answers: Callable[[], Tensor], texts: int) -> tuple[Tensor, float]:
     return found, texts / (time.perf_counter() - start)
 
 
-def _trace(folder: Path, longest: int, quantize: Quantize, out: Path) -> None:
-    """Writes the graph and its configuration."""
+def _trace(net: TextNet, folder: Path, quantize: Quantize, out: Path) -> None:
+    """Writes the graph of the net that `folder` holds, and its configuration."""
     from transformers import AutoModelForSequenceClassification
     from transformers.exporters.configs import OnnxConfig
     from transformers.exporters.exporter_onnx import OnnxExporter
     from transformers.exporters.quantizers.quantizer_onnxruntime import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
+    longest = longest_text(net)
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=longest)
-    names = ("input_ids", "attention_mask")
+    names = ["input_ids", "attention_mask"]
+    if of_pairs(net.model.config) and "token_type_ids" in net.tokenizer.model_input_names:
+        names.append("token_type_ids")
     inputs: dict[str, Any] = {name: torch.ones(2, min(8, longest), dtype=torch.long) for name in names}
     config = OnnxConfig(
         dynamic=True,
@@ -199,12 +225,19 @@ def _trace(folder: Path, longest: int, quantize: Quantize, out: Path) -> None:
         raise RunError(391, f"this model cannot be written as an ONNX graph ({_reason(error)})") from error
 
 
-def _made_up(net: TextNet, longest: int) -> list[str]:
-    """Random words of the tokenizer in texts of one to as many tokens as fit."""
+def _made_up(net: TextNet) -> tuple[list[str], list[str] | None]:
+    """Random words of the tokenizer in texts of one to as many tokens as fit, and second texts for a net of pairs."""
     rng = np.random.default_rng(0)
     known = np.setdiff1d(np.arange(len(net.tokenizer)), net.tokenizer.all_special_ids)
-    sizes = np.geomspace(1, longest, _SAMPLE).astype(int)
-    return [net.tokenizer.decode(rng.choice(known, size)) for size in sizes]
+    sizes = np.geomspace(1, longest_text(net), _SAMPLE).astype(int)
+    texts = [net.tokenizer.decode(rng.choice(known, size)) for size in sizes]
+    return texts, texts[::-1] if of_pairs(net.model.config) else None
+
+
+def _check_pairs(folder: Path, wanted: bool, given: bool) -> None:
+    if given != wanted:
+        what, remedy = ("pairs of texts", "name the second column with") if wanted else ("single texts", "leave out")
+        raise ConfigError(446, f"{folder} reads {what}: {remedy} --pair-column")
 
 
 def _require() -> None:

@@ -10,11 +10,10 @@ from accelerate import PartialState
 from torch import Tensor
 
 from nlp_ssl.config import Precision
-from nlp_ssl.errors import ConfigError
-from nlp_ssl.evaluate import logits_of_texts, longest_text
+from nlp_ssl.evaluate import logits_of_texts, longest_text, probabilities
 from nlp_ssl.export import OnnxClassifier, is_exported
 from nlp_ssl.method import Kind
-from nlp_ssl.nets.text import load_trained
+from nlp_ssl.nets.text import check_pairs, load_trained
 from nlp_ssl.precision import autocast, resolve
 
 log = logging.getLogger("nlp_ssl")
@@ -34,8 +33,7 @@ class Predictor:
 
     def probabilities(self, texts: Sequence[str], second: Sequence[str] | None) -> np.ndarray:
         """Probabilities float64 [n, C]; with several labels a row, each label's own."""
-        logits = self.logits(texts, second).double()
-        found: np.ndarray = (logits.sigmoid() if self.kind == "many" else logits.softmax(-1)).numpy()
+        found: np.ndarray = probabilities(self.logits(texts, second), self.kind).numpy()
         return found
 
 
@@ -61,18 +59,18 @@ def open_predictor(
     there. A graph runs as it was exported, on the CPU.
 
     Raises:
-        ConfigError: `max_length` is more than the model has positions for, or fp16 is asked for without a GPU.
+        ConfigError: `max_length` is more than the model has positions for, fp16 is asked for without a GPU, or the
+            model is one of pairs and there are none.
         DataError: the folder holds no whole model.
     """
     if is_exported(folder):
-        if pairs:
-            raise ConfigError(446, f"{folder} is a graph of single texts: leave --pair-column out")
         graph = OnnxClassifier(folder)
+        graph.check_pairs(pairs)
         cut = graph.longest_text(max_length)
-        return Predictor(graph.classes, lambda texts, second: graph.logits(texts, cut, second))
+        return Predictor(graph.classes, lambda texts, second: graph.logits(texts, cut, second), graph.kind)
     place = PartialState().device
     net = load_trained(folder, kinds=("one", "many"))
-    net.check_pairs(pairs)
+    check_pairs(net.model.config, pairs)
     longest = longest_text(net, max_length)
     chosen = resolve(precision, place)
     if chosen != precision and chosen == "bf16":

@@ -6,11 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from pairs import pair_rows, pair_tokenizer, roberta_like
 from tiny import saved_classifier, tiny_texts
 
 from nlp_ssl.cli import run
 from nlp_ssl.evaluate import logits_of_texts
-from nlp_ssl.nets.text import load_text_net
+from nlp_ssl.nets.text import MANY, PAIRS, load_text_net
 
 for package in ("onnx", "onnxscript", "onnxruntime", "transformers.exporters"):
     pytest.importorskip(package, reason="needs pip install 'nlp-ssl[export]'")
@@ -24,13 +25,18 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     saved_classifier(folder, ["neg", "pos", "=it"], TEXTS)
     (folder / "t.txt").write_text("\n".join([*TEXTS[:20], "", *TEXTS[20:], "good " * 200]) + "\n")
+    (folder / "p.csv").write_text("text,b\ngood,bad\n")
     assert run(["export", str(folder / "out"), "--out", str(folder / "onnx")]) == 0
     return folder
 
 
 def answers(model, folder, capsys, *more):
+    return predicted(model, folder / "t.txt", capsys, *more)
+
+
+def predicted(model, file, capsys, *more):
     capsys.readouterr()
-    assert run(["predict", str(model), str(folder / "t.txt"), "--json", "--all", "--mixed-precision", "no", *more]) == 0
+    assert run(["predict", str(model), str(file), "--json", "--all", "--mixed-precision", "no", *more]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -49,6 +55,47 @@ def test_a_graph_answers_as_its_model(folder, capsys):
     short = answers(folder / "onnx", folder, capsys, "--max-length", "4")
     assert_alike(short, answers(folder / "out", folder, capsys, "--max-length", "4"))
     assert short != theirs
+
+
+def marked(folder, **values):
+    """Notes in the config.json of a saved model."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+
+
+@pytest.mark.parametrize("tokenizer", [pair_tokenizer, roberta_like])
+def test_a_graph_of_pairs_answers_as_its_model(tmp_path, capsys, tokenizer):
+    out, graph = saved_classifier(tmp_path, ["same", "other"], TEXTS), tmp_path / "onnx"
+    tokenizer().save_pretrained(out)
+    marked(out, **{PAIRS: True})
+    first, second, _ = pair_rows(24, seed=3)
+    rows = "".join(f"{a},{b}\n" for a, b in zip(first, second, strict=True))
+    (tmp_path / "t.csv").write_text(f"text,second\n{rows}")
+    columns = ["--text-column", "text", "--pair-column", "second"]
+    assert run(["export", str(out), "--out", str(graph), "--texts", str(tmp_path / "t.csv"), *columns]) == 0
+    assert "24 texts: 100.0% same labels" in capsys.readouterr().out
+    ours, theirs = (predicted(model, tmp_path / "t.csv", capsys, *columns) for model in (out, graph))
+    assert len(ours) == 24 and len({row["probability_same"] for row in ours}) > 20
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["label"] == b["label"] and a["probability_same"] == pytest.approx(b["probability_same"], abs=2e-6)
+    for argv in (["predict", str(graph), str(tmp_path / "t.csv"), "--text-column", "text"],
+                 ["export", str(out), "--out", str(tmp_path / "x"), "--texts", str(tmp_path / "t.csv"),
+                  "--text-column", "text"]):  # fmt: skip
+        assert run(argv) == 2
+        assert "reads pairs of texts: name the second column with --pair-column" in capsys.readouterr().err
+    assert run(["export", str(out), "--out", str(tmp_path / "x")]) == 0, "random words make pairs, too"
+
+
+def test_a_graph_of_several_labels_answers_as_its_model(tmp_path, capsys):
+    out, graph = saved_classifier(tmp_path, ["a", "b", "c"], TEXTS), tmp_path / "onnx"
+    marked(out, problem_type=MANY)
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS) + "\n")
+    assert run(["export", str(out), "--out", str(graph), "--texts", str(tmp_path / "t.txt")]) == 0
+    assert "40 texts: 100.0% same labels" in capsys.readouterr().out
+    ours, theirs = (predicted(model, tmp_path / "t.txt", capsys) for model in (out, graph))
+    assert {len(row["label"]) for row in ours} >= {0, 1, 2}, "none, one or two labels"
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["label"] == b["label"] and a["probability_a"] == pytest.approx(b["probability_a"], abs=2e-6)
 
 
 def test_any_program_with_onnx_runtime_can_run_it(folder):
@@ -116,6 +163,8 @@ def test_a_model_that_cannot_be_traced_is_one_line(folder, tmp_path, capsys, mon
         (["out", "--out", "new", "--quantize", "int4"], 2, "int8"),
         (["out", "--out", "new", "--tolerance", "2"], 2, "tolerance must lie in [0, 1]"),
         (["out", "--out", "new", "--texts", "nowhere.txt"], 3, "nowhere.txt"),
+        (["out", "--out", "new", "--pair-column", "b"], 2, "name it with --texts"),
+        (["out", "--out", "new", "--texts", "p.csv", "--pair-column", "b"], 2, "reads single texts: leave out"),
     ],
 )
 def test_bad_wishes_are_one_line(folder, monkeypatch, capsys, argv, code, words):

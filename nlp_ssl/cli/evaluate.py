@@ -15,7 +15,7 @@ from nlp_ssl.data.sources import Table, read_table
 from nlp_ssl.errors import ConfigError, DataError, nearest
 from nlp_ssl.evaluate import Scores, confusion, logits_of_texts, longest_text, score
 from nlp_ssl.method import check
-from nlp_ssl.nets.text import load_trained
+from nlp_ssl.nets.text import check_pairs, load_trained
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
         DataError: the file cannot be read, has no label or one the model does not know, or there is no whole model.
     """
     net = load_trained(model, kinds=("one", "many"))
-    net.check_pairs(options.pair_column is not None)
+    check_pairs(net.model.config, options.pair_column is not None)
     classes = tuple(str(name) for name in net.model.config.id2label.values())
     table = read_table(
         file,

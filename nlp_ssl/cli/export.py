@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import click
 
 from nlp_ssl.cli.options import parse
-from nlp_ssl.data.sources import stream_texts
+from nlp_ssl.data.sources import stream_rows
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.export import Parity, Quantize, export, is_exported
 from nlp_ssl.method import check
@@ -30,6 +30,7 @@ class Options:
     )
     texts: Annotated[Path | None, "file of texts that both models are tried on; by default random words"] = None
     text_column: Annotated[str | None, "column of the texts"] = None
+    pair_column: Annotated[str | None, "column of the second texts, for a model of pairs"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
     tolerance: Annotated[float | None, "largest difference of a probability; by default 0.001, int8 0.1"] = None
     overwrite: Annotated[bool, "replace a former export"] = False
@@ -38,6 +39,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.tolerance is not None:
             check(self.tolerance, "tolerance", 0.0, 1.0)
+        if self.texts is None and (self.text_column or self.pair_column):
+            raise ConfigError(481, "columns are those of a file of texts: name it with --texts")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -53,8 +56,9 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError(206, "export needs a model folder and --out: nlp-ssl export out --out onnx")
     if options.out.exists() and not (options.overwrite and is_exported(options.out)):
         raise ConfigError(442, f"{options.out} exists: name another folder, or replace a former export by --overwrite")
+    texts, pairs = _sample(options)
     found = export(Path(places[0]), options.out, quantize=options.quantize, tolerance=options.tolerance,
-                   texts=_sample(options))  # fmt: skip
+                   texts=texts, pairs=pairs)  # fmt: skip
     if options.json:
         click.echo(json.dumps(asdict(found), indent=1))
     else:
@@ -62,16 +66,20 @@ def main(argv: Sequence[str]) -> None:
             click.echo(line)
 
 
-def _sample(options: Options) -> list[str] | None:
-    """The first texts of the file, if one is named.
+def _sample(options: Options) -> tuple[list[str] | None, list[str] | None]:
+    """The first texts of the file, if one is named, and their second texts, if those are.
 
     Raises:
         DataError: the file cannot be read as texts.
     """
     if options.texts is None:
-        return None
-    texts = stream_texts(options.texts, text_column=options.text_column, encoding=options.encoding, counts=Counter())
-    return list(islice(texts, _TRIED))
+        return None, None
+    rows = stream_rows(
+        options.texts, text_column=options.text_column, pair_column=options.pair_column, encoding=options.encoding,
+        counts=Counter(),
+    )  # fmt: skip
+    found = list(islice((texts for _, texts in rows if texts is not None), _TRIED))
+    return [first for first, *_ in found], None if options.pair_column is None else [second for _, second in found]
 
 
 def _lines(out: Path, found: Parity) -> Iterator[str]:

@@ -12,7 +12,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as hf_logging
 
 from nlp_ssl import draws
@@ -247,23 +253,7 @@ class TextNet(Module):
     @property
     def kind(self) -> Kind:
         """Whether the net gives a row one label or several."""
-        return "many" if self.model.config.problem_type == MANY else "one"
-
-    @property
-    def of_pairs(self) -> bool:
-        """Whether the net was trained on pairs of texts."""
-        return bool(self.model.config.to_dict().get(PAIRS))
-
-    def check_pairs(self, given: bool) -> None:
-        """Refuses single texts where the net was trained on pairs.
-
-        Raises:
-            ConfigError: there is no column of second texts.
-        """
-        if not given and self.of_pairs:
-            raise ConfigError(
-                452, "this model was trained on pairs of texts: name the second column with --pair-column"
-            )
+        return kind_of(self.model.config)
 
     def head_prefixes(self) -> tuple[str, ...]:
         """The classifier, and the stock head's own layers: what lies outside the encoder starts untrained."""
@@ -279,6 +269,26 @@ class TextNet(Module):
         with quiet():
             whole.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
+
+
+def kind_of(config: PreTrainedConfig) -> Kind:
+    """Whether a model gives a row one label or several."""
+    return "many" if config.problem_type == MANY else "one"
+
+
+def of_pairs(config: PreTrainedConfig) -> bool:
+    """Whether a model was trained on pairs of texts."""
+    return bool(config.to_dict().get(PAIRS))
+
+
+def check_pairs(config: PreTrainedConfig, given: bool) -> None:
+    """Refuses single texts where a model was trained on pairs.
+
+    Raises:
+        ConfigError: there is no column of second texts.
+    """
+    if not given and of_pairs(config):
+        raise ConfigError(452, "this model was trained on pairs of texts: name the second column with --pair-column")
 
 
 def load_text_net(
