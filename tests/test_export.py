@@ -11,6 +11,7 @@ from tiny import saved_classifier, tiny_texts
 
 from nlp_ssl.cli import run
 from nlp_ssl.evaluate import logits_of_texts
+from nlp_ssl.export import OnnxClassifier, compare
 from nlp_ssl.nets.text import MANY, PAIRS, load_text_net
 
 for package in ("onnx", "onnxscript", "onnxruntime", "transformers.exporters"):
@@ -94,6 +95,11 @@ def test_a_graph_of_several_labels_answers_as_its_model(tmp_path, capsys):
     assert "40 texts: 100.0% same labels" in capsys.readouterr().out
     ours, theirs = (predicted(model, tmp_path / "t.txt", capsys) for model in (out, graph))
     assert {len(row["label"]) for row in ours} >= {0, 1, 2}, "none, one or two labels"
+    net = load_text_net(str(out)).eval()
+    with torch.no_grad():
+        net.classifier.bias[0].add_(1.0)
+    shifted = sum(0 > torch.tensor(row["probability_a"]).logit() >= -1 for row in ours)
+    assert shifted and compare(net, OnnxClassifier(graph), TEXTS).same_labels == 1 - shifted / 40
     for a, b in zip(ours, theirs, strict=True):
         assert a["label"] == b["label"] and a["probability_a"] == pytest.approx(b["probability_a"], abs=2e-6)
 

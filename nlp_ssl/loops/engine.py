@@ -30,7 +30,8 @@ from nlp_ssl.task import Task
 from nlp_ssl.train import Outcome, Result, described, fit, write_result
 
 log = logging.getLogger("nlp_ssl")
-_LABELS, _ROUNDS = "pseudo_labels.parquet", "rounds.jsonl"
+ROUNDS = "rounds.jsonl"
+_LABELS = "pseudo_labels.parquet"
 Start = Callable[[Module, int], None]
 
 
@@ -184,26 +185,27 @@ class _Rounds:
         return result
 
     def _note(self, number: int, result: Result, labels: PseudoLabels | None) -> None:
-        """A line of `rounds.jsonl`: scores, and how the labels are."""
+        """A line of `rounds.jsonl`: scores, and how the labels are, by the names of metrics.jsonl."""
         line: dict[str, Any] = {"round": number, "scores": {k: asdict(v) for k, v in result.scores.items()},
                                 "steps": result.steps, "seconds": round(result.seconds + self.labeling, 2)}  # fmt: skip
         self.labeling = 0.0
         self.warnings += result.warnings
         if labels is not None:
             line |= self._health(labels)
-            self._watch(number, np.array(line["histogram"]))
+            self._watch(number, max(line["pseudo_hist"]))
         self.lines.append(line)
         scores = ", ".join(f"{k} accuracy {v.accuracy:.3f}" for k, v in result.scores.items())
         log.info("round %d: %s", number, scores or f"done, {line['seconds']:.0f} s")
         if self.folder is not None and not int(os.environ.get("RANK", "0")):
-            atomic.write_text(self.folder / _ROUNDS, "".join(json.dumps(one) + "\n" for one in self.lines))
+            atomic.write_text(self.folder / ROUNDS, "".join(json.dumps(one) + "\n" for one in self.lines))
 
     def _health(self, labels: PseudoLabels) -> dict[str, Any]:
         used, label, data = labels.copies > 0, labels.label, self.task.data
         truth = data.labels[data.unlabeled]
+        counts = np.bincount(label[used], minlength=len(data.classes))
         found: dict[str, Any] = {
-            "kept": int(used.sum()),
-            "histogram": np.bincount(label[used], minlength=len(data.classes)).tolist(),
+            "mask_rate": float(used.mean()),
+            "pseudo_hist": (counts / max(counts.sum(), 1)).tolist(),
         }
         if len(self.labels) > 1:
             found["changed"] = float((label != self.labels[-2].label).mean())
@@ -212,9 +214,8 @@ class _Rounds:
             found["pseudo_accuracy"] = float((label == truth)[known].mean())
         return found
 
-    def _watch(self, number: int, counts: np.ndarray) -> None:
-        """Warns of labels that are nearly all of one class."""
-        top = counts.max() / max(counts.sum(), 1)
+    def _watch(self, number: int, top: float) -> None:
+        """Warns of labels that are nearly all of one class; `top` is the share of the most frequent one."""
         if self.config.guard and top > collapse(float(self.task.data.labeled_shares().max())):
             self.warnings.append(
                 f"round {number}: {top:.0%} of the pseudo-labels are one class: they have collapsed or the pool is not "
@@ -243,7 +244,7 @@ class _Rounds:
             if not path.exists():
                 break
             self.labels.append(read_labels(path, len(data.unlabeled), len(data.classes)))
-        path = folder / _ROUNDS
+        path = folder / ROUNDS
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         self.lines = [json.loads(line) for line in lines][: len(self.labels)]
         if self.labels:

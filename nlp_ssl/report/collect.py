@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.experiment import GIVEN, START, Comparison
+from nlp_ssl.loops.engine import ROUNDS
 from nlp_ssl.pipeline import DISTILLED, FOLDERS, PRETRAINED
 from nlp_ssl.report.record import FACTS, PREDICTIONS
 from nlp_ssl.train import Outcome, read_result
@@ -77,6 +78,7 @@ class Side:
     identity: Mapping[str, Any]
     metrics: Sequence[Mapping[str, Any]]  # lines of metrics.jsonl
     predictions: Predictions | None
+    rounds: Sequence[Mapping[str, Any]] = ()  # lines of rounds.jsonl, their number as the step
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class RunFolder:
     starts: tuple[Outcome | None, ...]
     earlier: tuple[Mapping[str, Side], ...]
     stage: str = ""
+    clock: str = "step"  # what the lines of metrics count
 
     @property
     def first(self) -> Side:
@@ -149,6 +152,13 @@ class RunFolder:
         return Comparison(self.method, tuple(self.seeds[i] for i in done), sides)
 
     @property
+    def by_round(self) -> "RunFolder | None":
+        """The same with a line of metrics a round; None where the method does not work in rounds."""
+        if not self.first.rounds:
+            return None
+        return replace(self, runs=tuple(replace(run, metrics=run.rounds) for run in self.runs), clock="round")
+
+    @property
     def split(self) -> str:
         """The rows that methods are compared on."""
         outcomes = [run.outcome for run in self.runs if run.outcome is not None]
@@ -200,14 +210,17 @@ def _named(stage: Path) -> str:
 
 
 def _is_run(place: Path) -> bool:
-    return any((place / name).is_file() for name in ("result.json", "metrics.jsonl", "rounds.jsonl"))
+    return any((place / name).is_file() for name in ("result.json", "metrics.jsonl", ROUNDS))
 
 
 def _side(place: Path) -> Side:
     outcome, identity = read_result(place) or (None, _identity_of_checkpoint(place))
     rounds = sorted((p for p in place.glob("round-*") if p.name[6:].isdigit()), key=lambda p: int(p.name[6:]))
     metrics = rounds[-1] if rounds else place  # of a run in rounds the last student's
-    return Side(outcome, identity, _metrics(metrics / "metrics.jsonl"), _predictions(place / PREDICTIONS))
+    return Side(
+        outcome, identity, _metrics(metrics / "metrics.jsonl", "step"), _predictions(place / PREDICTIONS),
+        [{**line, "step": line["round"]} for line in _metrics(place / ROUNDS, "round")],
+    )  # fmt: skip
 
 
 def _seed(place: Path, run: Side) -> int:
@@ -224,14 +237,14 @@ def _identity_of_checkpoint(place: Path) -> dict[str, Any]:
     return {}
 
 
-def _metrics(path: Path) -> list[dict[str, Any]]:
+def _metrics(path: Path, clock: str) -> list[dict[str, Any]]:
     """The lines that are whole: the last one of a killed run may be cut."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     found = []
     for line in lines:
         with suppress(ValueError):
             values = json.loads(line)
-            if isinstance(values, dict) and isinstance(values.get("step"), int):
+            if isinstance(values, dict) and isinstance(values.get(clock), int):
                 found.append(values)
     return found
 

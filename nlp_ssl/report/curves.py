@@ -40,17 +40,15 @@ def learning(run: RunFolder) -> list[Figure]:
 
 def pseudo_labels(run: RunFolder, shades: Shades) -> list[Figure]:
     """Share of the pool in use, how right and how sure its pseudo-labels are, their classes, the method's own state."""
+    if (rounds := run.by_round) is not None:
+        return _in_rounds(rounds, shades)
     none = "This method logs no pseudo-labels."
     return [
         one(
             run, "mask-rate", "Share of the pool in use", "mask_rate",
             "How much of each pool batch had a pseudo-label sure enough to train on.", none, percent=True, whole=True,
         ),
-        one(
-            run, "pseudo-accuracy", "Pseudo-labels that are right", "pseudo_accuracy",
-            "Of the pseudo-labels in use, the share that agrees with the pool's hidden true labels.",
-            "True labels of the pool are not known, so nobody can say how right its pseudo-labels are.", percent=True,
-        ),
+        _right(run),
         histogram(run, shades, none),
         one(
             run, "pseudo-entropy", "Doubt in the pseudo-labels", "pseudo_entropy",
@@ -58,6 +56,37 @@ def pseudo_labels(run: RunFolder, shades: Shades) -> list[Figure]:
         ),
         *state(run, shades),
     ]  # fmt: skip
+
+
+def _in_rounds(run: RunFolder, shades: Shades) -> list[Figure]:
+    """The same where a line is a round, and how good each round's model is."""
+    return [
+        _drawn(
+            run, "round-accuracy", "Accuracy by round", lambda line: line["scores"].get(run.split, {}).get("accuracy"),
+            f"How often a round's model is right on the {run.split} rows; round 0 is the first teacher, trained on the "
+            "labels alone.", "No test or dev rows were given.", percent=True,
+        ),
+        one(
+            run, "mask-rate", "Share of the pool in use", "mask_rate",
+            "How much of the pool had a pseudo-label that the round's student was trained on.", percent=True,
+            whole=True,
+        ),
+        _right(run),
+        histogram(run, shades, _ABSENT),
+        one(
+            run, "changed", "Pseudo-labels that changed", "changed",
+            "Share of the pool whose pseudo-label is another one than a round before.", "There was one round.",
+            percent=True,
+        ),
+    ]  # fmt: skip
+
+
+def _right(run: RunFolder) -> Figure:
+    return one(
+        run, "pseudo-accuracy", "Pseudo-labels that are right", "pseudo_accuracy",
+        "Of the pseudo-labels in use, the share that agrees with the pool's hidden true labels.",
+        "True labels of the pool are not known, so nobody can say how right its pseudo-labels are.", percent=True,
+    )  # fmt: skip
 
 
 def losses(run: RunFolder) -> Figure:
@@ -116,8 +145,11 @@ def _drawn(
     mean = mean_line(run, value)
     thin = [Line("", points, "c0", thin=True) for points in each] if len(each) > 1 else []
     first, last = (f"{100 * v:.0f} %" if percent else f"{v:.3g}" for v in (mean[0][1], mean[-1][1]))
-    alt = f"Line chart: {title.lower()} from {first} to {last} at step {mean[-1][0]:g}."
-    body = lines([*thin, Line(title, mean)], alt, percent=(False, percent), y_range=(0.0, 1.0) if whole else None)
+    alt = f"Line chart: {title.lower()} from {first} to {last} at {run.clock} {mean[-1][0]:g}."
+    body = lines(
+        [*thin, Line(title, mean)], alt, x_label=run.clock, percent=(False, percent),
+        y_range=(0.0, 1.0) if whole else None,
+    )  # fmt: skip
     seeds = " Thin lines are single seeds, the thick one is their mean." if thin else ""
     return Figure(id, title, sentence + seeds, body)
 
@@ -138,6 +170,7 @@ def histogram(run: RunFolder, shades: Shades, absent: str) -> Figure:
         list(zip(*shares, strict=True)),
         [color for _, color in shades.legend],
         f"Stacked area chart of the classes of pseudo-labels; at the end {last}.",
+        run.clock,
     )
     sentence = (
         "How the pseudo-labels divide among the classes over time; one class that swallows the others is a collapse."

@@ -145,9 +145,11 @@ def lines(
     return drawing(parts, alt)
 
 
-def areas(steps: Sequence[float], shares: Sequence[Sequence[float]], colors: Sequence[str], alt: str) -> Markup:
+def areas(
+    steps: Sequence[float], shares: Sequence[Sequence[float]], colors: Sequence[str], alt: str, x_label: str = "step"
+) -> Markup:
     """Shares [kind][step] stacked up to their sum, over the steps."""
-    across, up, parts = frame((min(steps), max(steps)), (0.0, 1.0), ("step", ""), (False, True))
+    across, up, parts = frame((min(steps), max(steps)), (0.0, 1.0), (x_label, ""), (False, True))
     below = [0.0] * len(steps)
     bands = []
     for share, color in zip(shares, colors, strict=True):

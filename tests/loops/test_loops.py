@@ -238,6 +238,10 @@ def test_a_round_is_supervised_training_from_the_start_on_labels_and_pseudo_labe
     assert alone.steps == 4
     assert same_model(tmp_path / "out", tmp_path / "alone") and same_model(tmp_path / "out/round-2", tmp_path / "alone")
     assert not same_model(tmp_path / "out/round-1", tmp_path / "alone")
+    lines = [json.loads(line) for line in (tmp_path / "out/rounds.jsonl").read_text().splitlines()]
+    assert [line.get("mask_rate") for line in lines] == [None, pytest.approx(1 / 3), 0.5]
+    assert [line.get("changed") for line in lines] == [None, None, 0.0]
+    assert [sum(line.get("pseudo_hist", [])) for line in lines] == [0, 1, 1]
 
 
 def same_model(a, b):

@@ -324,3 +324,23 @@ def test_a_run_in_rounds_shows_its_student(tmp_path, monkeypatch):
     page = Page(text := render(collect(tmp_path / "run")))
     assert "self_training" in text and "best label-only model" in text
     assert not page.empty["losses"] and not page.empty["confusion"] and not page.empty["map"]
+    assert not page.empty["round-accuracy"] and page.empty["changed"]
+
+
+def test_a_run_in_rounds_shows_its_rounds(tmp_path, monkeypatch):
+    monkeypatch.setattr("nlp_ssl.report.map.place", lambda features: features[:, :2])
+    task = tiny_task(tmp_path)
+    loop = SelfTraining(rounds=2, threshold=0.0)
+    compare(loop, lambda seed: task, FAST, [0, 1], baseline=False, output_dir=tmp_path / "run")
+    lines = [{"round": i, "scores": {"test": {"accuracy": 0.5 + i / 8}}, "mask_rate": i / 4, "changed": i / 5,
+              "pseudo_accuracy": 0.9, "pseudo_hist": [0.25, 0.75]} for i in range(3)]  # fmt: skip
+    del lines[0]["mask_rate"], lines[0]["pseudo_hist"], lines[0]["changed"], lines[1]["changed"]
+    for seed in (0, 1):
+        kept = [json.loads(line) for line in (tmp_path / f"run/seed-{seed}/rounds.jsonl").read_text().splitlines()]
+        assert kept[1].keys() >= lines[1].keys() - {"pseudo_accuracy"}
+        (tmp_path / f"run/seed-{seed}/rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = render(collect(tmp_path / "run"))
+    for words in ("accuracy by round from 50 % to 75 % at round 2", "pool in use from 25 % to 50 % at round 2",
+                  "changed from 40 % to 40 % at round 2", "at the end neg 25%, pos 75%"):  # fmt: skip
+        assert words in text
+    assert ">round</text>" in text
