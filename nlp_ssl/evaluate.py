@@ -416,7 +416,8 @@ def confusion(logits: Tensor, labels: np.ndarray) -> np.ndarray:
     """
     if labels.ndim == 2:
         yes = logits.numpy() >= 0
-        each = [confusion_matrix(y[y >= 0], p[y >= 0], labels=(0, 1)) for y, p in zip(labels.T, yes.T, strict=True)]
-        return np.stack(each)
+        known = [(y[y >= 0], p[y >= 0]) for y, p in zip(labels.T, yes.T, strict=True)]
+        none = np.zeros((2, 2), dtype=np.int64)
+        return np.stack([confusion_matrix(y, p, labels=(0, 1)) if len(y) else none for y, p in known])
     found: np.ndarray = confusion_matrix(labels, logits.argmax(-1).numpy(), labels=range(logits.shape[1]))
     return found

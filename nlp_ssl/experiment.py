@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -128,8 +129,7 @@ def compare(
     """
     sides: dict[str, list[Outcome]] = {}
     starts: list[Outcome] = []
-    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ConfigError(209, f"seeds must differ and not be negative: {','.join(map(str, seeds))}")
+    check_seeds(seeds)
     for seed in seeds:
         task, settings = task_of(seed), replace(config, seed=seed)
         if overwrite and output_dir is not None and seed == seeds[0]:
@@ -157,6 +157,16 @@ def compare(
     return Comparison([*sides][-1], tuple(seeds), {side: tuple(outcomes) for side, outcomes in named.items()})
 
 
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuses seeds that cannot be.
+
+    Raises:
+        ConfigError: one is given twice or negative.
+    """
+    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ConfigError(209, f"seeds must differ and not be negative: {','.join(map(str, seeds))}")
+
+
 def _plan(method: Method | Loop, task: Task, baseline: bool) -> dict[str, Method | Loop]:
     """What is trained, by its name in the comparison: the labels alone where they tell something, then the method."""
     if not baseline or (method.name == "supervised" and task.given is None):
@@ -175,26 +185,43 @@ def run_one(
     trackers: tuple[str, ...] = (),
 ) -> Outcome:
     """One run of a method or loop, or what it came to where it is complete already; a loop without a pool is labels."""
-    loop = method if isinstance(method, Loop) and len(task.data.unlabeled) else None
-    kind = method if isinstance(method, Method) else Supervised()
-    data = with_given(task, config)
-    teacher = {} if task.teacher is None else {"teacher": task.teacher}
-    made = identity(kind, data, config, teacher) if loop is None else rounds_identity(loop, task, config)
+    made = identity_of(method, task, config)
     done = finished(output_dir, made) if resume and output_dir is not None else None
     if done is not None:
         log.info("seed %d: %s is already done", config.seed, method.name)
         return done
     log.info("seed %d: %s, %d steps", config.seed, method.name, config.max_steps)
+    loop = _loop(method, task)
     if loop is not None:
         other = None if task.student is None else SharedStart(task.student, config)
         done = fit_rounds(loop, task, config, start=start, student_start=other, output_dir=output_dir, resume=resume,
                           trackers=trackers)  # fmt: skip
     else:
-        found = fit(kind, data, task.build, config, augment=task.augment, start=start, output_dir=output_dir,
-                    resume=resume, trackers=trackers, given=teacher)  # fmt: skip
+        found = fit(_kind(method), with_given(task, config), task.build, config, augment=task.augment, start=start,
+                    output_dir=output_dir, resume=resume, trackers=trackers, given=_teacher(task))  # fmt: skip
         done = Outcome(found.scores, found.steps, found.seconds, found.warnings)
     log.info("seed %d: %s %s", config.seed, method.name, describe(done))
     return done
+
+
+def identity_of(method: Method | Loop, task: Task, config: TrainConfig) -> dict[str, Any]:
+    """What must be the same for a run to be resumed, or to count as already done."""
+    loop = _loop(method, task)
+    if loop is not None:
+        return rounds_identity(loop, task, config)
+    return identity(_kind(method), with_given(task, config), config, _teacher(task))
+
+
+def _loop(method: Method | Loop, task: Task) -> Loop | None:
+    return method if isinstance(method, Loop) and len(task.data.unlabeled) else None
+
+
+def _kind(method: Method | Loop) -> Method:
+    return method if isinstance(method, Method) else Supervised()
+
+
+def _teacher(task: Task) -> dict[str, Tensor]:
+    return {} if task.teacher is None else {"teacher": task.teacher}
 
 
 class SharedStart:

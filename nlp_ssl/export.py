@@ -166,10 +166,11 @@ def export(
         _trace(net, folder, quantize, temporary)
         parity = compare(net, OnnxClassifier(temporary), texts, pairs)
         if not parity.difference <= limit:  # NaN fails, too
+            way = "put up with it by" if quantize == "no" else "export without --quantize, or put up with it by"
             raise RunError(
                 390,
                 f"the exported model gives other answers: a probability differs by {parity.difference:.2g}, more than "
-                f"{limit:g}; export without --quantize, or put up with it by --tolerance",
+                f"{limit:g}; {way} --tolerance",
             )
         meta |= asdict(parity)
     return parity

@@ -16,14 +16,19 @@ def least_labels(data: Data) -> int:
     return int(np.bincount(data.labels[data.labeled], minlength=len(data.classes)).min())
 
 
+def parts_of(data: Data, number: int) -> int:
+    """How many parts the labels are cut into where `number` are asked for: no more than the rarest class has labels."""
+    return min(number, least_labels(data))
+
+
 def folds(data: Data, number: int, seed: int) -> Iterator[tuple[Data, np.ndarray]]:
     """Tasks without dev and test rows that each lack another part of the labels, and that part.
 
-    There are `number` parts with all classes in each, or as many as the smallest class has labels; two at least. A part
-    is the positions [n] among the labeled rows, whose texts are in no other role.
+    There are `parts_of` parts with all classes in each; two at least. A part is the positions [n] among the labeled
+    rows, whose texts are in no other role.
     """
     labels = data.labels[data.labeled]
-    split = StratifiedKFold(min(number, least_labels(data)), shuffle=True, random_state=seed)
+    split = StratifiedKFold(parts_of(data, number), shuffle=True, random_state=seed)
     for kept, out in split.split(labels, labels):
         part = replace(
             data,

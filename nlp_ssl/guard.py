@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+FEW = 0.01  # share of the pool in use below which it hardly counts
 _PATIENCE = 3  # records in a row before a warning: single batches are noisy
 _EARLY = 0.2  # share of training in which few or uniform pseudo-labels are normal
 
@@ -27,7 +28,7 @@ class Guard:
             return None
         top = max(histogram)
         collapsed = top > collapse(self.largest)
-        starved = progress > _EARLY and rate < 0.01
+        starved = progress > _EARLY and rate < FEW
         flat = progress > _EARLY and entropy > 0.98 * self.uniform
         messages = {
             "collapse": (collapsed, f"{top:.0%} of the pseudo-labels are one class: they have collapsed or the pool is "

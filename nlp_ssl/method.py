@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict, get_args, get_origin
 
 import numpy as np
@@ -156,7 +157,7 @@ def make(cls: type[Any], options: Mapping[str, Any]) -> Any:
     """A dataclass value from a mapping; unknown keys and choices fail with the nearest name.
 
     Raises:
-        ConfigError: unknown key, or a value outside the choices of a Literal field.
+        ConfigError: unknown key, a value outside the choices of a Literal field, or no number where one is wanted.
     """
     known = {f.name: f for f in fields(cls)}
     for key, value in options.items():
@@ -167,4 +168,7 @@ def make(cls: type[Any], options: Mapping[str, Any]) -> Any:
         if get_origin(kind) is Literal and value not in get_args(kind):
             hint = nearest(str(value), [str(a) for a in get_args(kind)])
             raise ConfigError(204, f"{key} cannot be {value!r}.{hint}")
+        number = {int: Integral, float: Real}.get(kind)
+        if number is not None and (isinstance(value, bool) or not isinstance(value, number)):
+            raise ConfigError(204, f"{key} must be a {'whole ' if kind is int else ''}number, not {value!r}")
     return cls(**options)

@@ -1,5 +1,6 @@
 """Teachers that are not part of a run: saved classifiers that may read texts in their own way."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ def logits_of(folder: Path, texts: pa.ChunkedArray, classes: Sequence[str], cach
     for chunk in texts.iterchunks():
         digest.update("\0".join(chunk.to_pylist()).encode() + b"\1")
     path = (cache_dir or cache_folder()) / "teachers" / f"{digest.hexdigest()}.npy"
-    if path.exists():
+    with contextlib.suppress(OSError, ValueError, EOFError):  # none yet, or a damaged one
         found = np.load(path, allow_pickle=False)
         if found.shape == (len(texts), len(known)):
             return torch.from_numpy(found[:, [known.index(name) for name in classes]])

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from nlp_ssl.config import TrainConfig
+from nlp_ssl.errors import ConfigError
 from nlp_ssl.evaluate import predict
-from nlp_ssl.experiment import Comparison, SharedStart, run_one
+from nlp_ssl.experiment import Comparison, SharedStart, check_seeds, run_one
 from nlp_ssl.kinds import check_defined
 from nlp_ssl.loop import Loop
-from nlp_ssl.method import Method, Range
+from nlp_ssl.method import Method, check
 from nlp_ssl.methods.distillation import Distillation
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.image import ImageNet
@@ -32,8 +33,11 @@ class Stages:
     """Which stages there are beside the method."""
 
     pretrain: Annotated[Literal["none", "mlm", "contrastive"], "stage before any label is used"] = "mlm"
-    pretrain_steps: Annotated[int, Range(1, 1e9)] = 300
+    pretrain_steps: Annotated[int, "updates of that stage"] = 300
     distill: Annotated[bool, "teach a last student, of --student or of the same model, what the result says"] = True
+
+    def __post_init__(self) -> None:
+        check(self.pretrain_steps, "pretrain_steps", 1, 1e9)
 
 
 def run_stages(
@@ -52,12 +56,15 @@ def run_stages(
     Each folder of a seed holds `baseline` (the labels alone), `pretrain`, `pretrained` (the labels alone from there),
     `method` and `distilled`; the last stage's model of the first seed is copied to `output_dir`. The sides of the
     comparison are the stages in their order, and the last one is what the verdict is about.
+
+    Raises:
+        ConfigError: there are no unlabeled rows, a stage is not defined for the labels, or as `compare`.
     """
+    check_seeds(seeds)
     sides: dict[str, list[Outcome]] = {}
     for seed in seeds:
         task, settings = task_of(seed), replace(config, seed=seed)
-        for stage in [method, *([Distillation()] if stages.distill else [])]:
-            check_defined(stage, task.data, settings)
+        _check(stages, method, task, settings)
         if overwrite and seed == seeds[0]:
             clear_run(output_dir)
         place = output_dir / f"seed-{seed}"
@@ -67,6 +74,15 @@ def run_stages(
     order = sorted(sides, key=lambda name: name != START)  # known only once the first stage has run
     named = {name: tuple(sides[name]) for name in order if len(sides[name]) == len(seeds)}
     return Comparison(DISTILLED if stages.distill else method.name, tuple(seeds), named)
+
+
+def _check(stages: Stages, method: Method | Loop, task: Task, config: TrainConfig) -> None:
+    if not len(task.data.unlabeled):
+        raise ConfigError(482, "the stages learn from unlabeled rows, and there are none: give --unlabeled FILE")
+    if stages.pretrain != "none" and task.data.kind == "many":
+        raise ConfigError(477, f"--pretrain {stages.pretrain} is for one label a row: give --pretrain none")
+    for stage in [method, *([Distillation()] if stages.distill else [])]:
+        check_defined(stage, task.data, config)
 
 
 def _one_seed(

@@ -20,7 +20,7 @@ from nlp_ssl.nets.base import Module
 from nlp_ssl.reduce import mean
 from nlp_ssl.run import Run
 from nlp_ssl.task import Task
-from nlp_ssl.train import finished, fit, identity
+from nlp_ssl.train import fingerprint, finished, fit, identity
 
 _WEIGHTS = "encoder.safetensors"
 _NEVER = -1e9  # logit of a pair that is not counted
@@ -129,14 +129,15 @@ def pretrain(
 
 
 def begun_from(task: Task, weights: dict[str, Tensor]) -> Task:
-    """The task with nets that start from these weights, but for the last layer."""
+    """The task with nets that start from these weights, but for the last layer; its runs are told from others."""
 
     def build(number: int) -> Module:
         net = task.build(number)
         net.load_state_dict({k: v for k, v in weights.items() if not k.startswith("classifier.")}, strict=False)
         return net
 
-    return replace(task, build=build)
+    origin = (*task.data.origin, ("begun_from", fingerprint(weights)))
+    return replace(task, build=build, data=replace(task.data, origin=origin))
 
 
 def save_encoder(net: Any, folder: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -18,6 +18,7 @@ from nlp_ssl.nets.base import Module
 
 _RUN_FILES = (
     ".lock",
+    "identity.json",
     "metrics.jsonl",
     "result.json",
     "start.json",
@@ -26,7 +27,8 @@ _RUN_FILES = (
     "tuning.jsonl",
     "report.html",
 )  # what is of the run, not of its model
-_RUN_FOLDERS = ("checkpoints", "baseline", "seed-*", "round-*", "tuning")
+_RUN_FOLDERS = ("checkpoints", "baseline", "seed-[0-9]*", "round-[0-9]*", "tuning")
+_SIGNS = ("identity.json", "result.json", "start.json", "tuning.jsonl")  # a folder with one of them is of a run
 _MODEL_FILES = (  # by the names under which libraries save them: a folder may hold other people's files
     "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "tokenizer.json",
     "tokenizer_config.json", "image_net.json", "predictions.parquet",
@@ -104,6 +106,35 @@ def check_output(folder: Path, resume: bool, overwrite: bool) -> None:
         raise ConfigError(216, f"cannot use {folder}: {error.strerror}; choose another --output-dir") from error
     if held and not (resume or overwrite):
         raise ConfigError(219, f"{folder} is not empty: use --resume, --overwrite or another --output-dir")
+    if held and overwrite and not _is_run(folder) and (others := [path.name for path in _of_run(folder)]):
+        raise ConfigError(
+            219, f"{folder} holds no run, but a {others[0]}, which would be lost: choose another --output-dir"
+        )
+
+
+def check_inputs(folder: Path, inputs: Iterable[str | Path]) -> None:
+    """Refuses to replace a run by one that begins from its model.
+
+    Raises:
+        ConfigError: an input is the folder, or of the run in it.
+    """
+    lost = [path.resolve() for path in _of_run(folder)]
+    for given in inputs:
+        place = Path(given).resolve()
+        if place == folder.resolve() or any(place.is_relative_to(path) for path in lost):
+            raise ConfigError(219, f"{given} lies in what --overwrite removes: choose another --output-dir")
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a run left something in the folder."""
+    places = ("", "baseline/", "round-0/", "seed-*/", "seed-*/*/")  # a seed's run, or a stage of it
+    return any(found.is_file() for place in places for name in _SIGNS for found in folder.glob(place + name))
+
+
+def _of_run(folder: Path) -> list[Path]:
+    """The files and folders of a run, and of its model, that are in a folder."""
+    names = (*(name for name in _RUN_FILES if name != ".lock"), *_MODEL_FILES, ".model-*", *_RUN_FOLDERS)
+    return [found for name in names for found in folder.glob(name)]
 
 
 def clear_run(folder: Path) -> None:
@@ -117,12 +148,11 @@ def clear_run(folder: Path) -> None:
     for lock in sorted(folder.glob("**/.lock")):
         with exclusive(lock.parent):
             pass
-    patterns = (*(name for name in _RUN_FILES if name != ".lock"), *_MODEL_FILES, ".model-*")
+    if not _is_run(folder):
+        return
     try:
-        for path in (found for pattern in patterns for found in folder.glob(pattern)):
+        for path in _of_run(folder):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        for path in (found for pattern in _RUN_FOLDERS for found in folder.glob(pattern)):
-            shutil.rmtree(path)
         if is_our_card(folder / CARD):
             (folder / CARD).unlink()
     except OSError as error:

@@ -58,6 +58,19 @@ def get(name: str) -> type[Method] | type[Loop]:
     return known[name]
 
 
+def as_method(method: str | Method) -> Method:
+    """A method as it is, or the one of that name with its defaults.
+
+    Raises:
+        ConfigError: there is no such method, or it is neither.
+    """
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, str):
+        return get_method(method)()
+    raise ConfigError(480, f"method is {method!r}: give a name like 'uda' or a method like UDA()")
+
+
 def list_methods() -> list[str]:
     """All names of methods, sorted."""
     return sorted(_METHODS)

@@ -1,9 +1,11 @@
 """The only training loop: fits any method on any data through Accelerate."""
 
+import contextlib
 import gc
 import hashlib
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +41,7 @@ from nlp_ssl.report.record import Finish, write_predictions
 from nlp_ssl.session import Session
 
 log = logging.getLogger("nlp_ssl")
-RESULT = "result.json"  # written last: its presence means the run is complete
+IDENTITY, RESULT = "identity.json", "result.json"  # the latter is written last: with it the run is complete
 _TRACKERS = [kind.value for kind in LoggerType if kind is not LoggerType.ALL]
 
 
@@ -81,8 +83,12 @@ def identity(
 ) -> dict[str, Any]:
     """What must be the same for a run to be resumed, or to count as already done."""
     method = applicable(method, data)
-    teachers = {"given": {role: _fingerprint(module) for role, module in given.items()}} if given else {}
-    return {**described(method.name, asdict(method), data, config), **teachers}
+    made = described(method.name, asdict(method), data, config)
+    if given:
+        made["given"] = {
+            role: fingerprint({"": net} if isinstance(net, Tensor) else net.state_dict()) for role, net in given.items()
+        }
+    return made
 
 
 def described(name: str, options: Mapping[str, Any], data: Data, config: TrainConfig) -> dict[str, Any]:
@@ -130,6 +136,38 @@ def read_result(output_dir: Path) -> tuple[Outcome, dict[str, Any]] | None:
         return Outcome.of(saved), dict(saved["identity"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(303, f"{path} is damaged: delete it and resume again") from error
+
+
+def check_same(output_dir: Path, made: Mapping[str, Any]) -> None:
+    """Refuses to go on with what another run left in a folder.
+
+    Raises:
+        ConfigError: it has other settings.
+    """
+    known = read_identity(output_dir)
+    if known and (changed := differences(known, made)):
+        raise ConfigError(
+            214,
+            f"cannot resume: the run in {output_dir} was started with other settings ({'; '.join(changed)}): "
+            "repeat its flags or use --overwrite",
+        )
+
+
+def claim(output_dir: Path, made: Mapping[str, Any]) -> None:
+    """Notes what the run in a folder is; the first process does it.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    if not int(os.environ.get("RANK", "0")):
+        atomic.write_text(output_dir / IDENTITY, json.dumps(made, indent=1))
+
+
+def read_identity(output_dir: Path) -> dict[str, Any]:
+    """What the run in a folder is, finished or not; empty where nobody knows."""
+    with contextlib.suppress(OSError, ValueError, TypeError):  # none, or a damaged one
+        return dict(json.loads((output_dir / IDENTITY).read_text()))
+    return {}
 
 
 def write_result(output_dir: Path, made: Mapping[str, Any], outcome: Outcome) -> None:
@@ -226,6 +264,8 @@ class _Loop:
         )
         self.device = self.accelerator.device
         self.identity = identity(method, data, config, given)
+        if output_dir is not None and resume:
+            check_same(output_dir, self.identity)
         found = self._checkpoint() if resume else None
         self.precision: Format = found.meta["precision"] if found else resolve(config.mixed_precision, self.device)
         self.session = Session(
@@ -247,6 +287,8 @@ class _Loop:
         self.best_weights: dict[str, Tensor] = {}
         if found:
             self._restore(found)
+        if output_dir is not None:  # not before: a start that is refused leaves nothing
+            claim(output_dir, self.identity)
         if trackers:
             self.accelerator.init_trackers("nlp_ssl", config=_flat(self.identity))
 
@@ -472,10 +514,10 @@ def _check_given(method: Method, given: Mapping[str, Module | Tensor], data: Dat
             raise ConfigError(234, f"logits of the {role} for {len(net)} rows, the pool has {len(data.unlabeled)}")
 
 
-def _fingerprint(net: Module | Tensor) -> str:
-    """Tells nets of other weights, and other logits, apart."""
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """Tells weights, or logits, apart."""
     found = hashlib.sha256()
-    for name, value in {"": net}.items() if isinstance(net, Tensor) else net.state_dict().items():
+    for name, value in sorted(tensors.items()):
         found.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 

@@ -22,14 +22,14 @@ from nlp_ssl import atomic
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.evaluate import predict
-from nlp_ssl.experiment import SharedStart, run_one
-from nlp_ssl.folds import folds, least_labels
+from nlp_ssl.experiment import SharedStart, identity_of, run_one
+from nlp_ssl.folds import folds, least_labels, parts_of
 from nlp_ssl.functional import softmax
 from nlp_ssl.loop import Loop
 from nlp_ssl.many import refuse
 from nlp_ssl.method import Method
+from nlp_ssl.process import exclusive
 from nlp_ssl.task import Task
-from nlp_ssl.train import described
 
 log = logging.getLogger("nlp_ssl")
 TRIALS, RUNS = "tuning.jsonl", "tuning"  # of an output folder: a line for each finished run, and the one under way
@@ -73,7 +73,13 @@ def tune(candidates: Sequence[Candidate], task: Task, number: int, folder: Path)
         ConfigError: there are too few labels, or several processes.
     """
     _check(task)
-    known, keys, done = _finished(folder), [_key(candidate, task) for candidate in candidates], 0
+    with exclusive(folder):
+        return _tune(candidates, task, number, folder)
+
+
+def _tune(candidates: Sequence[Candidate], task: Task, number: int, folder: Path) -> tuple[Judged, ...]:
+    number = parts_of(task.data, number)
+    known, keys, done = _finished(folder), [_key(candidate, task, number) for candidate in candidates], 0
     found: list[list[dict[str, Any]]] = [[] for _ in candidates]
     pool = task.data.unlabeled[np.sort(np.random.default_rng(0).permutation(len(task.data.unlabeled))[:_POOL])]
     for fold, (part, out) in enumerate(_parts(task, number, candidates[0].config.seed)):
@@ -89,7 +95,7 @@ def tune(candidates: Sequence[Candidate], task: Task, number: int, folder: Path)
                 line = {"key": key, "fold": fold, "name": candidate.name, "classes": classes}
                 with atomic.writing(folder), (folder / TRIALS).open("a") as file:
                     file.write(json.dumps(line) + "\n")
-                seconds, runs = time.perf_counter() - began, len(candidates) * min(number, least_labels(task.data))
+                seconds, runs = time.perf_counter() - began, len(candidates) * number
                 log.info("choosing settings, run %d of %d: %s, %.0f s", done, runs, candidate.name, seconds)
             mine.append({**line, "out": out})
     return tuple(_judged(c.name, lines, task) for c, lines in zip(candidates, found, strict=True))
@@ -157,11 +163,10 @@ def _parts(task: Task, number: int, seed: int) -> Iterator[tuple[Task, np.ndarra
         yield replace(task, data=data, student=student), out
 
 
-def _key(candidate: Candidate, task: Task) -> str:
-    """Tells runs of other settings, rows and nets apart."""
-    options, data = candidate.method.__dict__, task.data
-    made = json.dumps(described(candidate.method.name, options, data, candidate.config), sort_keys=True, default=str)
-    return xxhash.xxh3_128_hexdigest(made.encode())
+def _key(candidate: Candidate, task: Task, number: int) -> str:
+    """Tells runs of other settings, rows, nets and parts apart."""
+    made = {"run": identity_of(candidate.method, task, candidate.config), "parts": number}
+    return xxhash.xxh3_128_hexdigest(json.dumps(made, sort_keys=True).encode())
 
 
 def _finished(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -117,6 +118,22 @@ def test_overwrite_removes_nothing_before_all_input_is_read(files, tmp_path):
     assert train(files, out, "--overwrite", "--labeled", "nowhere.csv") == 3
     assert train(files, out, "--overwrite", "--model", "no/such-model") == 2
     assert (out / "result.json").exists() and (out / "model.safetensors").exists()
+
+
+def test_overwrite_takes_no_folder_of_other_people(files, tmp_path, capsys):
+    """Neither one with names of a run but no run, nor that of the model to begin with."""
+    notes = tmp_path / "mine/baseline/notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("x")
+    assert train(files, tmp_path / "mine", "--overwrite") == 2
+    assert "holds no run, but a baseline" in capsys.readouterr().err and notes.exists()
+    copied = shutil.copytree(files / "model", tmp_path / "model")
+    assert train(files, copied, "--overwrite", "--model", str(copied)) == 2
+    assert "SSL219" in capsys.readouterr().err and (copied / "model.safetensors").exists()
+    assert train(files, tmp_path / "run", "--baseline") == 0
+    for model in (tmp_path / "run", tmp_path / "run/baseline"):
+        assert train(files, tmp_path / "run", "--overwrite", "--model", str(model)) == 2
+        assert "lies in what --overwrite removes" in capsys.readouterr().err and (model / "result.json").exists()
 
 
 def test_overwrite_leaves_a_run_that_is_going_on(files, tmp_path, capsys):

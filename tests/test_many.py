@@ -20,6 +20,7 @@ import torch
 from tiny import neutral_draws
 from torch.nn import functional as F
 
+from nlp_ssl.evaluate import confusion
 from nlp_ssl.many import as_questions, known_answers, per_label
 from nlp_ssl.method import Batch
 from nlp_ssl.methods import (
@@ -231,3 +232,8 @@ def test_known_answers():
     logits, truth = known_answers(torch.tensor([[1.0, -2.0], [3.0, 0.5]]), np.array([[1, -1], [0, 1]], dtype=np.int8))
     assert logits.tolist() == [[0.0, 1.0], [0.0, 3.0], [0.0, 0.5]] and truth.tolist() == [1, 0, 1]
     assert per_label(torch.zeros(0, 4)).shape == (0, 2)
+
+
+def test_labels_that_no_row_knows_have_no_confusions():
+    logits, labels = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]), np.array([[1, -1], [1, -1]])
+    assert confusion(logits, labels).tolist() == [[[0, 0], [1, 1]], [[0, 0], [0, 0]]]

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 from nlp_ssl import FixMatch, SelfTraining, pipeline, pretrain
 from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.loop import PseudoLabels
 from nlp_ssl.pipeline import Stages, run_stages
 from nlp_ssl.pretrain import Contrastive, MaskedWords, begun_from, contrast, objective_of, unlabeled_only
 from nlp_ssl.report.collect import collect
@@ -174,6 +175,40 @@ def test_what_is_complete_is_not_run_again(task, tmp_path, monkeypatch):
     monkeypatch.setattr("nlp_ssl.experiment.fit", None)
     monkeypatch.setattr("nlp_ssl.pretrain.fit", None)
     assert stacked(task, tmp_path / "out", resume=True).method == "distilled"
+
+
+def test_each_stage_has_the_net_and_the_labels_that_it_should(task, tmp_path):
+    """The labels alone know none from elsewhere, the last student is another model, and the first seed's is kept."""
+    every = np.ones(len(task.data.unlabeled), dtype=int)
+    told = PseudoLabels(np.tile([0.9, 0.1], (len(every), 1)), every, every.astype(float), hard=True)
+    other = tiny_task(tmp_path / "other", dropout=0.5)
+    given, plain = Stages(pretrain="none"), Stages(pretrain="none", distill=False)
+    settings = replace(QUICK, warm_start="none")
+    loop = SelfTraining(rounds=1, threshold=0.0)
+    run_stages(given, loop, lambda seed: replace(task, given=told, student=other), settings, [0, 1],
+               output_dir=tmp_path / "out")  # fmt: skip
+    run_stages(plain, loop, lambda seed: task, settings, [0], output_dir=tmp_path / "plain")
+    assert same(tmp_path / "out/seed-0/baseline", tmp_path / "plain/seed-0/baseline")
+    dropout = json.loads((tmp_path / "out/seed-0/distilled/config.json").read_text())["hidden_dropout_prob"]
+    assert dropout == 0.5 and not same(tmp_path / "out/seed-0/distilled", tmp_path / "out/seed-1/distilled")
+    assert same(tmp_path / "out", tmp_path / "out/seed-0/distilled")
+
+
+def test_other_stages_are_another_run(task, tmp_path):
+    """Also where the settings of a stage are the same: it begins from other weights."""
+    stacked(task, tmp_path / "out")
+    with pytest.raises(ConfigError, match="SSL214.*begun_from"):
+        stacked(task, tmp_path / "out", stages=Stages(pretrain="none", distill=False), resume=True)
+
+
+@pytest.mark.parametrize(("seeds", "pool", "code"), [([0, 0], True, 209), ([0], False, 482)])
+def test_what_the_stages_need_is_asked_for_before_anything_runs(task, tmp_path, seeds, pool, code):
+    task = task if pool else replace(task, data=task.data.without_pool())
+    with pytest.raises(ConfigError, match=f"SSL{code}"):
+        run_stages(Stages("mlm", 2), FixMatch(), lambda seed: task, QUICK, seeds, output_dir=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match="pretrain_steps"):
+        Stages(pretrain_steps=0)
 
 
 def test_the_command_prints_what_each_stage_brought(tmp_path, capsys, caplog):

@@ -9,11 +9,15 @@ import pytest
 import torch
 from tiny import FAST, tiny_task
 
-from nlp_ssl import FixMatch, Supervised
+from nlp_ssl import FixMatch, Supervised, tuning
 from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.evaluate import predict
+from nlp_ssl.experiment import run_one
 from nlp_ssl.folds import folds
+from nlp_ssl.loop import PseudoLabels
 from nlp_ssl.loops.self_training import SelfTraining
+from nlp_ssl.process import exclusive
 from nlp_ssl.tuning import RUNS, TRIALS, Candidate, Judged, _kappa, best, held_out_start, threshold_for, tune
 
 
@@ -78,6 +82,39 @@ def test_folds_hold_out_every_label_once_and_never_train_on_it(task):
         assert set(task.data.labels[held]) == {0, 1}
 
 
+def test_weights_stay_with_their_rows_and_another_seed_holds_out_others(task):
+    data = replace(task.data, weights=np.arange(len(task.data.labeled), dtype=float))
+    (part, out), *_ = folds(data, 2, 0)
+    assert sorted([*part.weights, *out]) == list(range(len(data.labeled)))
+    assert out.tolist() != next(folds(data, 2, 1))[1].tolist()
+
+
+def test_students_do_not_know_the_label_either(task, tmp_path, monkeypatch):
+    known, stores = [], []
+
+    def watched(method, part, *given, **more):
+        known.append((part.data.labeled, part.student.data.labeled))
+        return run_one(method, part, *given, **more)
+
+    def noted(net, store, *given, **more):
+        stores.append(store)
+        return predict(net, store, *given, **more)
+
+    monkeypatch.setattr(tuning, "run_one", watched)
+    monkeypatch.setattr(tuning, "predict", noted)
+    other = tiny_task(tmp_path / "other")
+    tune([Candidate("one", SelfTraining(rounds=1), FAST)], replace(task, student=other), 2, tmp_path)
+    for own, students in known:
+        assert len(own) == len(task.data.labeled) // 2 and students.tolist() == own.tolist()
+    assert all(store is other.data.store for store in stores) and len(stores) == 2
+
+
+def test_runs_of_a_choice_have_no_dev_rows_to_look_at(task, tmp_path):
+    data = replace(task.data, dev=task.data.test)
+    looking = replace(FAST, eval_every=1, patience=1, calibrate="dev", save_every=1)
+    assert tune([Candidate("one", FixMatch(), looking)], replace(task, data=data), 2, tmp_path)
+
+
 def test_a_candidate_is_judged_by_runs_that_do_not_know_the_label(many, tmp_path):
     good = replace(FAST, max_steps=120, learning_rate=3e-3)
     bad = replace(FAST, max_steps=1, learning_rate=1e-8)
@@ -107,6 +144,23 @@ def test_other_settings_of_the_same_name_are_run_again(task, tmp_path):
     tune([Candidate("one", FixMatch(weight=0.5), FAST)], task, 2, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / TRIALS).read_text().splitlines()]
     assert len({(line["key"], line["fold"]) for line in lines}) == 4
+
+
+def test_other_parts_and_labels_from_elsewhere_are_run_again(task, tmp_path):
+    one = [Candidate("one", FixMatch(), FAST)]
+    tune(one, task, 2, tmp_path)
+    told = PseudoLabels(
+        np.tile([0.9, 0.1], (len(task.data.unlabeled), 1)), *np.ones((2, len(task.data.unlabeled)), int)
+    )
+    for number, of in ((3, task), (2, replace(task, given=told))):
+        assert len(tune(one, of, number, tmp_path)[0].right) == len(task.data.labeled)
+    lines = [json.loads(line) for line in (tmp_path / TRIALS).read_text().splitlines()]
+    assert len({(line["key"], line["fold"]) for line in lines}) == len(lines) == 7
+
+
+def test_two_choices_in_one_folder_are_refused(task, tmp_path):
+    with exclusive(tmp_path), pytest.raises(ConfigError, match="SSL217"):
+        tune([Candidate("one", FixMatch(), FAST)], task, 2, tmp_path)
 
 
 def test_one_label_of_a_class_is_too_few(task, tmp_path):
@@ -176,12 +230,25 @@ def test_a_threshold_is_chosen_by_precision(files, tmp_path, caplog):
         (["--tune=threshhold=0.5,0.9"], "--threshold"),
         (["--tune=threshold=2,3"], "threshold"),
         (["--tune=threshold=0.5,0.9", "--budget=1"], "SSL409"),
-        (["--folds=1"], "folds"),
+        (["--folds=1", "--tune=threshold=0.5"], "folds"),
+        (["--folds=2"], "--folds is of --tune"),
+        (["--tune="], "SSL407"),
+        (["--tune=threshold=0.5 threshold=0.9"], "names threshold twice"),
+        (["--tune=seed=0,1"], "SSL407"),
+        (["--tune=threshold=0.5", "--threshold-precision=0.9"], "SSL409"),
+        (["--tune=thresholds=0.5", "--dry-run"], "--threshold"),
     ],
 )
 def test_what_cannot_be_chosen_is_refused(files, tmp_path, capfd, flags, said):
     assert run(["train", "--method=fixmatch", *files, f"--output-dir={tmp_path / 'out'}", *flags]) == 2
     assert said in capfd.readouterr().err
+
+
+def test_a_wrong_wish_removes_no_run(files, tmp_path):
+    argv = ["train", "--method=fixmatch", *files, f"--output-dir={tmp_path / 'out'}"]
+    assert run(argv) == 0
+    assert run([*argv, "--overwrite", "--tune=threshold=abc"]) == 2
+    assert (tmp_path / "out/model.safetensors").exists()
 
 
 def test_methods_without_a_threshold_say_so(files, tmp_path, capfd):
@@ -194,4 +261,6 @@ def test_a_dry_run_tells_what_the_choice_takes(files, tmp_path, capsys):
     argv = ["train", "--method=fixmatch", *files, f"--output-dir={tmp_path / 'out'}", "--tune=weight=0.25,0.5"]
     assert run([*argv, "--dry-run"]) == 0
     assert "to choose settings in 6 runs" in capsys.readouterr().out
+    assert run([*argv, "--dry-run", "--folds=50"]) == 0
+    assert "in 16 runs" in capsys.readouterr().out  # there are eight labels a class
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """`nlp-ssl eval`: what a trained model is worth on labeled texts."""
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from nlp_ssl.errors import ConfigError, DataError, nearest
 from nlp_ssl.evaluate import Scores, confusion, logits_of_texts, longest_text, score
 from nlp_ssl.method import check
 from nlp_ssl.nets.text import check_pairs, load_trained
+
+log = logging.getLogger("nlp_ssl")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
         label_separator=options.label_separator if net.kind == "many" else None,
         label_lists=net.kind == "many",
     )
+    for note in table.notes:
+        log.info("%s", note)
     labels = _indices(table, classes)
     known = np.flatnonzero(labels >= 0 if labels.ndim == 1 else (labels >= 0).any(1))
     if not len(known):

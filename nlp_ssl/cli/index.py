@@ -2,17 +2,18 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
 import click
 
 from nlp_ssl.cli.options import parse
-from nlp_ssl.cli.strong import texts_of
 from nlp_ssl.data.embedded import encoder_name
-from nlp_ssl.data.sources import read_table
+from nlp_ssl.data.sources import stream_rows
 from nlp_ssl.embed import Precision
 from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.method import check
@@ -129,17 +130,24 @@ def _merge(argv: list[str]) -> None:
 
 
 def _search(argv: list[str]) -> None:
-    places = _places(argv)
-    doc = 'The nearest texts of the index in DIR. Example: nlp-ssl index search bank "a moving film" --k 5'
-    (flags,) = parse(argv[len(places) :], Search(), name="nlp-ssl index search DIR [QUERY]", doc=doc)
+    end = argv.index("--") if "--" in argv else len(argv)
+    places = _places(argv[:end])
+    doc = (
+        "The nearest texts of the index in DIR; a query that begins with a dash comes last, after --. "
+        'Example: nlp-ssl index search bank "a moving film" --k 5'
+    )
+    (flags,) = parse(argv[len(places) : end], Search(), name="nlp-ssl index search DIR [QUERY]", doc=doc)
+    places += argv[end + 1 :]
     if len(places) not in (1, 2) or (len(places) == 2) == (flags.queries is not None):
         raise ConfigError(206, 'index search needs a folder and a query: nlp-ssl index search bank "some words"')
     index = Index.open(places[0], None if flags.encoder is None else encoder_name(flags.encoder))
-    texts = places[1:] if flags.queries is None else list(texts_of(read_table(flags.queries).texts))
-    for start in range(0, len(texts), _BATCH):
-        batch = texts[start : start + _BATCH]
-        for query, hits in zip(batch, index.search(batch, flags.k), strict=True):
-            for line in _shown(query, hits, flags.json):
+    queries: Iterator[str | None] = iter(places[1:])
+    if flags.queries is not None:  # a row without a text has an answer without texts: line n is about row n
+        queries = (None if row is None else row[0] for _, row in stream_rows(flags.queries, counts=Counter()))
+    while batch := list(islice(queries, _BATCH)):
+        found = iter(index.search([query for query in batch if query is not None], flags.k))
+        for query in batch:
+            for line in _shown(query or "", [] if query is None else next(found), flags.json):
                 click.echo(line)
     sys.stdout.flush()
 

@@ -24,7 +24,7 @@ from nlp_ssl.many import refuse
 from nlp_ssl.method import Method
 from nlp_ssl.nets.text import Pooling
 from nlp_ssl.outside import joined, logits_of
-from nlp_ssl.process import check_output
+from nlp_ssl.process import check_inputs, check_output
 from nlp_ssl.registry import list_loops
 from nlp_ssl.task import Task, text_task
 
@@ -64,6 +64,8 @@ class Options:
                 453, "--pseudo-labels and --teacher are for single texts: leave out --pair-column, or them"
             )
         check_output(self.output_dir, self.resume, self.overwrite)
+        if self.overwrite:
+            check_inputs(self.output_dir, [p for p in (self.model, self.teacher, self.student) if p is not None])
         return self.output_dir
 
 

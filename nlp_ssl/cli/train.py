@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> None:
     argv = with_config(argv)
     options, beside, tuning, files, strong, config, method = _parsed(argv)
     check_student(options, method)
+    tuning.check(lambda more: _settings(argv, more))
     output_dir = options.check(files, "train")
     out_of_scope = None if beside.drop_out_of_scope is None else share_of(beside.drop_out_of_scope)
     task_of, seeds = tasks(options, files, strong, config, method), options.seeds or (config.seed,)
@@ -97,10 +98,9 @@ def _parsed(argv: Sequence[str]) -> tuple[Options, Beside, Tuning, Files, Strong
 def _settings(argv: Sequence[str], more: Sequence[str]) -> tuple[Method | Loop, TrainConfig]:
     """Method and settings of a command line with more flags."""
     options, *others, config, method = _parsed([*argv, *more])
-    before, *fixed, _, _ = _parsed(argv)
-    if (replace(options, method=before.method), *others) != (before, *fixed) or (
-        options.teacher and options.method != before.method
-    ):
+    before, *fixed, earlier, _ = _parsed(argv)
+    same = (replace(options, method=before.method), *others) == (before, *fixed) and config.seed == earlier.seed
+    if not same or (options.teacher and options.method != before.method):
         raise ConfigError(407, f"{' '.join(more)} is no setting of the method or the loop: take it out of --tune")
     check_student(options, method)
     return method, config
@@ -119,7 +119,7 @@ def _planned(
     if beside.dry_run:
         for line in estimate.lines(found, method, task, config, seeds, beside.baseline):
             click.echo(line)
-        if tuning.runs():
-            total = estimate.duration(tuning.runs() * found.seconds(config.max_steps, 1, baseline=False))
-            click.echo(f"about {total} before that to choose settings in {tuning.runs()} runs")
+        if runs := tuning.runs(task):
+            total = estimate.duration(runs * found.seconds(config.max_steps, 1, baseline=False))
+            click.echo(f"about {total} before that to choose settings in {runs} runs")
     return config

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.folds import parts_of
 from nlp_ssl.loop import Loop
 from nlp_ssl.method import Method, check
 from nlp_ssl.task import Task
@@ -23,15 +24,21 @@ class Tuning:
     """Flags that say what is to be chosen."""
 
     tune: Annotated[str | None, "choose by held-out labels, e.g. 'threshold=0.8,0.95 max-steps=100,200'"] = None
-    folds: Annotated[int, "parts of the labels that are held out in turn"] = 3
+    folds: Annotated[int | None, "parts of the labels that are held out in turn; by default 3"] = None
     threshold_precision: Annotated[float | None, "choose --threshold: pseudo-labels above it are right this often"] = (
         None
     )
 
     def __post_init__(self) -> None:
-        check(self.folds, "folds", 2, 100)
+        if self.folds is not None:
+            check(self.folds, "folds", 2, 100)
         if self.threshold_precision is not None:
             check(self.threshold_precision, "threshold_precision", 0.0, 1.0)
+        if self.folds is not None and not self.wanted:
+            raise ConfigError(407, "--folds is of --tune and --threshold-precision: give one of them, too")
+        if self.threshold_precision is not None and {"method", "threshold"} & self._names():
+            raise ConfigError(409, "--threshold-precision chooses the threshold of one method: take both out of --tune")
+        self.grid()
 
     @property
     def wanted(self) -> bool:
@@ -44,17 +51,38 @@ class Tuning:
         Raises:
             ConfigError: a word is not `flag=value,value`.
         """
-        sides = []
-        for word in (self.tune or "").split():
+        if self.tune is None:
+            return []
+        sides: dict[str, list[str]] = {}
+        for word in self.tune.split() or [""]:
             name, sign, values = word.removeprefix("--").partition("=")
             if not (name and sign and all(values.split(","))):
-                raise ConfigError(407, f"--tune {word}: write a flag and its values, e.g. threshold=0.8,0.95")
-            sides.append([_flag(name, value) for value in values.split(",")])
-        return [list(flags) for flags in itertools.product(*sides)] if sides else []
+                raise ConfigError(407, f"--tune {word!r}: write a flag and its values, e.g. threshold=0.8,0.95")
+            name = name.replace("_", "-")
+            if name in sides:
+                raise ConfigError(407, f"--tune names {name} twice: give all of its values at once")
+            sides[name] = [_flag(name, value) for value in values.split(",")]
+        return [list(flags) for flags in itertools.product(*sides.values())]
 
-    def runs(self) -> int:
+    def runs(self, task: Task) -> int:
         """Trainings that the choice takes, each as long as the one that follows."""
-        return self.folds * len(self.grid())
+        return parts_of(task.data, self._folds) * len(self.grid())
+
+    @property
+    def _folds(self) -> int:
+        return 3 if self.folds is None else self.folds
+
+    def _names(self) -> set[str]:
+        return {word.removeprefix("--").partition("=")[0] for word in (self.tune or "").split()}
+
+    def check(self, parsed: Callable[[Sequence[str]], Parsed]) -> None:
+        """Refuses candidates that cannot be trained, before anything is.
+
+        Raises:
+            ConfigError: a flag is unknown, no setting of method and loop, or has no such value.
+        """
+        for flags in self.grid():
+            parsed(flags)
 
     def chosen(self, parsed: Callable[[Sequence[str]], Parsed], task: Task, folder: Path) -> list[str]:
         """The flags to train with; `parsed` makes method and settings of further flags.
@@ -67,7 +95,7 @@ class Tuning:
             method, config = parsed([])
             if "threshold" not in method.__dict__:
                 raise ConfigError(408, f"{method.name} has no threshold: leave out --threshold-precision")
-            p = held_out_start(task, config, self.folds)
+            p = held_out_start(task, config, self._folds)
             found = threshold_for(p, task.data.labels[task.data.labeled], self.threshold_precision)
             if found is None:
                 log.warning(
@@ -79,7 +107,7 @@ class Tuning:
                 flags.append(f"--threshold={found:.3f}")
         if self.tune is not None:
             tried = [[*flags, *more] for more in self.grid()]
-            judged = tune([Candidate(" ".join(one), *parsed(one)) for one in tried], task, self.folds, folder)
+            judged = tune([Candidate(" ".join(one), *parsed(one)) for one in tried], task, self._folds, folder)
             for one in judged:
                 log.info("%s", one)
             flags = tried[best(judged)]
@@ -89,7 +117,6 @@ class Tuning:
 
 
 def _flag(name: str, value: str) -> str:
-    name = name.replace("_", "-")
     if value in ("true", "false"):
         return f"--{'' if value == 'true' else 'no-'}{name}"
     return f"--{name}={value}"

@@ -37,7 +37,7 @@ from nlp_ssl.method import Batch, Losses, Method
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.text import PAIRS, TextNet
 from nlp_ssl.precision import Format
-from nlp_ssl.registry import get_method
+from nlp_ssl.registry import as_method
 from nlp_ssl.session import Session
 from nlp_ssl.task import task_of_nets
 from nlp_ssl.train import applicable, differences, identity
@@ -103,6 +103,7 @@ class SSLTrainer(Trainer):
         args = args if args is not None else TrainingArguments("tmp_trainer")
         self.settings = settings if settings is not None else TrainConfig()
         _check(args, self.settings, model, processing_class)
+        wanted = as_method(method)
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # it counts one pass for each update, methods take several
         self.args, self.tokenizer = args, cast(PreTrainedTokenizerBase, processing_class)
@@ -132,7 +133,6 @@ class SSLTrainer(Trainer):
         config = cast(PreTrainedModel, self.model).config
         text = texts_of(config, train_dataset, unlabeled_dataset, list(many.values()), allow_transductive, pair_column)
         self.task = task_of_nets(text, self._net, strong=strong, max_length=self.settings.max_length)
-        wanted = get_method(method)() if isinstance(method, str) else method
         self.method = applicable(wanted, self.task.data)
         if self.method is not wanted:
             log.warning("no unlabeled rows: %s becomes supervised training", wanted.name)

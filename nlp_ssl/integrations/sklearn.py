@@ -32,7 +32,7 @@ from nlp_ssl.integrations.labels import Column, InputError, column, labeled_accu
 from nlp_ssl.method import Method, make
 from nlp_ssl.nets.text import TextNet, load_trained
 from nlp_ssl.process import save_model
-from nlp_ssl.registry import get_method
+from nlp_ssl.registry import as_method, get_method
 from nlp_ssl.task import text_task
 from nlp_ssl.train import fit
 
@@ -104,7 +104,7 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             DataError: a text or label cannot be used, or a class has too few.
             RunError: the loss stopped being finite.
         """
-        method, config = self._method(), self._config()
+        method, config = as_method(self.method), self._config()
         labels = read_labels(y)
         check_consistent_length(X, labels.number)
         table = table_of(column(X, "X").tolist(), labels.names)
@@ -149,7 +149,7 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             RunError: the folder cannot be written.
         """
         check_is_fitted(self)
-        place, method = Path(folder), self._method()
+        place, method = Path(folder), as_method(self.method)
         saved = {
             **self.get_params(deep=False),
             "model": str(self.model),
@@ -187,13 +187,6 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             raise InputError(193, f"{place / _SETTINGS} is of a model with other classes: save the classifier again")
         found.net_, found.notes_ = net, ()
         return found
-
-    def _method(self) -> Method:
-        if isinstance(self.method, Method):
-            return self.method
-        if isinstance(self.method, str):
-            return get_method(self.method)()
-        raise ConfigError(480, f"method is {self.method!r}: give a name like 'uda' or a method like UDA()")
 
     def _config(self) -> TrainConfig:
         options = dict(self.options or {})

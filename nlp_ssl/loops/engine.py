@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from nlp_ssl import atomic
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.evaluate import Scores
-from nlp_ssl.guard import collapse
+from nlp_ssl.guard import FEW, collapse
 from nlp_ssl.loop import Loop, PseudoLabels
 from nlp_ssl.loops.table import read_labels, write_labels
 from nlp_ssl.loops.teacher import Teacher
@@ -27,7 +27,7 @@ from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
 from nlp_ssl.process import copy_model, exclusive
 from nlp_ssl.task import Task
-from nlp_ssl.train import Outcome, Result, described, fit, write_result
+from nlp_ssl.train import Outcome, Result, check_same, claim, described, fit, write_result
 
 log = logging.getLogger("nlp_ssl")
 ROUNDS = "rounds.jsonl"
@@ -125,13 +125,16 @@ class _Rounds:
         self.learner_start = start if task.student is None else student_start
         self.labels: list[PseudoLabels] = []
         self.lines: list[dict[str, Any]] = []
-        self.warnings: list[str] = []
         self.labeling = 0.0  # seconds that the labels of the round took
 
     def run(self) -> Outcome:
+        made = identity(self.loop, self.task, self.config)
         if self.resume and self.folder is not None:
+            check_same(self.folder, made)
             self._read(self.folder)
         result = None if self.labels else self._teacher()
+        if self.folder is not None:
+            claim(self.folder, made)
         for number in range(max(len(self.labels), 1), self.loop.rounds + 1):
             if len(self.labels) < number:
                 assert result is not None
@@ -145,7 +148,7 @@ class _Rounds:
                 if self._place(number) is not None and not int(os.environ.get("RANK", "0")):
                     self._write_labels(number)
             result = self._student(number)
-        return self._finish()
+        return self._finish(made)
 
     # --- one round ---
 
@@ -189,11 +192,11 @@ class _Rounds:
         line: dict[str, Any] = {"round": number, "scores": {k: asdict(v) for k, v in result.scores.items()},
                                 "steps": result.steps, "seconds": round(result.seconds + self.labeling, 2)}  # fmt: skip
         self.labeling = 0.0
-        self.warnings += result.warnings
+        warnings = list(result.warnings)
         if labels is not None:
             line |= self._health(labels)
-            self._watch(number, max(line["pseudo_hist"]))
-        self.lines.append(line)
+            warnings += self._watch(number, line["mask_rate"], max(line["pseudo_hist"]))
+        self.lines.append({**line, "warnings": warnings})
         scores = ", ".join(f"{k} accuracy {v.accuracy:.3f}" for k, v in result.scores.items())
         log.info("round %d: %s", number, scores or f"done, {line['seconds']:.0f} s")
         if self.folder is not None and not int(os.environ.get("RANK", "0")):
@@ -214,14 +217,22 @@ class _Rounds:
             found["pseudo_accuracy"] = float((label == truth)[known].mean())
         return found
 
-    def _watch(self, number: int, top: float) -> None:
-        """Warns of labels that are nearly all of one class; `top` is the share of the most frequent one."""
+    def _watch(self, number: int, used: float, top: float) -> list[str]:
+        """Warns of pseudo-labels for a small share of the pool, and of a large share `top` of one class."""
+        found = []
+        if self.config.guard and used < FEW:
+            found.append(
+                f"round {number}: {used:.1%} of the pool have a pseudo-label: lower the method's threshold, or add "
+                "labels or steps"
+            )
         if self.config.guard and top > collapse(float(self.task.data.labeled_shares().max())):
-            self.warnings.append(
+            found.append(
                 f"round {number}: {top:.0%} of the pseudo-labels are one class: they have collapsed or the pool is not "
                 "of this task; add labels or steps"
             )
-            log.warning(self.warnings[-1])
+        for one in found:
+            log.warning(one)
+        return found
 
     # --- what is written ---
 
@@ -245,8 +256,10 @@ class _Rounds:
                 break
             self.labels.append(read_labels(path, len(data.unlabeled), len(data.classes)))
         path = folder / ROUNDS
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        self.lines = [json.loads(line) for line in lines][: len(self.labels)]
+        for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+            with suppress(ValueError, KeyError, TypeError):  # a damaged line tells nothing
+                if (values := json.loads(line))["round"] < len(self.labels):
+                    self.lines.append(values)
         if self.labels:
             log.info("going on with round %d", len(self.labels))
 
@@ -256,12 +269,13 @@ class _Rounds:
             return max(self.lines, key=lambda line: (line["scores"]["dev"]["accuracy"], -line["round"]))
         return self.lines[-1]
 
-    def _finish(self) -> Outcome:
+    def _finish(self, made: dict[str, Any]) -> Outcome:
         line = self._chosen()
         scores = {split: Scores(**values) for split, values in line["scores"].items()}
         seconds, steps = sum(one["seconds"] for one in self.lines), sum(one["steps"] for one in self.lines)
-        outcome = Outcome(scores, steps, seconds, self.warnings)
+        warnings = [one for each in self.lines for one in each["warnings"]]
+        outcome = Outcome(scores, steps, seconds, warnings)
         if self.folder is not None and not int(os.environ.get("RANK", "0")):
             copy_model(self.folder / f"round-{line['round']}", self.folder)
-            write_result(self.folder, identity(self.loop, self.task, self.config), outcome)
+            write_result(self.folder, made, outcome)
         return outcome

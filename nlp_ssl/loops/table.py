@@ -1,5 +1,6 @@
 """Pseudo-labels as Parquet files that people can open, correct and give back, and labels from elsewhere."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,12 +92,13 @@ def given_labels(
     """Labels for a pool out of a file of noisy ones: an earlier round's, a language model's, a rule's.
 
     Columns: the text and the label; where there are, "weight" (0 leaves a row out), "probabilities" (a list in the
-    order of the sorted class names), "copies", and "learn": with "label" classes are learned, otherwise probabilities.
+    order of the sorted class names, in CSV as "[0.9, 0.1]"), "copies", and "learn": with "label" classes are learned,
+    otherwise probabilities.
     A label that is not the most probable class is a correction and counts alone. Texts are matched as those of the pool
     are compared, without regard to case and white space; rows of other texts do not count.
 
     Raises:
-        DataError: the file cannot be read, or a label, weight or probability makes no sense.
+        DataError: the file cannot be read, a label, weight or probability makes no sense, or no row counts.
     """
     table = read_table(
         source, text_column=text_column, label_column=label_column, encoding=encoding, expect_labels=True
@@ -113,12 +115,17 @@ def given_labels(
             raise DataError(134, f"{place}: label {label!r} is not a class of the labeled set.{nearest(label, index)}")
         cells = {name: values.get(row) for name, values in columns.items()}
         p[i] = np.eye(len(classes))[index[label]]
-        if cells["probabilities"] is not None:
+        if cells["probabilities"] not in (None, ""):
             found = _probabilities(cells["probabilities"], len(classes), place)
             if found.argmax() == index[label]:
                 p[i], hard = found, hard and cells["learn"] == "label"
         weights[i] = _number(cells["weight"], "weight", place)
-        copies[i] = round(_number(cells["copies"], "copies", place)) * (weights[i] > 0)
+        times = _number(cells["copies"], "copies", place)
+        if times != round(times):
+            raise DataError(145, f"{place}: copies {cells['copies']!r} is not a whole number: mend it")
+        copies[i] = round(times) * (weights[i] > 0)
+    if not copies.any():
+        raise DataError(185, f"{source}: no row has a label that counts: look at its labels, weights and copies")
     return _matched(PseudoLabels(p, copies, weights, hard), text_keys(table.texts), text_keys(pa.chunked_array(pool)))
 
 
@@ -164,7 +171,7 @@ def _probabilities(value: object, classes: int, place: str) -> np.ndarray:
         DataError: they are not.
     """
     try:
-        found = np.asarray(value, dtype=np.float64)
+        found = np.asarray(json.loads(value) if isinstance(value, str) else value, dtype=np.float64)
     except (ValueError, TypeError):
         found = np.zeros(0)
     if found.shape != (classes,) or not bool((found >= 0).all()) or abs(float(found.sum()) - 1) > 1e-3:

@@ -46,6 +46,8 @@ class UST(Loop):
         p, rng = teacher.p, teacher.rng()
         there = (p.sum(1) > 0).nonzero().squeeze(1).numpy()
         rows = np.sort(rng.permutation(there)[: self.sample])
+        if not len(rows):
+            return PseudoLabels(p.numpy(), np.zeros(len(p), dtype=np.int64), np.ones(len(p)))
         label = p.argmax(1).numpy()[rows]
         bald, variance = uncertainty(teacher.samples(rows, self.passes), torch.from_numpy(label))
         chance = (1.0 - bald).clamp(min=0.0) if self.easy else bald

@@ -26,6 +26,7 @@ from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.method import Kind
 from nlp_ssl.nets.base import Edit, Module
 
+log = logging.getLogger("nlp_ssl")
 Pooling = Literal["auto", "mean", "stock"]
 
 # Families whose encoder layers have BERT's shape: mean pooling can be saved as one more attention layer.
@@ -282,13 +283,15 @@ def of_pairs(config: PreTrainedConfig) -> bool:
 
 
 def check_pairs(config: PreTrainedConfig, given: bool) -> None:
-    """Refuses single texts where a model was trained on pairs.
+    """Refuses single texts where a model was trained on pairs, and warns of pairs where it may not have been.
 
     Raises:
         ConfigError: there is no column of second texts.
     """
     if not given and of_pairs(config):
         raise ConfigError(452, "this model was trained on pairs of texts: name the second column with --pair-column")
+    if given and not of_pairs(config):
+        log.warning("this model does not say that it was trained on pairs of texts: --pair-column may mislead it")
 
 
 def load_text_net(
@@ -324,6 +327,10 @@ def load_text_net(
             )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        if (Path(name) / "config.json").is_file():
+            raise ConfigError(
+                220, f"cannot open the model in {name}: it is damaged or incomplete; save or train it again [{reason}]"
+            ) from error
         raise ConfigError(
             220,
             f"cannot open the model {name!r}: neither a folder with safetensors weights nor a reachable hub model "

@@ -12,13 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nlp_ssl import atomic
-from nlp_ssl.errors import ConfigError, RunError
+from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiment import GIVEN, START, Comparison
 from nlp_ssl.loops.engine import ROUNDS
 from nlp_ssl.pipeline import DISTILLED, FOLDERS, PRETRAINED
 from nlp_ssl.report.record import FACTS, PREDICTIONS
-from nlp_ssl.train import Outcome, read_result
+from nlp_ssl.train import Outcome, read_identity, read_result
 
 
 @dataclass(frozen=True)
@@ -214,7 +213,7 @@ def _is_run(place: Path) -> bool:
 
 
 def _side(place: Path) -> Side:
-    outcome, identity = read_result(place) or (None, _identity_of_checkpoint(place))
+    outcome, identity = read_result(place) or (None, read_identity(place))
     rounds = sorted((p for p in place.glob("round-*") if p.name[6:].isdigit()), key=lambda p: int(p.name[6:]))
     metrics = rounds[-1] if rounds else place  # of a run in rounds the last student's
     return Side(
@@ -226,15 +225,6 @@ def _side(place: Path) -> Side:
 def _seed(place: Path, run: Side) -> int:
     named = place.name.removeprefix("seed-")
     return int(named) if named.isdigit() else int(run.identity.get("config", {}).get("seed", 0))
-
-
-def _identity_of_checkpoint(place: Path) -> dict[str, Any]:
-    """What an interrupted run was, from the last of its checkpoints that is whole; empty without one."""
-    steps = [p for p in (place / "checkpoints").glob("step-*") if p.name[5:].isdigit()]
-    for saved in sorted(steps, key=lambda p: -int(p.name[5:])):
-        with suppress(RunError, KeyError, TypeError):
-            return dict(atomic.verify(saved, contents=False)["meta"]["identity"])
-    return {}
 
 
 def _metrics(path: Path, clock: str) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from nlp_ssl.retrieval.bank import Bank
 KINDS = ("auto", "flat", "sq8", "pq", "rabitq", "hnsw")
 SAMPLES = 100  # queries that measure recall
 NEIGHBORS = 10  # counted in recall
+_ROUNDING = 1e-5  # of a cosine
 _SMALL, _LARGE = 20_000, 5_000_000  # texts from which `auto` takes lists, and codes
 _PER_LIST = 39  # vectors that a list needs to be trained
 _TRAINING = 64  # vectors that a list is trained on
@@ -188,12 +189,12 @@ def exact(bank: Bank, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarr
 
 def tune(index: Any, factory: str, bank: Bank, target: float) -> tuple[Reach, list[Reach]]:
     """The shortest reach whose recall meets the target, or the furthest one; and all that were tried."""
-    queries, truth = questions(bank)
+    asked = questions(bank)
     tried = []
     for candidates in (1,) if factory == "Flat" else (2, 8, 32):
         for knob, value in _steps(factory, len(bank)):
             reach = Reach(knob, value, candidates, 0.0)
-            found = Reach(knob, value, candidates, recall(index, bank, reach, queries, truth))
+            found = Reach(knob, value, candidates, recall(index, bank, reach, asked))
             tried.append(found)
             if found.recall >= target:
                 return found, tried
@@ -210,19 +211,33 @@ def _steps(factory: str, count: int) -> Sequence[tuple[str, int]]:
     return [(knob, value) for value in ([*powers, most] if knob else [0])]
 
 
-def questions(bank: Bank) -> tuple[np.ndarray, list[list[int]]]:
-    """Vectors [q, D] of texts of the bank, drawn once, and the ids of the true nearest others of each."""
-    chosen = np.sort(np.random.default_rng(1).choice(len(bank), min(SAMPLES, len(bank)), replace=False))
-    queries = bank.vectors(chosen)
+class Questions(NamedTuple):
+    """Texts of the bank, drawn once: their vectors [q, D], their ids [q], how many others are near (the same for all),
+    and the cosine [q] of the last of these.
+    """
+
+    queries: np.ndarray
+    own: np.ndarray
+    near: int
+    last: np.ndarray
+
+
+def questions(bank: Bank) -> Questions:
+    """What recall is measured on."""
+    own = np.sort(np.random.default_rng(1).choice(len(bank), min(SAMPLES, len(bank)), replace=False))
+    queries = bank.vectors(own)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True).clip(1e-12)
-    _, nearest_ids = exact(bank, queries, NEIGHBORS + 1)
-    both = zip(nearest_ids.tolist(), chosen.tolist(), strict=True)
-    return queries, [[number for number in row if number != own][:NEIGHBORS] for row, own in both]
+    scores, numbers = exact(bank, queries, NEIGHBORS + 1)
+    near = min(NEIGHBORS, len(bank) - 1)
+    others = np.where(numbers == own[:, None], -np.inf, scores)
+    return Questions(queries, own, near, np.sort(others, 1)[:, ::-1][:, max(near - 1, 0)])
 
 
-def recall(index: Any, bank: Bank, reach: Reach, queries: np.ndarray, truth: Sequence[Sequence[int]]) -> float:
-    """Share of the true nearest that a search finds."""
+def recall(index: Any, bank: Bank, reach: Reach, asked: Questions) -> float:
+    """Share of the true nearest that a search finds; a text as near as the last of them is one of them."""
+    if not asked.near:
+        return 1.0
     look(index, reach)
-    _, found = search(index, bank, queries, NEIGHBORS + 1, reach.candidates)
-    hits = sum(len(set(true) & set(row)) for true, row in zip(truth, found.tolist(), strict=True))
-    return hits / max(sum(map(len, truth)), 1) if len(bank) > 1 else 1.0
+    scores, found = search(index, bank, asked.queries, NEIGHBORS + 1, reach.candidates)
+    hits = (found >= 0) & (found != asked.own[:, None]) & (scores >= asked.last[:, None] - _ROUNDING)
+    return float(hits.sum(1).clip(max=asked.near).mean() / asked.near)

@@ -12,14 +12,14 @@ import numpy as np
 
 from nlp_ssl import atomic
 from nlp_ssl.embed import Embedder, Precision
-from nlp_ssl.errors import DataError
+from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.method import check
 from nlp_ssl.process import exclusive
 from nlp_ssl.retrieval import ann
 from nlp_ssl.retrieval.bank import Bank
 from nlp_ssl.retrieval.encode import encode
 from nlp_ssl.retrieval.index import Index, vouch
-from nlp_ssl.retrieval.plan import INDEX, PARTS, TEXTS, BankOptions, files, identity, make_plan
+from nlp_ssl.retrieval.plan import INDEX, PARTS, PLAN, TEXTS, BankOptions, files, identity, make_plan, read_plan
 from nlp_ssl.retrieval.texts import read_corpora
 
 log = logging.getLogger("nlp_ssl")
@@ -67,6 +67,7 @@ def build(
     """
     ann.factory_of(kind, 1, 1)
     check(target, "recall", 0.0, 1.0)
+    check_place(folder)
     with exclusive(folder):
         tidy(folder)
         reading = {"text_column": text_column, "encoding": encoding, "precision": precision}
@@ -75,6 +76,23 @@ def build(
         encode(folder, embed or Embedder(plan["encoder"], precision), ray_workers)
         make_index(folder, plan, kind, target)
     return Index.open(folder)
+
+
+def check_place(folder: Path) -> None:
+    """Refuses a folder that holds something else than an index, whose files a build would replace.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if (folder / PLAN).exists():
+        read_plan(folder)
+        return
+    for path in folder.iterdir() if folder.is_dir() else ():
+        empty = path.name in (PARTS, TEXTS) and path.is_dir() and not any(path.iterdir())
+        if not (empty or path.name == ".lock" or path.name.startswith((atomic.TEMPORARY, atomic.REPLACED))):
+            raise ConfigError(
+                297, f"{folder} holds {path.name} but no {PLAN} of an index: name an empty folder, or restore that file"
+            )
 
 
 def tidy(folder: Path) -> None:

@@ -151,7 +151,7 @@ class Index:
         """
         for part in self.bank.parts:
             atomic.verify(self.folder / PARTS / part.name)
-        return ann.recall(self._index, self.bank, self.reach, *ann.questions(self.bank))
+        return ann.recall(self._index, self.bank, self.reach, ann.questions(self.bank))
 
 
 # ---- files that can be trusted ---------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from nlp_ssl.method import check
 from nlp_ssl.process import exclusive
 from nlp_ssl.retrieval import ann
 from nlp_ssl.retrieval.bank import Bank, Part, part_name, write_part
-from nlp_ssl.retrieval.build import make_index, tidy
+from nlp_ssl.retrieval.build import check_place, make_index, tidy
 from nlp_ssl.retrieval.index import Index
 from nlp_ssl.retrieval.plan import INDEX, PARTS, TEXTS, names, read_plan, start
 from nlp_ssl.retrieval.texts import Seen
@@ -48,6 +48,7 @@ def merge(folder: Path, shards: Sequence[Path], *, kind: str = "auto", target: f
     check(target, "recall", 0.0, 1.0)
     banks = [_finished(shard) for shard in shards]
     plan = _joined(shards, [read_plan(shard) for shard in shards], banks)
+    check_place(folder)
     with exclusive(folder):
         tidy(folder)
         if not start(folder, plan) and read_plan(folder) != plan:

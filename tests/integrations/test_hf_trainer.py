@@ -295,6 +295,7 @@ def test_a_single_bad_update_is_skipped(folder, tmp_path, monkeypatch):
         ("third class", "SSL475: label '2' is not a class of the model: it has 0 to 1"),
         ("unknown method", "SSL201: unknown method 'fixmach'. Did you mean 'fixmatch'"),
         ("rounds", "SSL201: self_training works in rounds"),
+        ("no method", "SSL480: method is None"),
         ("optimizer of the model alone", "SSL474: dividemix trains more than the model"),
     ],
 )
@@ -314,6 +315,7 @@ def test_misuse(problem, message, folder, tmp_path):
         "third class": {"train_dataset": sets(labels=("neg", "", "pos"))[0]},
         "unknown method": {"method": "fixmach"},
         "rounds": {"method": "self_training"},
+        "no method": {"method": None},
         "optimizer of the model alone": {
             "method": "dividemix", "optimizers": (torch.optim.SGD(given["model"].parameters(), lr=0.1), None)},
     }  # fmt: skip

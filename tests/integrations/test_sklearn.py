@@ -259,6 +259,8 @@ def test_parameters(quick):
         (lambda q: q.set_params(method="fixmach").fit(TEXTS, MARKED), 201, "Did you mean 'fixmatch'"),
         (lambda q: q.set_params(method=UDA).fit(TEXTS, MARKED), 480, "a method like UDA()"),
         (lambda q: q.set_params(max_steps=0).fit(TEXTS, MARKED), 202, "max_steps must lie"),
+        (lambda q: q.set_params(max_steps=2.5).fit(TEXTS, MARKED), 204, "max_steps must be a whole number, not 2.5"),
+        (lambda q: q.set_params(options={"learning_rate": "1"}).fit(TEXTS, MARKED), 204, "must be a number, not '1'"),
         (lambda q: q.set_params(model="no/such").fit(TEXTS, MARKED), 220, "no/such"),
     ],
 )

@@ -269,10 +269,12 @@ def test_rounds_end_when_the_labels_stay_the_same(task, tmp_path):
     assert [json.loads(line)["round"] for line in (tmp_path / "rounds.jsonl").read_text().splitlines()] == [0, 1]
 
 
-def test_the_best_round_on_dev_rows_is_the_result(task, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("dev", "chosen"), [([0.5, 0.9, 0.7], 1), ([0.5, 0.9, 0.9], 1), ([0.9, 0.9, 0.7], 0)])
+def test_the_best_round_on_dev_rows_is_the_result(task, tmp_path, monkeypatch, dev, chosen):
+    """The earliest of equals."""
     data = replace(task.data, dev=task.data.test, test=task.data.test[:0])
     first, second = labels_of(task), replace(labels_of(task), copies=(np.arange(96) % 2).astype(np.int64))
-    real, accuracies = fit, iter([0.5, 0.9, 0.7])
+    real, accuracies = fit, iter(dev)
 
     def scored(*given, **more):
         result = real(*given, **more)
@@ -281,7 +283,7 @@ def test_the_best_round_on_dev_rows_is_the_result(task, tmp_path, monkeypatch):
 
     monkeypatch.setattr(engine, "fit", scored)
     found = fit_rounds(fixed(first, second), replace(task, data=data), QUICK, output_dir=tmp_path / "out")
-    assert found.scores["dev"].accuracy == 0.9 and same_model(tmp_path / "out", tmp_path / "out/round-1")
+    assert found.scores["dev"].accuracy == 0.9 and same_model(tmp_path / "out", tmp_path / f"out/round-{chosen}")
 
 
 @pytest.mark.parametrize("dies_in", [1, 2, 3])
@@ -337,6 +339,19 @@ def test_students_of_another_model_learn_what_the_teacher_said(task, tmp_path):
     fit(Supervised(), with_labels(other.data, labels, QUICK.unlabeled_ratio), other.build, rows, augment=other.augment,
         output_dir=tmp_path / "alone")  # fmt: skip
     assert same_model(tmp_path / "out", tmp_path / "alone")
+
+
+def test_from_the_second_round_on_students_read_as_students(task, tmp_path, monkeypatch):
+    stores = []
+
+    def watched(self, teacher):
+        stores.append(teacher.data.store)
+        return replace(labels_of(task), copies=np.arange(96) % (1 + teacher.number))
+
+    monkeypatch.setattr(SelfTraining, "label", watched)
+    other = tiny_task(tmp_path / "other")
+    fit_rounds(SelfTraining(rounds=2), replace(task, student=other), QUICK)
+    assert [store is task.data.store for store in stores] == [True, False] and stores[1] is other.data.store
 
 
 @pytest.mark.parametrize("name", list_loops())

@@ -109,3 +109,55 @@ def test_every_loop_explains_its_flags(name, capsys):
     """Which fails where one of them has the name of a flag of the files or of the training loop."""
     assert run(["train", "--method", name, "--help"]) == 0 and run(["pipeline", "--method", name, "--help"]) == 0
     assert "--rounds" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_goes_on_with_the_same_settings_alone(files, tmp_path, capsys):
+    out = tmp_path / "out"
+    flags = ["--method", "self_training", "--rounds", "2", "--threshold", "0.5"]
+    assert train(files, out, *flags) == 0
+    (out / "result.json").unlink()  # as if it had been killed
+    capsys.readouterr()
+    for more in (["--threshold", "0.6"], ["--seed", "1"]):
+        assert train(files, out, *flags, *more, "--resume") == 2
+        assert "SSL214" in capsys.readouterr().err
+    assert train(files, out, "--method", "fixmatch", "--resume") == 2
+    assert "method: self_training -> fixmatch" in capsys.readouterr().err
+    assert train(files, out, *flags, "--resume") == 0
+
+
+def test_a_resumed_run_keeps_the_warnings_of_earlier_rounds(files, tmp_path):
+    flags = ["--method", "self_training", "--rounds", "1", "--threshold", "1"]
+    assert train(files, tmp_path / "out", *flags) == 0
+    result = tmp_path / "out/result.json"
+    before = json.loads(result.read_text())["warnings"]
+    assert any("round 1: 0.0% of the pool have a pseudo-label" in warning for warning in before)
+    result.unlink()
+    lines = (tmp_path / "out/rounds.jsonl").read_text().splitlines(keepends=True)
+    warned = json.dumps(json.loads(lines[0]) | {"warnings": ["of the teacher"]})
+    (tmp_path / "out/rounds.jsonl").write_text(f"{warned}\n{lines[1][:20]}")  # the last line is cut
+    assert train(files, tmp_path / "out", *flags, "--resume") == 0
+    assert json.loads(result.read_text())["warnings"] == ["of the teacher", *before]
+
+
+def test_rows_of_a_file_that_count(files, tmp_path, capsys):
+    """A list of probabilities in CSV does; a file without a label that does is refused, as parts of copies are."""
+    text = (files / "u.txt").read_text().splitlines()[0]
+    noisy = tmp_path / "noisy.csv"
+    flags = ["--method", "ust", "--rounds", "1", "--passes", "2", "--pseudo-labels", str(noisy)]
+    noisy.write_text(f'text,label,probabilities\n{text},pos,"[0.25, 0.75]"\n')
+    assert train(files, tmp_path / "out", *flags) == 0
+    assert [0.25, 0.75] in pq.read_table(tmp_path / "out/round-1/pseudo_labels.parquet")["probabilities"].to_pylist()
+    for rows, said in (("text,label,weight\n{},pos,0\n", "SSL185"), ("text,label,copies\n{},pos,0.4\n", "whole number"),
+                       ('text,label,probabilities\n{},pos,"[0.25, x]"\n', "SSL146")):  # fmt: skip
+        noisy.write_text(rows.format(text))
+        assert train(files, tmp_path / "none", *flags) == 3
+        assert said in capsys.readouterr().err
+
+
+def test_answers_of_a_teacher_that_are_damaged_on_disk_are_computed_again(files, tmp_path):
+    assert train(files, tmp_path / "teacher") == 0
+    flags = ["--method", "supervised", "--teacher", str(tmp_path / "teacher"), "--cache-dir", str(tmp_path / "cache")]
+    assert train(files, tmp_path / "a", *flags) == 0
+    (kept,) = (tmp_path / "cache/teachers").glob("*.npy")
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert train(files, tmp_path / "b", *flags) == 0 and same_model(tmp_path / "a", tmp_path / "b")

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 from pages import rename
 from test_cli import files, train  # noqa: F401 - the fixture of the command line's tests
 
+from nlp_ssl.errors import RunError
 from nlp_ssl.process import CARD_MARK, clear_run
 from nlp_ssl.report.card import write_card
 
@@ -38,7 +39,8 @@ def test_a_readme_of_another_kind_stays_and_ours_goes_with_the_run(run, caplog):
     clear_run(run)
     assert (run / "README.md").read_text() == "mine"
     (run / "README.md").write_text(f"{CARD_MARK} old")
-    (run / "report.html").write_text("old")
+    for name in ("report.html", "result.json"):
+        (run / name).write_text("old")
     clear_run(run)
     assert list(run.iterdir()) == []
 
@@ -54,11 +56,14 @@ def test_train_leaves_report_and_card(files, tmp_path, capsys):  # noqa: F811
     assert "SSL404" in capsys.readouterr().err
 
 
-def test_a_report_that_cannot_be_written_fails_no_run(files, tmp_path, caplog):  # noqa: F811
-    (tmp_path / "out/report.html").mkdir(parents=True)
+def test_a_report_that_cannot_be_written_fails_no_run(files, tmp_path, caplog, monkeypatch):  # noqa: F811
+    def full(*given):
+        raise RunError(303, "no space")
+
+    monkeypatch.setattr("nlp_ssl.report.page.write_report", full)
     with caplog.at_level(logging.WARNING):
-        assert train(files, tmp_path / "out", "--overwrite", "--warm-start", "none") == 0
-    assert "no report" in caplog.text or (tmp_path / "out/report.html").is_file()
+        assert train(files, tmp_path / "out", "--warm-start", "none") == 0
+    assert "no report" in caplog.text and "no space" in caplog.text
 
 
 @pytest.mark.parametrize("flags", [["--calibrate", "dev"]])

@@ -8,12 +8,15 @@ import time
 import faiss
 import numpy as np
 import pytest
-from banks import D, built, embed, texts_of, unit
+from banks import D, built, embed, static_encoder, texts_of, unit
 from filelock import FileLock
 
+from nlp_ssl import atomic
 from nlp_ssl.atomic import CheckpointError
+from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.retrieval import Index, ann, index
+from nlp_ssl.retrieval.bank import Bank
 from nlp_ssl.retrieval.texts import Seen, key_of
 
 
@@ -46,7 +49,7 @@ def test_every_kind_reaches_the_recall_that_was_asked_for(tmp_path, corpus, kind
     ann.look(found._index, ann.Reach(found.reach.knob, 1, 1, 0.0))
     if found.reach.knob == "nprobe":  # one list of eight or more does not hold all neighbors
         least = ann.Reach("nprobe", 1, 1, 0.0)
-        assert ann.recall(found._index, found.bank, least, *ann.questions(found.bank)) < 0.9
+        assert ann.recall(found._index, found.bank, least, ann.questions(found.bank)) < 0.9
 
 
 @pytest.mark.parametrize("duplicates", ["drop", "keep"])
@@ -299,3 +302,53 @@ def test_texts_that_are_not_those_of_the_index(tmp_path, corpus):
 def test_kinds_that_faiss_cannot_make(tmp_path, corpus, kind):
     with pytest.raises(ConfigError, match="SSL298"):
         built(tmp_path / "i", corpus, kind=kind)
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    """Even where they have the names of an index: the corpus may lie there."""
+    corpus = tmp_path / "mine/texts/a.txt"
+    corpus.parent.mkdir(parents=True)
+    corpus.write_text("this is a text of mine\n")
+    with pytest.raises(ConfigError, match="holds texts but no build.json"):
+        built(tmp_path / "mine", corpus.parent)
+    assert corpus.exists() and [p.name for p in (tmp_path / "mine").iterdir()] == ["texts"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/build.json").write_text("{}")
+    with pytest.raises(DataError, match="SSL143"):
+        built(tmp_path / "other", corpus)
+    assert (tmp_path / "other/build.json").read_text() == "{}"
+
+
+def test_equal_vectors_are_equally_near(tmp_path, corpus):
+    """An exact search finds the nearest ten, whichever of the equal ones these are."""
+    few = np.random.default_rng(0).normal(size=(12, D)).astype(np.float32)
+    found = built(tmp_path / "i", corpus, encode=lambda texts: few[[int(text.split()[-1]) % 12 for text in texts]])
+    assert found.reach.recall == 1.0
+    found = built(tmp_path / "two", corpus, encode=lambda texts: np.tile(few[:1], (len(texts), 1)))
+    assert found.reach.recall == 1.0
+
+
+def test_the_command_answers_row_by_row(tmp_path, corpus, capsys):
+    encoder = static_encoder(tmp_path / "encoder")
+    argv = ["index", "build", str(corpus), "--encoder", str(encoder), "--out", str(tmp_path / "i")]
+    assert run(argv) == 0
+    capsys.readouterr()
+    (tmp_path / "q.txt").write_text("the text number 7\n\nthe text number 11\n")
+    assert (
+        run(["index", "search", str(tmp_path / "i"), "--queries", str(tmp_path / "q.txt"), "--k", "1", "--json"]) == 0
+    )
+    first, blank, last = map(json.loads, capsys.readouterr().out.splitlines())
+    assert blank == [] and [first[0]["id"], last[0]["id"]] == [7, 11]
+    assert run(["index", "search", str(tmp_path / "i"), "--k", "1", "--", "-text number 7"]) == 0
+    assert capsys.readouterr().out.startswith("-text number 7\n")
+
+
+def test_parts_whose_files_do_not_fit_together_are_damaged(tmp_path, corpus):
+    built(tmp_path / "i", corpus)
+    parts = tmp_path / "i/parts"
+    with atomic.write_dir(parts / "00000000", {"read": [0, 64]}) as place:
+        shutil.copytree(parts / "00000001", place, dirs_exist_ok=True)
+        (place / atomic.MANIFEST).unlink()
+        np.save(place / "keys.npy", np.zeros(63, dtype=np.uint64))
+    with pytest.raises(CheckpointError, match="SSL311"):
+        Bank(parts)
