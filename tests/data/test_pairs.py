@@ -21,7 +21,7 @@ from nlp_ssl.data.tokens import TokenStore
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.evaluate import logits_of_texts, predict
 from nlp_ssl.methods import FixMatch, Supervised
-from nlp_ssl.nets.text import load_trained
+from nlp_ssl.nets.text import check_pairs, load_trained
 
 FIRST = ["the film with a good plot", "a", "music", "very slow and bleak in the end of it", "joy " * 30]
 SECOND = [
@@ -139,7 +139,7 @@ def test_a_run_on_pairs_and_what_it_predicts(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(stock(**inputs).logits, ours, atol=1e-5, rtol=1e-5)
     with pytest.raises(ConfigError, match="452"):
-        net.check_pairs(None)
+        check_pairs(net.model.config, given=False)
 
 
 @pytest.mark.slow
