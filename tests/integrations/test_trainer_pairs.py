@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 from nlp_ssl import FixMatch, SSLTrainer, TrainConfig, build_data, fit, table_of, text_task
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.nets.text import load_trained
+from nlp_ssl.nets.text import check_pairs, load_trained
 
 OPEN, CLASSES = FixMatch(threshold=0.0), ("other", "same")
 
@@ -62,7 +62,7 @@ def test_weights_are_those_of_fit_and_the_saved_model_wants_pairs(folder):
     made.save_model(str(folder / "saved"))
     made.processing_class.save_pretrained(folder / "saved")
     with pytest.raises(ConfigError, match="SSL452"):
-        load_trained(folder / "saved").check_pairs(None)
+        check_pairs(load_trained(folder / "saved").model.config, given=False)
 
 
 def test_evaluation_reads_both_texts(folder):
