@@ -88,7 +88,8 @@ def frame(
     x: tuple[float, float], y: tuple[float, float], labels: tuple[str, str], percent: tuple[bool, bool] = (False, False)
 ) -> tuple[Scale, Scale, list[Markup]]:
     """Scales for ranges of x and y, widened to round numbers where y is no share, and the drawn axes."""
-    ys, xs = ticks(*y), [t for t in ticks(*x) if x[0] <= t <= x[1]]
+    ys = ticks(*y)
+    xs = [t for t in ticks(*x) if x[0] <= t <= x[1] and (percent[0] or t == int(t))]  # steps and rounds are whole
     across = Scale(x[0], x[1] if x[1] > x[0] else x[0] + 1, _LEFT, _WIDTH - _RIGHT)
     up = Scale(ys[0], ys[-1], _HEIGHT - _BOTTOM, _TOP)
     parts = []

@@ -344,3 +344,4 @@ def test_a_run_in_rounds_shows_its_rounds(tmp_path, monkeypatch):
                   "changed from 40 % to 40 % at round 2", "at the end neg 25%, pos 75%"):  # fmt: skip
         assert words in text
     assert ">round</text>" in text
+    assert ">1</text>" in text and ">1.5</text>" not in text
