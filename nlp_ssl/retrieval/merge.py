@@ -17,7 +17,7 @@ from nlp_ssl.retrieval import ann
 from nlp_ssl.retrieval.bank import Bank, Part, part_name, write_part
 from nlp_ssl.retrieval.build import check_place, make_index, tidy
 from nlp_ssl.retrieval.index import Index
-from nlp_ssl.retrieval.plan import INDEX, PARTS, TEXTS, names, read_plan, start
+from nlp_ssl.retrieval.plan import INDEX, PARTS, TEXTS, alike, finish, names, read_plan, start
 from nlp_ssl.retrieval.texts import Seen
 
 log = logging.getLogger("nlp_ssl")
@@ -51,9 +51,9 @@ def merge(folder: Path, shards: Sequence[Path], *, kind: str = "auto", target: f
     check_place(folder)
     with exclusive(folder):
         tidy(folder)
-        if not start(folder, plan) and read_plan(folder) != plan:
+        if not start(folder, plan) and not alike(read_plan(folder), plan):
             raise ConfigError(462, f"{folder} holds an index of something else: name another folder")
-        _gather(folder / PARTS, shards, banks, plan["options"]["duplicates"] != "keep")
+        finish(folder, plan, _gather(folder / PARTS, shards, banks, plan["options"]["duplicates"] != "keep"))
         make_index(folder, plan, kind, target)
     return Index.open(folder)
 
@@ -86,8 +86,8 @@ def _joined(shards: Sequence[Path], plans: Sequence[dict[str, Any]], banks: Sequ
     return first | {"corpora": [corpus for plan in plans for corpus in plan["corpora"]]}
 
 
-def _gather(folder: Path, shards: Sequence[Path], banks: Sequence[Bank], once: bool) -> None:
-    """Writes the parts that are still missing; with `once` no text of an earlier shard comes again."""
+def _gather(folder: Path, shards: Sequence[Path], banks: Sequence[Bank], once: bool) -> int:
+    """Writes the parts that are still missing and counts all; with `once` no text of an earlier shard comes again."""
     seen, number, corpora, dropped = Seen(), 0, 0, 0
     for shard, bank in zip(shards, banks, strict=True):
         for part in bank.parts:
@@ -104,6 +104,7 @@ def _gather(folder: Path, shards: Sequence[Path], banks: Sequence[Bank], once: b
             seen.settle(np.asarray(part.keys))
         corpora += len(read_plan(shard)["corpora"])
     log.info("%d texts of earlier shards left out", dropped)
+    return number
 
 
 def _take(source: Path, part: Part, keep: np.ndarray, place: Path, meta: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from nlp_ssl.paraphrase.engine import contents
 
 PARTS, TEXTS, INDEX = "parts", "texts", "index"  # texts with vectors; texts still without; what is searched
 PLAN = "build.json"
+_UNREAD = {"finished": 0, "parts_then": 0}
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,15 @@ def make_plan(
 ) -> dict[str, Any]:
     """The plan of a folder, which is the one that it has unless nothing is encoded yet.
 
+    With as many parts as `parts_then` says its `finished` first corpora are read to their ends, and no longer needed.
+
     Raises:
         ConfigError: the folder holds something else.
         DataError: its plan is damaged.
     """
-    path = folder / PLAN
     name = str(Path(encoder).absolute()) if Path(encoder).is_dir() else encoder
-    wanted = {"format": 1, "options": options, "encoder": name, "encoder_hash": contents([encoder]), "corpora": corpora}
+    wanted = {"format": 1, "options": options, "encoder": name, "encoder_hash": contents([encoder]), "corpora": corpora,
+              **_UNREAD}  # fmt: skip
     if start(folder, wanted):
         if append:
             raise ConfigError(297, f"{folder} holds no index to add to: leave out --append")
@@ -103,7 +106,7 @@ def make_plan(
     if append:
         held = names(known["corpora"])
         known["corpora"] += [c for c in corpora if names([c])[0] not in held]
-        atomic.write_text(path, json.dumps(known, indent=1))
+        write_plan(folder, known)
     elif names(known["corpora"]) != names(corpora):
         raise ConfigError(
             297,
@@ -114,16 +117,39 @@ def make_plan(
 
 def start(folder: Path, plan: dict[str, Any]) -> bool:
     """Whether nothing is encoded yet; then the plan is written down, and texts read for another one are thrown away."""
-    path, text = folder / PLAN, json.dumps(plan, indent=1)
     if any((folder / PARTS).iterdir()):
         return False
-    with atomic.reading(path):
-        same = path.exists() and path.read_bytes() == text.encode()
-    if not same:
+    if not (folder / PLAN).exists() or not alike(read_plan(folder), plan):
         if (folder / TEXTS).exists():
             atomic.discard(folder / TEXTS)
-        atomic.write_text(path, text)
+        write_plan(folder, plan)
     return True
+
+
+def alike(plan: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two plans are of the same index, however far either is."""
+    return {**plan, **_UNREAD} == {**other, **_UNREAD}
+
+
+def write_plan(folder: Path, plan: dict[str, Any]) -> None:
+    """Writes the plan of a folder down.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    atomic.write_text(folder / PLAN, json.dumps(plan, indent=1))
+
+
+def finish(folder: Path, plan: dict[str, Any], parts: int) -> None:
+    """Notes that all corpora have been read to their ends, into so many parts.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    done = {"finished": len(plan["corpora"]), "parts_then": parts}
+    if {**plan, **done} != plan:
+        plan |= done
+        write_plan(folder, plan)
 
 
 def read_plan(folder: Path) -> dict[str, Any]:

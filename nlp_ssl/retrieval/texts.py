@@ -15,7 +15,7 @@ from nlp_ssl import atomic
 from nlp_ssl.data.sources import stream_texts
 from nlp_ssl.paraphrase.sentences import split
 from nlp_ssl.retrieval.bank import in_order, open_part, part_name, read_piece, write_piece
-from nlp_ssl.retrieval.plan import PARTS, TEXTS, BankOptions
+from nlp_ssl.retrieval.plan import PARTS, TEXTS, BankOptions, finish
 
 log = logging.getLogger("nlp_ssl")
 _TIER = 1 << 16
@@ -80,8 +80,9 @@ def read_corpora(folder: Path, plan: dict[str, Any], options: BankOptions) -> No
     for name in in_order(parts, there):
         keys, meta = _known(there[name])
         seen.settle(keys)
-        place = meta["read"]
-    texts = _wanted(plan, options, seen, place, counts)
+        place = (meta["read"][0], meta["read"][1])
+    finished = plan.get("finished", 0) if len(there) >= plan.get("parts_then", 0) else 0
+    texts = _wanted(plan, options, seen, max(place, (finished, 0)), counts)
     for at in itertools.count(len(there)):
         rows = list(itertools.islice(texts, options.part_size))
         if not rows:
@@ -90,6 +91,7 @@ def read_corpora(folder: Path, plan: dict[str, Any], options: BankOptions) -> No
         write_piece(pieces / part_name(at), [text for text, _, _ in rows], keys, {"read": rows[-1][2]})
     for what, count in sorted(counts.items()):
         log.info("%s: %d", what, count)
+    finish(folder, plan, at)
 
 
 def _known(place: Path) -> tuple[np.ndarray, Any]:

@@ -15,7 +15,7 @@ from nlp_ssl import atomic
 from nlp_ssl.atomic import CheckpointError
 from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.retrieval import Index, ann, index
+from nlp_ssl.retrieval import Index, ann, index, merge
 from nlp_ssl.retrieval.bank import Bank
 from nlp_ssl.retrieval.texts import Seen, key_of
 
@@ -352,3 +352,17 @@ def test_parts_whose_files_do_not_fit_together_are_damaged(tmp_path, corpus):
         np.save(place / "keys.npy", np.zeros(63, dtype=np.uint64))
     with pytest.raises(CheckpointError, match="SSL311"):
         Bank(parts)
+
+
+def test_a_corpus_that_was_read_is_not_needed_to_add_another(tmp_path, corpus):
+    """Neither in the index that was built of it nor in one that was merged."""
+    built(tmp_path / "i", corpus)
+    other, third = tmp_path / "other.txt", tmp_path / "third.txt"
+    other.write_text("a text of another corpus\n")
+    third.write_text("one more text at last\n")
+    built(tmp_path / "j", other)
+    merge(tmp_path / "both", [tmp_path / "i", tmp_path / "j"], kind="flat")
+    corpus.unlink()
+    assert texts_of(built(tmp_path / "i", other, append=True))[500:] == ["a text of another corpus"]
+    other.unlink()
+    assert texts_of(built(tmp_path / "both", third, append=True))[501:] == ["one more text at last"]
