@@ -325,12 +325,14 @@ def test_what_else_is_refused(task, folder, tmp_path, capsys):
     with pytest.raises(ValueError, match="SSL115: label .'a'. of type list is not a single class"):
         SSLTextClassifier().fit(["good", "bad"], [["a"], ["b", "a"]])
     files, out = ["--labeled", str(folder / "l.csv"), "--label-separator", ";"], str(tmp_path / "never")
+    stages = ["--unlabeled", str(folder / "u.txt"), "--model", str(folder / "model"), "--max-length", "24",
+              "--output-dir", out]  # fmt: skip
     for code, words in (
         (477, ["doctor", *files]),
         (477, ["train", *files, "--model", str(folder / "model"), "--pseudo-labels", str(folder / "t.csv"),
                "--max-length", "24", "--output-dir", out]),
-        (476, ["pipeline", *files, "--model", str(folder / "model"), "--max-length", "24", "--output-dir", out]),
-        (478, ["export", str(folder / "out"), "--out", out, "--texts", str(folder / "u.txt")]),
+        (477, ["pipeline", *files, *stages]),
+        (476, ["pipeline", *files, *stages, "--pretrain", "none"]),
         (479, ["predict", str(folder / "out"), str(folder / "u.txt"), "--label-separator", "oo"]),
     ):  # fmt: skip
         assert run(words) in (2, 3), words
