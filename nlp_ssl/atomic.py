@@ -112,6 +112,19 @@ def clean(parent: Path) -> None:
             _remove(path)
 
 
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Objects of a file that grows by a JSON object a line; none where it is absent. A damaged line is left out: the
+    last one of a killed writer may be cut.
+    """
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(values, dict):
+            yield values
+
+
 def discard(path: Path) -> None:
     """Removes a file or directory so that a kill meanwhile leaves it whole or absent (and a leftover for `clean`).
 

@@ -85,15 +85,6 @@ class OnnxClassifier:
         self.classes = tuple(str(name) for name in config.id2label.values())
         self.kind = kind_of(config)
         self.of_pairs = of_pairs(config)
-        self._folder = folder
-
-    def check_pairs(self, given: bool) -> None:
-        """Refuses single texts where the graph is one of pairs, and pairs where it is not.
-
-        Raises:
-            ConfigError: the graph reads the other.
-        """
-        _check_pairs(self._folder, self.of_pairs, given)
 
     def longest_text(self, asked: int | None = None) -> int:
         """Tokens per text: what was asked for, or as many as the graph was made for.
@@ -155,7 +146,7 @@ def export(
     net = load_trained(folder, kinds=("one", "many"))
     if texts is None:
         texts, pairs = _made_up(net)
-    _check_pairs(folder, of_pairs(net.model.config), pairs is not None)
+    check_reads(folder, of_pairs(net.model.config), pairs is not None)
     longest = longest_text(net)
     limit = TOLERANCES[quantize] if tolerance is None else tolerance
     meta: dict[str, Any] = {"quantize": quantize}
@@ -235,7 +226,12 @@ def _made_up(net: TextNet) -> tuple[list[str], list[str] | None]:
     return texts, texts[::-1] if of_pairs(net.model.config) else None
 
 
-def _check_pairs(folder: Path, wanted: bool, given: bool) -> None:
+def check_reads(folder: Path, wanted: bool, given: bool) -> None:
+    """Refuses single texts where the graph of a folder is one of pairs, and pairs where it is not.
+
+    Raises:
+        ConfigError: the graph reads the other.
+    """
     if given != wanted:
         what, remedy = ("pairs of texts", "name the second column with") if wanted else ("single texts", "leave out")
         raise ConfigError(446, f"{folder} reads {what}: {remedy} --pair-column")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nlp_ssl.config import Precision
 from nlp_ssl.evaluate import logits_of_texts, longest_text, probabilities
-from nlp_ssl.export import OnnxClassifier, is_exported
+from nlp_ssl.export import OnnxClassifier, check_reads, is_exported
 from nlp_ssl.method import Kind
 from nlp_ssl.nets.text import check_pairs, load_trained
 from nlp_ssl.precision import autocast, resolve
@@ -65,7 +65,7 @@ def open_predictor(
     """
     if is_exported(folder):
         graph = OnnxClassifier(folder)
-        graph.check_pairs(pairs)
+        check_reads(folder, graph.of_pairs, pairs)
         cut = graph.longest_text(max_length)
         return Predictor(graph.classes, lambda texts, second: graph.logits(texts, cut, second), graph.kind)
     place = PartialState().device

@@ -90,11 +90,12 @@ def exclusive(folder: Path) -> Iterator[None]:
             lock.release()
 
 
-def check_output(folder: Path, resume: bool, overwrite: bool) -> None:
+def check_output(folder: Path, resume: bool, overwrite: bool, models: Iterable[str | Path | None] = ()) -> None:
     """Refuses a folder that holds something, unless an earlier run in it is to be resumed or replaced.
 
     Raises:
-        ConfigError: the folder is not empty, not a folder or cannot be looked into.
+        ConfigError: the folder is not empty, not a folder or cannot be looked into, or replacing what is in it would
+            remove other things than a run, or one of the `models` that the new run begins from.
     """
     if resume and overwrite:
         raise ConfigError(208, "--resume goes on with a run, --overwrite replaces it: give one of the two")
@@ -106,23 +107,20 @@ def check_output(folder: Path, resume: bool, overwrite: bool) -> None:
         raise ConfigError(216, f"cannot use {folder}: {error.strerror}; choose another --output-dir") from error
     if held and not (resume or overwrite):
         raise ConfigError(219, f"{folder} is not empty: use --resume, --overwrite or another --output-dir")
-    if held and overwrite and not _is_run(folder) and (others := [path.name for path in _of_run(folder)]):
+    if held and overwrite:
+        _check_lost(folder, models)
+
+
+def _check_lost(folder: Path, models: Iterable[str | Path | None]) -> None:
+    lost = _of_run(folder)
+    if lost and not _is_run(folder):
         raise ConfigError(
-            219, f"{folder} holds no run, but a {others[0]}, which would be lost: choose another --output-dir"
+            219, f"{folder} holds no run, but a {lost[0].name}, which would be lost: choose another --output-dir"
         )
-
-
-def check_inputs(folder: Path, inputs: Iterable[str | Path]) -> None:
-    """Refuses to replace a run by one that begins from its model.
-
-    Raises:
-        ConfigError: an input is the folder, or of the run in it.
-    """
-    lost = [path.resolve() for path in _of_run(folder)]
-    for given in inputs:
-        place = Path(given).resolve()
-        if place == folder.resolve() or any(place.is_relative_to(path) for path in lost):
-            raise ConfigError(219, f"{given} lies in what --overwrite removes: choose another --output-dir")
+    for model in models:
+        place = None if model is None else Path(model).resolve()
+        if place and (place == folder.resolve() or any(place.is_relative_to(path.resolve()) for path in lost)):
+            raise ConfigError(219, f"{model} lies in what --overwrite removes: choose another --output-dir")
 
 
 def _is_run(folder: Path) -> bool:

@@ -113,12 +113,7 @@ def finished(output_dir: Path, wanted: Mapping[str, Any]) -> Outcome | None:
     if saved is None:
         return None
     outcome, known = saved
-    changed = differences(known, wanted)
-    if changed:
-        raise ConfigError(
-            214,
-            f"{output_dir} holds a run with other settings ({'; '.join(changed)}): repeat its flags or use --overwrite",
-        )
+    check_same(output_dir, known, wanted)
     return outcome
 
 
@@ -138,18 +133,16 @@ def read_result(output_dir: Path) -> tuple[Outcome, dict[str, Any]] | None:
         raise RunError(303, f"{path} is damaged: delete it and resume again") from error
 
 
-def check_same(output_dir: Path, made: Mapping[str, Any]) -> None:
-    """Refuses to go on with what another run left in a folder.
+def check_same(output_dir: Path, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuses to go on with what another run left in a folder, if the identity that is `known` of it is not the wanted.
 
     Raises:
         ConfigError: it has other settings.
     """
-    known = read_identity(output_dir)
-    if known and (changed := differences(known, made)):
+    if changed := differences(known, wanted):
         raise ConfigError(
             214,
-            f"cannot resume: the run in {output_dir} was started with other settings ({'; '.join(changed)}): "
-            "repeat its flags or use --overwrite",
+            f"{output_dir} holds a run with other settings ({'; '.join(changed)}): repeat its flags or use --overwrite",
         )
 
 
@@ -265,7 +258,7 @@ class _Loop:
         self.device = self.accelerator.device
         self.identity = identity(method, data, config, given)
         if output_dir is not None and resume:
-            check_same(output_dir, self.identity)
+            check_same(output_dir, read_identity(output_dir) or self.identity, self.identity)
         found = self._checkpoint() if resume else None
         self.precision: Format = found.meta["precision"] if found else resolve(config.mixed_precision, self.device)
         self.session = Session(
@@ -302,9 +295,7 @@ class _Loop:
             return None
         for message in found[1]:
             log.warning(message)
-        changed = differences(found[0].meta["identity"], self.identity)
-        if changed:
-            raise ConfigError(214, f"cannot resume: the run was started with other settings ({'; '.join(changed)})")
+        check_same(self.output_dir, found[0].meta["identity"], self.identity)
         return found[0]
 
     def _restore(self, saved: checkpoint.Checkpoint) -> None:
@@ -438,14 +429,9 @@ class _Loop:
         if self.output_dir is None or not self.accelerator.is_main_process:
             return
         path = self.output_dir / "metrics.jsonl"
-        kept = []
-        for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
-            try:
-                if json.loads(line)["step"] <= step and step > 0:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):  # the last line of a killed run may be cut
-                continue
-        atomic.write_text(path, "".join(kept))
+        before = atomic.json_lines(path) if step > 0 else ()
+        kept = [line for line in before if isinstance(at := line.get("step"), int) and at <= step]
+        atomic.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def _final_module(self) -> Module:
         return self.session.modules.get(AVERAGE, self.session.student)

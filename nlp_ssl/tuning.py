@@ -170,12 +170,12 @@ def _key(candidate: Candidate, task: Task, number: int) -> str:
 
 
 def _finished(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    path, found = folder / TRIALS, {}
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line of a killed run may be cut
-            values = json.loads(line)
-            found[values["key"], values["fold"]] = values
-    return found
+    lines = atomic.json_lines(folder / TRIALS)
+    return {
+        (k, f): line
+        for line in lines
+        if isinstance(k := line.get("key"), str) and isinstance(f := line.get("fold"), int)
+    }
 
 
 def _predicted(candidate: Candidate, part: Task, start: SharedStart, rows: np.ndarray, folder: Path) -> Tensor:

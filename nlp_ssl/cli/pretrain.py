@@ -16,7 +16,7 @@ from nlp_ssl.data.sources import read_table
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.text import Pooling
 from nlp_ssl.pretrain import begun_from, objective_of, pretrain, save_encoder
-from nlp_ssl.process import check_inputs, check_output, clear_run
+from nlp_ssl.process import check_output, clear_run
 from nlp_ssl.task import text_task
 
 log = logging.getLogger("nlp_ssl")
@@ -47,9 +47,7 @@ def main(argv: Sequence[str]) -> None:
     options, config = parse(list(argv)[len(places) :], Options(), TrainConfig(), name="nlp-ssl pretrain TEXTS", doc=doc)
     if not places or options.output_dir is None:
         raise ConfigError(206, "pretrain needs texts and --output-dir: nlp-ssl pretrain pool.txt --output-dir encoder")
-    check_output(options.output_dir, options.resume, options.overwrite)
-    if options.overwrite:
-        check_inputs(options.output_dir, [options.model])
+    check_output(options.output_dir, options.resume, options.overwrite, [options.model])
     table = read_table(places[0], text_column=options.text_column, encoding=options.encoding)
     for note in table.notes:
         log.info("%s", note)

@@ -24,7 +24,7 @@ from nlp_ssl.many import refuse
 from nlp_ssl.method import Method
 from nlp_ssl.nets.text import Pooling
 from nlp_ssl.outside import joined, logits_of
-from nlp_ssl.process import check_inputs, check_output
+from nlp_ssl.process import check_output
 from nlp_ssl.registry import list_loops
 from nlp_ssl.task import Task, text_task
 
@@ -63,9 +63,7 @@ class Options:
             raise ConfigError(
                 453, "--pseudo-labels and --teacher are for single texts: leave out --pair-column, or them"
             )
-        check_output(self.output_dir, self.resume, self.overwrite)
-        if self.overwrite:
-            check_inputs(self.output_dir, [p for p in (self.model, self.teacher, self.student) if p is not None])
+        check_output(self.output_dir, self.resume, self.overwrite, (self.model, self.teacher, self.student))
         return self.output_dir
 
 

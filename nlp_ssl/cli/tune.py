@@ -36,9 +36,8 @@ class Tuning:
             check(self.threshold_precision, "threshold_precision", 0.0, 1.0)
         if self.folds is not None and not self.wanted:
             raise ConfigError(407, "--folds is of --tune and --threshold-precision: give one of them, too")
-        if self.threshold_precision is not None and {"method", "threshold"} & self._names():
+        if self.threshold_precision is not None and {"method", "threshold"} & self._values().keys():
             raise ConfigError(409, "--threshold-precision chooses the threshold of one method: take both out of --tune")
-        self.grid()
 
     @property
     def wanted(self) -> bool:
@@ -51,10 +50,12 @@ class Tuning:
         Raises:
             ConfigError: a word is not `flag=value,value`.
         """
-        if self.tune is None:
-            return []
+        return [] if self.tune is None else [list(flags) for flags in itertools.product(*self._values().values())]
+
+    def _values(self) -> dict[str, list[str]]:
+        """The flags that each name may become."""
         sides: dict[str, list[str]] = {}
-        for word in self.tune.split() or [""]:
+        for word in () if self.tune is None else self.tune.split() or [""]:
             name, sign, values = word.removeprefix("--").partition("=")
             if not (name and sign and all(values.split(","))):
                 raise ConfigError(407, f"--tune {word!r}: write a flag and its values, e.g. threshold=0.8,0.95")
@@ -62,7 +63,7 @@ class Tuning:
             if name in sides:
                 raise ConfigError(407, f"--tune names {name} twice: give all of its values at once")
             sides[name] = [_flag(name, value) for value in values.split(",")]
-        return [list(flags) for flags in itertools.product(*sides.values())]
+        return sides
 
     def runs(self, task: Task) -> int:
         """Trainings that the choice takes, each as long as the one that follows."""
@@ -71,9 +72,6 @@ class Tuning:
     @property
     def _folds(self) -> int:
         return 3 if self.folds is None else self.folds
-
-    def _names(self) -> set[str]:
-        return {word.removeprefix("--").partition("=")[0] for word in (self.tune or "").split()}
 
     def check(self, parsed: Callable[[Sequence[str]], Parsed]) -> None:
         """Refuses candidates that cannot be trained, before anything is.

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
 from nlp_ssl.process import copy_model, exclusive
 from nlp_ssl.task import Task
-from nlp_ssl.train import Outcome, Result, check_same, claim, described, fit, write_result
+from nlp_ssl.train import Outcome, Result, check_same, claim, described, fit, read_identity, write_result
 
 log = logging.getLogger("nlp_ssl")
 ROUNDS = "rounds.jsonl"
@@ -130,7 +130,7 @@ class _Rounds:
     def run(self) -> Outcome:
         made = identity(self.loop, self.task, self.config)
         if self.resume and self.folder is not None:
-            check_same(self.folder, made)
+            check_same(self.folder, read_identity(self.folder) or made, made)
             self._read(self.folder)
         result = None if self.labels else self._teacher()
         if self.folder is not None:
@@ -255,11 +255,8 @@ class _Rounds:
             if not path.exists():
                 break
             self.labels.append(read_labels(path, len(data.unlabeled), len(data.classes)))
-        path = folder / ROUNDS
-        for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
-            with suppress(ValueError, KeyError, TypeError):  # a damaged line tells nothing
-                if (values := json.loads(line))["round"] < len(self.labels):
-                    self.lines.append(values)
+        lines = atomic.json_lines(folder / ROUNDS)
+        self.lines = [line for line in lines if isinstance(n := line.get("round"), int) and n < len(self.labels)]
         if self.labels:
             log.info("going on with round %d", len(self.labels))
 
@@ -273,7 +270,9 @@ class _Rounds:
         line = self._chosen()
         scores = {split: Scores(**values) for split, values in line["scores"].items()}
         seconds, steps = sum(one["seconds"] for one in self.lines), sum(one["steps"] for one in self.lines)
-        warnings = [one for each in self.lines for one in each["warnings"]]
+        warnings = [
+            one for each in self.lines for one in each.get("warnings", [])
+        ]  # lines of earlier versions have none
         outcome = Outcome(scores, steps, seconds, warnings)
         if self.folder is not None and not int(os.environ.get("RANK", "0")):
             copy_model(self.folder / f"round-{line['round']}", self.folder)

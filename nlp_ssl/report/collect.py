@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiment import GIVEN, START, Comparison
 from nlp_ssl.loops.engine import ROUNDS
@@ -228,15 +229,7 @@ def _seed(place: Path, run: Side) -> int:
 
 
 def _metrics(path: Path, clock: str) -> list[dict[str, Any]]:
-    """The lines that are whole: the last one of a killed run may be cut."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    found = []
-    for line in lines:
-        with suppress(ValueError):
-            values = json.loads(line)
-            if isinstance(values, dict) and isinstance(values.get(clock), int):
-                found.append(values)
-    return found
+    return [line for line in atomic.json_lines(path) if isinstance(line.get(clock), int)]
 
 
 def _predictions(path: Path) -> Predictions | None:

@@ -62,7 +62,7 @@ def _in_rounds(run: RunFolder, shades: Shades) -> list[Figure]:
     """The same where a line is a round, and how good each round's model is."""
     return [
         _drawn(
-            run, "round-accuracy", "Accuracy by round", lambda line: line["scores"].get(run.split, {}).get("accuracy"),
+            run, "round-accuracy", "Accuracy by round", _accuracy(run.split),
             f"How often a round's model is right on the {run.split} rows; round 0 is the first teacher, trained on the "
             "labels alone.", "No test or dev rows were given.", percent=True,
         ),
@@ -79,6 +79,10 @@ def _in_rounds(run: RunFolder, shades: Shades) -> list[Figure]:
             percent=True,
         ),
     ]  # fmt: skip
+
+
+def _accuracy(split: str) -> Value:
+    return lambda line: line.get("scores", {}).get(split, {}).get("accuracy")
 
 
 def _right(run: RunFolder) -> Figure:

@@ -17,7 +17,7 @@ from nlp_ssl.retrieval import ann
 from nlp_ssl.retrieval.bank import Bank, Part, part_name, write_part
 from nlp_ssl.retrieval.build import check_place, make_index, tidy
 from nlp_ssl.retrieval.index import Index
-from nlp_ssl.retrieval.plan import INDEX, PARTS, TEXTS, alike, finish, names, read_plan, start
+from nlp_ssl.retrieval.plan import INDEX, PARTS, TEXTS, UNREAD, alike, finish, names, read_plan, start
 from nlp_ssl.retrieval.texts import Seen
 
 log = logging.getLogger("nlp_ssl")
@@ -83,7 +83,7 @@ def _joined(shards: Sequence[Path], plans: Sequence[dict[str, Any]], banks: Sequ
                 both = f"{owners[name]} and {shard} both hold {corpus['source']}"
                 raise ConfigError(461, f"{both}: name each shard once, and build it of other corpora")
         owners |= dict.fromkeys(names(plan["corpora"]), shard)
-    return first | {"corpora": [corpus for plan in plans for corpus in plan["corpora"]]}
+    return first | UNREAD | {"corpora": [corpus for plan in plans for corpus in plan["corpora"]]}
 
 
 def _gather(folder: Path, shards: Sequence[Path], banks: Sequence[Bank], once: bool) -> int:

@@ -16,7 +16,7 @@ from nlp_ssl.paraphrase.engine import contents
 
 PARTS, TEXTS, INDEX = "parts", "texts", "index"  # texts with vectors; texts still without; what is searched
 PLAN = "build.json"
-_UNREAD = {"finished": 0, "parts_then": 0}
+UNREAD = {"finished": 0, "parts_then": 0}  # of a plan of which no corpus is known to be read to its end
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def make_plan(
     """
     name = str(Path(encoder).absolute()) if Path(encoder).is_dir() else encoder
     wanted = {"format": 1, "options": options, "encoder": name, "encoder_hash": contents([encoder]), "corpora": corpora,
-              **_UNREAD}  # fmt: skip
+              **UNREAD}  # fmt: skip
     if start(folder, wanted):
         if append:
             raise ConfigError(297, f"{folder} holds no index to add to: leave out --append")
@@ -128,7 +128,7 @@ def start(folder: Path, plan: dict[str, Any]) -> bool:
 
 def alike(plan: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two plans are of the same index, however far either is."""
-    return {**plan, **_UNREAD} == {**other, **_UNREAD}
+    return {**plan, **UNREAD} == {**other, **UNREAD}
 
 
 def write_plan(folder: Path, plan: dict[str, Any]) -> None:
@@ -167,7 +167,7 @@ def read_plan(folder: Path) -> dict[str, Any]:
             plan: dict[str, Any] = json.loads(path.read_text())
             named = all(isinstance(corpus["source"], str) for corpus in plan["corpora"])
             if plan["format"] == 1 and {"encoder", "encoder_hash"} <= plan.keys() and dict(plan["options"]) and named:
-                return plan
+                return UNREAD | plan
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             pass
     raise DataError(143, f"{path} is damaged: restore it, or build in another folder")

@@ -81,7 +81,7 @@ def read_corpora(folder: Path, plan: dict[str, Any], options: BankOptions) -> No
         keys, meta = _known(there[name])
         seen.settle(keys)
         place = (meta["read"][0], meta["read"][1])
-    finished = plan.get("finished", 0) if len(there) >= plan.get("parts_then", 0) else 0
+    finished = plan["finished"] if len(there) >= plan["parts_then"] else 0
     texts = _wanted(plan, options, seen, max(place, (finished, 0)), counts)
     for at in itertools.count(len(there)):
         rows = list(itertools.islice(texts, options.part_size))

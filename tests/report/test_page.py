@@ -118,7 +118,7 @@ def test_an_interrupted_run_shows_what_there_is(run):
     assert "there is no verdict yet" in render(collect(run)) and collect(run).comparison is None
 
 
-def test_settings_of_an_interrupted_run_come_from_its_checkpoint(tmp_path):
+def test_settings_of_an_interrupted_run_come_from_its_start(tmp_path):
     task = tiny_task(tmp_path)
     fit(
         FixMatch(threshold=0.9),
