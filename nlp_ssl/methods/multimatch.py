@@ -22,18 +22,22 @@ class MultiMatch(Method):
 
     Loss: mean_B w CE(y, x) of the net's own head + heads_weight * the sum of the same for the two others + weight *
     mean_{3,N} f 1[k_a or k_b] CE(t, u_s).
-    For each head, a and b are the two others. A head with p = sg softmax(u_w) passes on a row if its average margin
-    there for argmax p reaches its cutoff for that class. f = useful_weight where one of a, b passes, t being its label;
-    1 where both pass with the same label; 0 elsewhere. k = 1[max p >= thr[argmax p]] with FreeMatch's thresholds for
-    each head: thr [3, C] = tau * m / max m, tau [3] and m [3, C] running means of max p and of p.
+    For each trained head, a and b are the two others, with labels argmax p, p = sg softmax(u_w). One of them passes on
+    a row if its average margin there for its label reaches the trained head's cutoff for that class. f = useful_weight
+    where one of a, b passes, t being its label; 1 where both pass with the same label; 0 elsewhere. k = 1[max p >=
+    thr[argmax p]] with FreeMatch's thresholds for each head: thr [3, C] = tau * m / max m, tau [3] and m [3, C] running
+    means of max p and of p.
     Average margins [pool, 3, C] are the means of ln p_c - max_{j != c} ln p_j over the times a row was seen. The cutoff
-    [3, C] is their `quantile` over the rows whose last labels of the two other heads are this class, at least 0, made
-    anew every `refresh` steps (0: once a pass); a class without such rows keeps its cutoff.
+    [3, C] of a trained head is the `quantile` of the margins that a and b together have for the class, over the rows
+    that both labeled so last; at least 0, and 0 without such rows; made anew every `refresh` steps (0: once a pass).
 
     Differs from the paper: the net's own head is evaluated and saved instead of the average of three, which are thrown
-    away. Cutoffs are 0 before the first refresh, instead of no training on the pool till then. Margins have a plain
-    mean; running means start with the first batch and have a `decay` of 0.9 instead of 0.999. The other heads start as
-    noisy copies of the net's own. Labels are made without dropout by default.
+    away. Cutoffs are 0 before the first refresh, instead of no training on the pool till then, and a class without rows
+    does not keep those after it from new cutoffs, as in the authors' code. Margins have a plain mean. Running means
+    move once a step (twice in that code, for each of the two heads that ask), start with the first batch and have a
+    `decay` of 0.9 instead of 0.999. The other heads start as noisy copies of the net's own. After a warm start p is
+    aligned to the estimated class shares. Labels are made without dropout by default. For images `weight` is 1 instead
+    of 3.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
@@ -64,12 +68,13 @@ class MultiMatch(Method):
 
     def begin_epoch(self, run: Run) -> None:
         """Makes the cutoffs anew."""
-        state = run.state
-        a, b = _others(state["labels"].T)  # [3, pool]
-        agreed = torch.where(a == b, a, -1)
-        found = [_quantiles(state["margins"][:, h], agreed[h], self.quantile) for h in range(len(_HEADS))]
-        cutoffs = torch.stack(found)
-        state["cutoffs"] = torch.where(cutoffs.isnan(), state["cutoffs"], cutoffs.clamp(min=0.0))
+        state, labels = run.state, run.state["labels"].T  # [3, pool]
+        own = state["margins"].transpose(0, 1).gather(2, labels.clamp(min=0)[..., None]).squeeze(2)  # [3, pool]
+        (a, b), (label_a, label_b) = _others(own), _others(labels)
+        agreed = torch.where(label_a == label_b, label_a, -1).repeat(1, 2)  # [3, 2 pool]
+        merged = torch.cat([a, b], 1)
+        cutoffs = [_quantiles(*rows, run.spec.num_classes, self.quantile) for rows in zip(merged, agreed, strict=True)]
+        state["cutoffs"] = torch.stack(cutoffs).clamp(min=0.0)
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net = run.nets["student"]
@@ -78,10 +83,13 @@ class MultiMatch(Method):
         x, s = net.outputs(batch, "x", "u_s")  # one forward
         p = run.aligned(softmax(torch.cat([w[head].detach() for head in _HEADS])))  # [3N, C]
         p = p.view(len(_HEADS), -1, p.shape[1])
-        sure, passes = self._sure(run.state, p), self._passes(run, batch["id"]["u"], p)  # [3, N]
-        (sure_a, sure_b), (a, b), (p_a, p_b) = _others(sure), _others(passes), _others(p)
+        sure, margin = self._sure(run.state, p), self._margins(run, batch["id"]["u"], p)  # [3, N]
+        (sure_a, sure_b), (margin_a, margin_b), (p_a, p_b) = _others(sure), _others(margin), _others(p)
+        label_a, label_b = p_a.argmax(-1), p_b.argmax(-1)
+        cutoffs = run.state["cutoffs"]  # of the head that is trained: the margins of the two others are held against it
+        a, b = margin_a >= cutoffs.gather(1, label_a), margin_b >= cutoffs.gather(1, label_b)
         t = torch.where((b & ~a)[..., None], p_b, p_a)  # [3, N, C]: the one with the say
-        alike = a & b & (p_a.argmax(-1) == p_b.argmax(-1))
+        alike = a & b & (label_a == label_b)
         keep = (sure_a | sure_b) * torch.where(a ^ b, self.useful_weight, alike.to(p.dtype))
         t, keep = t.flatten(0, 1), keep.flatten()  # [3N, C], [3N]
         run.watch(t, keep > 0, batch["hidden"].repeat(len(_HEADS)))
@@ -101,16 +109,15 @@ class MultiMatch(Method):
         thresholds = state["tau"][:, None] * state["p"] / state["p"].amax(1, keepdim=True)  # [3, C]
         return conf >= thresholds.gather(1, label)
 
-    def _passes(self, run: Run, ids: Tensor, p: Tensor) -> Tensor:
-        """On which rows [3, N] the average margin for the label reaches the cutoff, this time included."""
+    def _margins(self, run: Run, ids: Tensor, p: Tensor) -> Tensor:
+        """Average margins [3, N] of the heads' labels, this time included."""
         state, label = run.state, p.argmax(-1)
         times, old = state["times"][ids], state["margins"][ids]
         margins = old + (leads(p).transpose(0, 1) - old) / (times + 1)[:, None, None]  # [N, 3, C]
         run.remember("times", ids, times + 1)
         run.remember("labels", ids, label.T)
         run.remember("margins", ids, margins)
-        own = margins.transpose(0, 1).gather(2, label[..., None]).squeeze(2)  # [3, N]
-        return own >= state["cutoffs"].gather(1, label)
+        return margins.transpose(0, 1).gather(2, label[..., None]).squeeze(2)
 
 
 def _others(v: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,9 +125,16 @@ def _others(v: Tensor) -> tuple[Tensor, Tensor]:
     return v.roll(-1, 0), v.roll(-2, 0)
 
 
-def _quantiles(margins: Tensor, agreed: Tensor, quantile: float) -> Tensor:
-    """For each class the quantile [C] of its margins [pool, C] over rows agreed [pool] to be of it; NaN without any."""
-    of_class = agreed[:, None] == torch.arange(margins.shape[1], device=margins.device)  # [pool, C]
-    ordered = torch.where(of_class, margins, torch.nan).sort(dim=0).values  # NaN last
-    last = (of_class.sum(0) - 1).clamp(min=0)
-    return ordered.gather(0, (quantile * last.double()).long()[None]).squeeze(0)
+def _quantiles(values: Tensor, label: Tensor, classes: int, quantile: float) -> Tensor:
+    """The quantile [C] of each class's values, of values [n] with the classes label [n] or -1; 0 for a class with none.
+
+    Where it falls between two values it is so far between them as well.
+    """
+    values, label = values[label >= 0], label[label >= 0]
+    order = values.argsort()
+    order = order[label[order].argsort(stable=True)]  # by class, and within it by value
+    count = label.bincount(minlength=classes)
+    place = (count.cumsum(0) - count) + quantile * (count - 1).clamp(min=0).double()
+    ordered = torch.cat([values[order], values.new_zeros(1)])  # a class without values may come after all of them
+    low, high = ordered[place.floor().long()], ordered[place.ceil().long()]
+    return torch.where(count > 0, low.lerp(high, place.frac().to(values.dtype)), 0.0)

@@ -574,21 +574,23 @@ CASES = {
 def test_multimatch_cases(head):
     """The gradient of row i in the strong logits of this head is weight x (1/4 - one-hot label) / (3 x 8): all are 0.
 
-    Margins are 5 for every label; cutoffs are 0 where a head passes and 9 where it does not. The running confidence
-    starts at 0.1, so that all rows are sure enough.
+    The trained head's cutoff is 3 for every class. The labeling heads' margins are 5 where they pass and 2 where they
+    do not; their own cutoffs would say the opposite, but count where they are trained themselves. The running
+    confidence starts at 0.1, so that all rows are sure enough.
     """
     method = MultiMatch(weight=1.0)
     a, b = (head + 1) % 3, (head + 2) % 3
     views = {"x": [[0.0] * 4] * 2, "u_s": [[0.0] * 4] * 8}
     weak = [None] * 3
     weak[head] = [one_hot(3, 4)] * 8
-    weak[a] = [[5 * v for v in one_hot(p, 4)] for p, _ in CASES]
-    weak[b] = [[5 * v for v in one_hot(q, 4)] for _, q in CASES]
+    weak[a] = [[(5 if p in (0, 1) else 2) * v for v in one_hot(p, 4)] for p, _ in CASES]
+    weak[b] = [[(5 if q in (0, 2) else 2) * v for v in one_hot(q, 4)] for _, q in CASES]
     logits, heads = three(*({**views, "u_w": rows} for rows in weak), method.views)
     state = fresh(method, rows=8, classes=4)
     state |= {"mass": torch.tensor(1.0), "tau": torch.full((3,), 0.1), "p": torch.full((3, 4), 0.25)}
-    state["cutoffs"][a] = torch.tensor([0.0, 0.0, 9.0, 9.0])
-    state["cutoffs"][b] = torch.tensor([0.0, 9.0, 0.0, 9.0])
+    state["cutoffs"][head] = 3.0
+    state["cutoffs"][a] = torch.tensor([9.0, 9.0, 0.0, 0.0])
+    state["cutoffs"][b] = torch.tensor([9.0, 0.0, 9.0, 0.0])
     z, found = gradients(method, heads, logits, state=state, only=("unsup",))
     strong = [z["u_s"], found["second"]["u_s"], found["third"]["u_s"]][head]
     for row, (weight, label) in zip(strong.tolist(), CASES.values(), strict=True):
@@ -643,39 +645,103 @@ def test_multimatch_margins_are_means_over_visits():
 
 
 def test_multimatch_cutoffs():
-    """The median (lower) of a head's margins for class c over rows where the two other heads said c last.
+    """The first quarter of the margins for class c that the two other heads have, over rows where both said c last.
 
-    Head 0, class 1: rows 0, 1, 2 have labels 1 in heads 1 and 2; margins 5, 3, 4, median 4. Class 0: row 3, margin -2,
-    at least 0. Class 2: none, it keeps 0.7. Head 1, class 1: heads 0 and 2 agree in rows 0 and 2 (margins 1 and 2, the
-    lower one), on class 0 in row 3 (margin 6). Head 2: heads 0 and 1 agree on class 1 in rows 0 and 2 (margins 8 and
-    0.5), on class 0 in row 3 (margin 0.25). Row 4 was never seen.
+    Head 0, class 1: heads 1 and 2 agree in rows 0, 1, 2; their margins 1, 4, 2 and 8, 3, 0.5 are in order 0.5, 1, 2, 3,
+    4, 8, and a quarter of 5 steps is 1.25: 1 + 0.25 x 1. Class 0: row 3 has 6 and 0.25, a quarter of one step is 0.25 +
+    0.25 x 5.75. Class 2: none, 0. Head 1, class 1: heads 2 and 0 agree in rows 0 and 2, with 8, 0.5 and 5, 4; 0.75 of a
+    step from 0.5 to 4. Class 0: row 3 has 0.25 and -2, below 0. Head 2, class 1: heads 0 and 1 in rows 0 and 2, with 5,
+    4 and 1, 2; 0.75 of a step from 1 to 2. Class 0: row 3 has -2 and 6; 0.25 of 8 steps up from -2 is 0. Row 4 was
+    never seen. Margins of a head in rows where the two others do not agree, 90, count nowhere.
     """
-    method = MultiMatch(quantile=0.5)
+    method = MultiMatch(quantile=0.25)
     state = fresh(method, rows=5)
     state["labels"] = torch.tensor([[1, 1, 1], [2, 1, 1], [1, 1, 1], [0, 0, 0], [-1, -1, -1]])
     state["cutoffs"] = torch.full((3, 3), 0.7)
-    state["margins"][:, 0, 1] = torch.tensor([5.0, 3.0, 4.0, 90.0, 90.0])
+    state["margins"][:, 0, 1] = torch.tensor([5.0, 90.0, 4.0, 90.0, 90.0])
     state["margins"][3, 0, 0] = -2.0
-    state["margins"][:, 1, 1] = torch.tensor([1.0, 90.0, 2.0, 90.0, 90.0])
+    state["margins"][:, 1, 1] = torch.tensor([1.0, 4.0, 2.0, 90.0, 90.0])
     state["margins"][3, 1, 0] = 6.0
-    state["margins"][:, 2, 1] = torch.tensor([8.0, 90.0, 0.5, 90.0, 90.0])
+    state["margins"][:, 2, 1] = torch.tensor([8.0, 3.0, 0.5, 90.0, 90.0])
     state["margins"][3, 2, 0] = 0.25
     run = Run(method, {}, DataSpec(num_classes=3, pool_size=5), state=state)
     method.begin_epoch(run)
-    keeps = near(0.7)
-    assert run.state["cutoffs"].tolist() == [[0.0, 4.0, keeps], [6.0, 1.0, keeps], [0.25, 0.5, keeps]]
+    assert run.state["cutoffs"].tolist() == [[1.6875, 1.25, 0.0], [0.0, 3.125, 0.0], [0.0, 1.75, 0.0]]
 
 
-@pytest.mark.parametrize(("quantile", "place"), [(0.0, 0), (0.05, 1), (0.5, 10), (1.0, 20)])
-def test_multimatch_cutoff_is_the_lower_quantile(quantile, place):
-    """21 rows with margins 1 to 21 in another order: the 5th percentile is the second smallest."""
+@pytest.mark.parametrize(("quantile", "cutoff"), [(0.0, 1.0), (0.05, 3.05), (0.5, 21.5), (1.0, 42.0)])
+def test_multimatch_cutoff_lies_between_two_margins(quantile, cutoff):
+    """Heads 1 and 2 label 21 rows alike, with margins 1 to 21 and 22 to 42 in another order: for head 0 the cutoff is a
+    share of the 41 steps from 1 to 42. Class 1 has no rows.
+    """
     method = MultiMatch(quantile=quantile)
     state = fresh(method, rows=30, classes=2)
-    state["labels"][:21] = 0
-    state["margins"][:21] = ((torch.arange(21) * 8) % 21 + 1.0)[:, None, None]
+    state["labels"][:21, 1:] = 0
+    order = (torch.arange(21) * 8) % 21 + 1.0
+    state["margins"][:21, 1, 0], state["margins"][:21, 2, 0] = order, 43 - order
     run = Run(method, {}, DataSpec(num_classes=2, pool_size=30), state=state)
     method.begin_epoch(run)
-    assert run.state["cutoffs"].tolist() == [[place + 1.0, 0.0]] * 3
+    assert run.state["cutoffs"].tolist() == [[near(cutoff), 0.0], [0.0, 0.0], [0.0, 0.0]]
+
+
+def authors_rule(weak, cutoffs):
+    """(weight, label) of each row for each trained head: heads' margins of the logits weak [3][n] for their labels
+    against the trained head's cutoffs [3][C].
+    """
+    found = []
+    for h in range(3):
+        rows = []
+        for z_a, z_b in zip(weak[(h + 1) % 3], weak[(h + 2) % 3], strict=True):
+            label_a, label_b = z_a.index(max(z_a)), z_b.index(max(z_b))
+            a, b = (margin(z, c) >= cutoffs[h][c] for z, c in ((z_a, label_a), (z_b, label_b)))
+            if a and b:
+                rows.append((1, label_a) if label_a == label_b else (0, None))
+            else:
+                rows.append((3, label_a if a else label_b) if a or b else (0, None))
+        found.append(rows)
+    return found
+
+
+def authors_cutoffs(weak, classes, quantile=0.05):
+    """The quantile of the merged margins of the two labeling heads over the rows they agree on, per class."""
+    found = []
+    for h in range(3):
+        values = {c: [] for c in range(classes)}
+        for z_a, z_b in zip(weak[(h + 1) % 3], weak[(h + 2) % 3], strict=True):
+            c = z_a.index(max(z_a))
+            if c == z_b.index(max(z_b)):
+                values[c] += [margin(z_a, c), margin(z_b, c)]
+        found.append([max(0.0, float(np.quantile(v, quantile))) if v else 0.0 for v in values.values()])
+    return found
+
+
+def test_multimatch_weights_act_on_a_pool():
+    """240 rows of 4 classes, of which the heads see the same truth, more or less of it, and noise of their own. Each is
+    seen once, then the cutoffs are made, then each is seen again: its margin is what it was.
+
+    Weights come from the gradient in the strong logits, which are 0: weight x (1/4 - one-hot label) / (3 x 240).
+    """
+    rng = np.random.default_rng(0)
+    truth = np.eye(4)[np.arange(240) % 4] * rng.uniform(0, 3, (240, 1)) + 0.5 * rng.normal(size=(240, 4))
+    weak = (truth + 1.2 * rng.normal(size=(3, 240, 4))).tolist()
+    method = MultiMatch(weight=1.0)
+    state = fresh(method, rows=240, classes=4)
+    state |= {"mass": torch.tensor(1.0), "tau": torch.full((3,), 0.1), "p": torch.full((3, 4), 0.25)}
+    rest = {"x": [[0.0] * 4] * 2, "u_s": [[0.0] * 4] * 240}
+    logits, heads = three(*({**rest, "u_w": z} for z in weak), method.views)
+    step_losses(method, logits, torch.tensor(CLASSES), heads=heads, state=state)
+    run = Run(method, {}, DataSpec(num_classes=4, pool_size=240), state=state)
+    method.begin_epoch(run)
+    cutoffs = authors_cutoffs(weak, 4)
+    assert state["cutoffs"].tolist() == [[near(v) for v in row] for row in cutoffs]
+    state |= {"mass": torch.tensor(1.0), "tau": torch.full((3,), 0.1), "p": torch.full((3, 4), 0.25)}  # all are sure
+    z, found = gradients(method, heads, logits, state=state, only=("unsup",))
+    wanted = authors_rule(weak, cutoffs)
+    for strong, rows in zip((z["u_s"], found["second"]["u_s"], found["third"]["u_s"]), wanted, strict=True):
+        expected = [[weight * (0.25 - v) / 720 for v in one_hot(label, 4)] for weight, label in rows]
+        assert strong.tolist() == [pytest.approx(row, abs=1e-9) for row in expected]
+    share = mean(weight == 3 for rows in wanted for weight, _ in rows)
+    assert 0.05 < share < 0.3, share
 
 
 def test_multimatch_rounds():
