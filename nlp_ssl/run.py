@@ -57,16 +57,19 @@ class Run:
         self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._counts[name] = self._counts.get(name, 0) + 1
 
-    def aligned(self, p: Tensor) -> Tensor:
+    def aligned(self, p: Tensor, *, whole_pool: bool = False) -> Tensor:
         """Pseudo-label probabilities [N, C] whose average over the run is the class shares estimated on the pool.
 
         Without an estimate (no `spec.prior` or no `state["pool_mean"]`) p as it is. The running mean of p over all
-        ranks lies in `state["pool_mean"]`: distribution alignment (Berthelot et al. 2020, arXiv:1911.09785).
+        ranks lies in `state["pool_mean"]`: distribution alignment (Berthelot et al. 2020, arXiv:1911.09785). Rows are
+        those of the pool alone: labeled ones have shares of their own. With `whole_pool` p holds every row of the pool,
+        and its mean takes the place of the running one.
         """
         mean = self.state.get("pool_mean")
         if self.spec.prior is None or mean is None:
             return p
-        mean = mean.lerp(stat(p), 1.0 - _POOL_DECAY)
+        newest = stat(p).to(mean.dtype)
+        mean = newest if whole_pool else mean.lerp(newest, 1.0 - _POOL_DECAY)
         self.state["pool_mean"] = mean
         return align(p, p.new_tensor(self.spec.prior), mean.to(p.dtype))
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 
 from nlp_ssl import draws
-from nlp_ssl.functional import ce, early_decay, probabilities, sigmoid_ramp, softmax, squared_error
+from nlp_ssl.functional import as_logits, ce, early_decay, probabilities, sigmoid_ramp, softmax, squared_error
 from nlp_ssl.method import Batch, Losses, Method, Range, Share, Weight
 from nlp_ssl.mixing import Mixer, mix
 from nlp_ssl.reduce import mean
@@ -22,12 +22,12 @@ class ICT(Method):
     Loss: mean_B w CE(mixed y, mixed x) + weight * ramp(t) * mean_{N,C} (softmax(student(mixed u)) - target)^2 with
     target = lam t_i + (1 - lam) t_j, t = sg softmax(teacher(u)); lam ~ Beta(alpha, alpha), one per batch, j a random
     order. Labeled rows mix with labeled ones, unlabeled with unlabeled. The teacher sees unmixed rows and is a
-    running average of the student with decay min(1 - 1/(t+1), ema_decay). `mix_logits` mixes the teacher's logits
+    running average of the student with decay min(1 - 1/(t+1), ema_decay). `mix_logits` mixes the logits ln t
     instead, as the official code does.
 
-    Differs from the paper: the teacher's probabilities are aligned to the estimated shares of the classes, where there
-    are such, the decay suits hundreds of steps, alpha is 0.2 for text (most mixes stay close to one of the two texts),
-    and `mixer` may blend hidden layers or swap spans.
+    Differs from the paper: after a warm start the teacher's probabilities are aligned to the estimated class shares,
+    `weight` is 10 instead of 100, the decay suits hundreds of steps, alpha is 0.2 for text (most mixes stay close to
+    one of the two texts), and `mixer` may blend hidden layers or swap spans.
     """
 
     views = {"x": "weak", "u_w": "weak"}
@@ -57,7 +57,7 @@ class ICT(Method):
         )  # of B + N rows
         x, u = net(batch, *views, edit=mixed.edit)  # [B, C], [N, C]: one forward
         wanted = mixed.of(torch.cat([y, p]))  # [B + N, C]
-        target = softmax(mixed.of(torch.cat([y.to(t.dtype), t]))[b:]) if self.mix_logits else wanted[b:]
+        target = softmax(mixed.of(torch.cat([y, as_logits(p)]))[b:]) if self.mix_logits else wanted[b:]
         run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
         weight = self.weight * sigmoid_ramp(run.progress, self.ramp_up)
         return {

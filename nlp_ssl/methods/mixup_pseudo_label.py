@@ -29,6 +29,7 @@ class MixUpPseudoLabel(Method):
 
     Differs from the paper: rounds are counted in steps (few hundred steps are less than a pass over most pools),
     prior is the estimated share of the classes where there is one, and text is mixed at a hidden layer by default.
+    After a warm start the predictions on the pool are aligned to the estimated class shares.
     """
 
     views = {"x": "weak", "u_w": "weak"}
@@ -48,10 +49,7 @@ class MixUpPseudoLabel(Method):
         return self.refresh or pass_steps
 
     def begin_epoch(self, run: Run) -> None:
-        p = run.predict("student", "u")
-        if "pool_mean" in run.state:  # all of the pool is in hand: no running mean of parts of it
-            run.state["pool_mean"] = p.mean(0)
-        run.state["soft"] = run.aligned(p)
+        run.state["soft"] = run.aligned(run.predict("student", "u"), whole_pool=True)
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net, views = run.nets["student"], ("x", "u_w")

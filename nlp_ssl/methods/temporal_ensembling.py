@@ -27,9 +27,9 @@ class TemporalEnsembling(Method):
     target takes in the prediction of this visit as well. `target_dropout` leaves dropout on in that prediction.
 
     Differs from the paper: there one pass gives both the prediction that is compared and the one that is remembered;
-    here the strong view is compared with what was predicted for the weak one. Predictions are aligned to the estimated
-    shares of the classes, where there are such. Consistency is on unlabeled rows only, and the supervised mean over
-    the labeled rows, not the whole batch, so `weight` is smaller.
+    here the strong view is compared with what was predicted for the weak one. After a warm start predictions are
+    aligned to the estimated class shares before they are stored. Consistency is on unlabeled rows only, and the
+    supervised mean over the labeled rows, not the whole batch, so `weight` is smaller.
     """
 
     kinds = ("one", "many")
@@ -47,7 +47,8 @@ class TemporalEnsembling(Method):
     def begin_epoch(self, run: Run) -> None:
         z, visits = run.state["z"], run.state["visits"]
         if self.first == "predict" and not bool(visits.any()):
-            run.state["z"] = (1.0 - self.decay) * from_first_values(run.predict("student", "u").to(z))
+            p = run.aligned(from_first_values(run.predict("student", "u")), whole_pool=True)
+            run.state["z"] = (1.0 - self.decay) * p.to(z)
             run.state["visits"] = torch.ones_like(visits)
 
     def step(self, run: Run, batch: Batch) -> Losses:

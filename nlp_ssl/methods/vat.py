@@ -29,7 +29,7 @@ class VAT(Method):
     distance `reach` * |e|; |e| is the length of the row's inputs around their mean. All passes for p, d and r leave
     dropout off, the search runs in float32, and the running statistics of batch norm stand still.
 
-    Differs from the paper: p is aligned to the estimated shares of the classes, where there are such (without, a
+    Differs from the paper: after a warm start p of unlabeled rows is aligned to the estimated class shares (without, a
     model of few labels runs into one class), noise is relative to the inputs instead of a fixed length on normalised
     embeddings, and the search reaches further than 1e-6, which float32 cannot resolve.
     """
@@ -51,12 +51,11 @@ class VAT(Method):
             clean = torch.cat(list(net(batch, *_VIEWS, edit=inputs, dropout=False)))  # [B + N, C]
         noise = self._noise(run, batch, clean, inputs)
         noisy = torch.cat(list(net(batch, *_VIEWS, edit=AddNoise(noise), dropout=False)))  # [B + N, C]
-        p = run.aligned(softmax(clean))
-        own = p[len(x) :]
-        run.watch(own, torch.ones_like(own[:, 0]), batch["hidden"])
+        p = run.aligned(softmax(clean[len(x) :]))  # [N, C]
+        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
         losses = {
             "sup": mean(batch["w"] * ce(x, batch["y"])),
-            "unsup": self.weight * mean(kl(p, noisy)),
+            "unsup": self.weight * mean(kl(torch.cat([softmax(clean[: len(x)]), p]), noisy)),
         }
         if entropy_weight:
             losses["entropy"] = entropy_weight * mean(prediction_entropy(u[0]))
