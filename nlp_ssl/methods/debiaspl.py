@@ -19,14 +19,14 @@ from nlp_ssl.targets import confident
 class DebiasPL(Method):
     """DebiasPL (Wang et al. 2022, arXiv:2201.01490): pseudo-labels less what the model says whatever it sees.
 
-    Loss: mean_B w CE(y, x) + weight * mean_N 1[max p >= threshold] CE(argmax p, u_s + b), p = sg softmax(u_w - b).
-    b [C] = strength * ln(q / shares), q [C] a running mean of softmax(u_w), this batch included, and shares those of
-    the classes estimated on the pool, or even ones: with these a class that is predicted too often makes fewer labels,
-    and for the labels it makes the strong view must exceed the rest by a wider margin.
+    Loss: mean_B w CE(y, x) + weight * mean_N 1[max p >= threshold] CE(argmax p, u_s + b'), p = sg softmax(u_w - b).
+    b [C] = strength * ln(q / shares) before this batch, b' with it, q [C] a running mean of softmax(u_w) and shares
+    those of the classes estimated on the pool, or even ones: with b a class that is predicted too often makes fewer
+    labels, and with b' the strong view must exceed the rest by a wider margin for the labels it makes.
 
-    Differs from the paper: shares are even there. q starts with the first batch instead of at 1 / C and has a `decay`
-    of 0.95, about the last 20 batches, instead of 0.999. `threshold` is 0.8 for text. Labels are made without dropout
-    by default.
+    Differs from the paper: shares are even there, where here after a warm start they are estimated. q starts with the
+    first batch, whose labels have b = 0, instead of at 1 / C, and has a `decay` of 0.95, about the last 20 batches,
+    instead of 0.999. `threshold` is 0.8 for text. Labels are made without dropout by default.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
@@ -46,13 +46,18 @@ class DebiasPL(Method):
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
         x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
         w = w.detach()
+        p = softmax(w - self._bias(run, w))
         state["mass"], share = newest(state["mass"], self.decay)
         state["q"] = state["q"].lerp(stat(softmax(w)), share)
-        b = self.strength * (as_logits(state["q"]) - as_logits(run.shares(w))).to(w.dtype)  # [C]
-        p = softmax(w - b)
         keep = confident(p, self.threshold)  # [N]
         run.watch(p, keep, batch["hidden"])
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),
-            "unsup": self.weight * mean(keep * ce(s + b, p.argmax(-1))),
+            "unsup": self.weight * mean(keep * ce(s + self._bias(run, w), p.argmax(-1))),
         }
+
+    def _bias(self, run: Run, like: Tensor) -> Tensor:
+        """By how much the logits [N, C] of each class exceed what its share calls for [C]; 0 before the first batch."""
+        shares = run.shares(like)
+        q = torch.where(run.state["mass"] > 0, run.state["q"].to(shares.dtype), shares)
+        return self.strength * (as_logits(q) - as_logits(shares)).to(like.dtype)
