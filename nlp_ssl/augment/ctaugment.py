@@ -23,7 +23,7 @@ from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.method import check
 
-_FLOOR = 0.01  # added to every rate: an operation that is never understood keeps all of its bins
+_FLOOR = 0.01  # added to every rate: an operation that is never understood keeps all of its bins; 1 - the paper's decay
 _CHOICE, _SIGN, _TURN = 32, 33, 64  # random streams of a row: what is drawn, and what each operation does
 
 Rates = Callable[[], np.ndarray]  # the rates [ops, bins] of the moment
@@ -107,7 +107,9 @@ class TextPolicy(_Policy):
     """CTAugment for text: word noise of `nlp_ssl.augment.word_noise`, each bin a part of strengths 0 to `strongest`.
 
     Differs from the paper: rates follow the last 10 probes of a bin instead of the last 100 (`decay` 0.9 instead of
-    0.99), so that a run of 200 steps learns them: 8 labeled rows a step probe each of 32 bins every other step.
+    0.99), so that a run of 200 steps learns them: 8 labeled rows a step probe each of 32 bins every other step. What is
+    added to every rate stays 0.01, as with the paper's decay, where the authors' code adds 1 - decay. Strengths are
+    drawn bin by bin, in that code between the middles of two bins.
     """
 
     known = tuple(WORD_OPS)
@@ -159,8 +161,8 @@ class ImagePolicy(_Policy):
     Probes have no hole, so that it hides nothing of what the operations do. Autocontrast and equalize blend with the
     image, so that they have a strength as well. The direction of a shift or turn is drawn, not learned.
 
-    Differs from the paper: `decay` 0.9 instead of 0.99, as for text; the operations are those of FixMatch's
-    RandAugment, and the hole keeps its size.
+    Differs from the paper: `decay` 0.9 instead of 0.99 and 0.01 added to every rate, as for text, strengths drawn bin
+    by bin; the operations are those of FixMatch's RandAugment, and the hole keeps its size.
     """
 
     known = OPS

@@ -28,8 +28,8 @@ class CoMatch(Method):
     `graph_threshold`, rows scaled to the sum 1. The memory holds the last `queue` rows, those of the pool with p and
     labeled ones with their labels; the batch joins it after its use. All ranks are one batch, in G and S as well.
 
-    Differs from the paper: p is aligned to the estimated shares of the classes, where there are such, instead of to
-    equal ones. Rows are smoothed as soon as something is remembered, and the memory counts rows, not batches.
+    Differs from the paper: after a warm start p is aligned to the estimated class shares, otherwise not at all, instead
+    of to equal ones. Rows are smoothed as soon as something is remembered, and the memory counts rows, not batches.
     `threshold` is 0.8 for text: with a projection that has not learned yet the smoothing takes a tenth of the
     confidence, and nothing would reach 0.95. `contrast_weight` is 0.1 for text: at 1 the contrast of features that have
     not learned yet moves a started encoder more than the labels hold it. Labels are made without dropout by default.

@@ -26,8 +26,8 @@ class CRMatch(Method):
     they are orthogonal: the features then still know what the augmentation did. `pretext` is a task whose answer is
     known: which way an image was rotated, or whether the halves of a text were swapped ("order").
 
-    Differs from the paper: for text the pretext task is off and `threshold` 0.8. Labels are made without dropout by
-    default.
+    Differs from the paper: for text the pretext task is off and `threshold` 0.8. After a warm start p is aligned to the
+    estimated class shares. Labels are made without dropout by default.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}

@@ -26,8 +26,8 @@ class Dash(Method):
     Differs from the paper: rho falls evenly with the share of training, as often as `updates` says, instead of every
     nine epochs, and without the constant 1.0001. There is no stage of labels alone before it: that is what a warm
     start is for, after which rho_0 is below `min_loss` already and this is FixMatch at that threshold. `min_loss` is
-    0.22 for text, FixMatch's 0.8 here: with the paper's 0.05 AG News ended below the labels alone. Labels are made
-    without dropout by default.
+    0.22 for text, FixMatch's 0.8 here: with the paper's 0.05 AG News ended below the labels alone. After a warm start
+    p is aligned to the estimated class shares. Labels are made without dropout by default.
     """
 
     images = {"min_loss": 0.05}

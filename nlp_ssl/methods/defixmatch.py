@@ -24,8 +24,8 @@ class DeFixMatch(Method):
     takes back no more of CE(y, x_s) than the first one gives where the model fits the labels; above 1/2 the loss has
     no lower bound.
 
-    Differs from the paper: labels are made without dropout by default, and `threshold` is 0.8 for text. Labeled rows
-    are not aligned to the class shares of the pool.
+    Differs from the paper: labels are made without dropout by default, and `threshold` is 0.8 for text. After a warm
+    start p of unlabeled rows is aligned to the estimated class shares; that of labeled rows is not.
     """
 
     views = {"x": "weak", "x_s": "strong", "u_w": "weak", "u_s": "strong"}

@@ -29,7 +29,8 @@ class Distillation(Method):
 
     Differs from the paper: it trains on the teacher alone (alpha 1) at temperature 1 or below; with few labels these
     stay half of the loss, and soft targets at temperature 2 with the factor T^2 (Hinton et al. 2015, arXiv:1503.02531)
-    are the default. The running means of `normalise` start from the first batch and look 20 batches back.
+    are the default. After a warm start the teacher's probabilities are aligned to the estimated class shares. The
+    running means of `normalise` start from the first batch and look 20 batches back.
     """
 
     views = {"x": "weak", "u_w": "weak"}

@@ -46,8 +46,8 @@ class DivideMix(Method):
     are all believed: there is nothing to divide.
 
     Differs from the paper: rows come in their natural proportion instead of two streams of one size, the rounds are
-    counted in steps, the saved model is one net instead of the sum of two, and the prior is the estimated share of the
-    classes where there is one.
+    counted in steps, `weight` is 5 (10 for images) instead of 25, the saved model is one net instead of the sum of two,
+    and the prior is the estimated share of the classes where there is one.
     """
 
     views = {"x": "weak", "x2": "weak", "u_w": "weak", "u_w2": "weak"}

@@ -21,7 +21,8 @@ class FixMatch(Method):
     The mean divides by all N rows. `target_dropout` leaves dropout on in the pass that makes the labels.
 
     Differs from the paper: labels are made without dropout by default, and `threshold` is 0.8 for text: from few labels
-    a model is seldom sure, and aligned labels are right more often than its confidence says.
+    a model is seldom sure, and aligned labels are right more often than its confidence says. After a warm start p is
+    aligned to the estimated class shares.
     """
 
     kinds = ("one", "many")

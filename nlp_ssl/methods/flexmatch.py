@@ -26,8 +26,8 @@ class FlexMatch(Method):
     Differs from the paper: there all rows of the pool that are not selected yet are unused (`unused="pool"`); a short
     run never sees most of a large pool, and its thresholds would stay near zero. Here rows are unused when they were
     seen and not confident. With "seen" the first step has `threshold` for all classes, with "pool" `lowest`. That is
-    0 in the paper; a net that starts at random would learn its first guesses, so that images have 0.8. Labels are made
-    without dropout by default.
+    0 in the paper; a net that starts at random would learn its first guesses, so that images have 0.8. After a
+    warm start p is aligned to the estimated class shares. Labels are made without dropout by default.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}

@@ -25,8 +25,9 @@ class JointMatch(Method):
     max m; m [C] is a running mean of both nets' p, this batch included. `student` is evaluated and saved.
 
     Differs from the paper: one update per batch, of both nets, instead of one for the labeled and one for the unlabeled
-    rows; m, which starts at 1 / C, takes in both nets at once. The threshold is FixMatch's, 0.8 for text, instead of
-    0.98. Labels are made without dropout by default.
+    rows; m, which starts at 1 / C, takes in both nets at once. One net is evaluated and saved instead of the mean of
+    both nets' averages over the steps. The threshold is FixMatch's, 0.8 for text, instead of 0.98. After a warm start p
+    is aligned to the estimated class shares. Labels are made without dropout by default.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}

@@ -26,8 +26,8 @@ class MarginMatch(Method):
 
     Differs from the paper: there g is the 95th percentile of rows that carry a class of their own, made for the
     purpose, and comes in late in training. The mean is a plain one: rows are seen a few times only in short runs.
-    Thresholds count rows, and end at `lowest`, as in this package's FlexMatch. Labels are made without dropout by
-    default.
+    Thresholds count rows, and end at `lowest`, as in this package's FlexMatch. After a warm start p is aligned to the
+    estimated class shares. Labels are made without dropout by default.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}

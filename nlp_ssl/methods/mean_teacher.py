@@ -20,9 +20,9 @@ class MeanTeacher(Method):
     The teacher starts as a copy and follows after every optimizer step with decay min(1 - 1/(t+1), ema_decay).
     `target_dropout` leaves dropout on in the teacher.
 
-    Differs from the paper: the teacher's probabilities are aligned to the estimated shares of the classes, where there
-    are such, consistency is on unlabeled rows only, with means instead of sums, and the trained student is the model
-    that is saved (weight averaging for evaluation is the engine's `eval_ema_decay`).
+    Differs from the paper: after a warm start the teacher's probabilities are aligned to the estimated class shares,
+    consistency is on unlabeled rows only, with means instead of sums, `weight` is 50 instead of 100, and the trained
+    student is the model that is saved (weight averaging for evaluation is the engine's `eval_ema_decay`).
     """
 
     kinds = ("one", "many")

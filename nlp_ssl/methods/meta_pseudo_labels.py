@@ -32,10 +32,11 @@ class MetaPseudoLabels(Method):
     Differs from the paper: labels come from the plain text, h is the measured difference instead of a product of
     gradients (with AdamW that is not the same: the update also follows earlier gradients), no label smoothing, and
     the student sees the labels all along instead of in a last stage (the paper's: label_weight 0, finetune 0.2); that
-    adds nearly the same to every h, which the running mean takes off. `sign` "official" is the released code's after
-    minus before. Soft labels need no h: sum_c q_c J_c, q the teacher's aligned probabilities and J the slope of the
-    student's log-probabilities along the gradient of its labeled loss, is the exact gradient through one student step
-    (`functional.label_gradient`), taken after the update and scaled to clip_h at most.
+    adds nearly the same to every h, which the running mean takes off. After a warm start p is aligned to the estimated
+    class shares. `weight`, `threshold` and `temperature` are those of UDA here. `sign` "official" is the released
+    code's after minus before. Soft labels need no h: sum_c q_c J_c, q the teacher's aligned probabilities and J the
+    slope of the student's log-probabilities along the gradient of its labeled loss, is the exact gradient through one
+    student step (`functional.label_gradient`), taken after the update and scaled to clip_h at most.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}

@@ -27,7 +27,8 @@ class MixMatch(Method):
     `target_dropout` leaves dropout on in the guess: for text it is what tells the two views apart.
 
     Differs from the paper: a text's rows are mixed at a hidden layer by default, and the weight, 10 instead of 75, and
-    its ramp, a share of training, suit hundreds of steps.
+    its ramp, a share of training, suit hundreds of steps. After a warm start the mean prediction is aligned to the
+    estimated class shares.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_w2": "weak"}

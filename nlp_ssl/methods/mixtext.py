@@ -27,8 +27,9 @@ class MixText(Method):
     lam = max(l, 1 - l), l ~ Beta(alpha, alpha), at a layer drawn from the upper half. The hinge looks at unmixed rows.
     `target_dropout` leaves dropout on in the guess.
 
-    Differs from the paper: padding is masked throughout (the official code attends to it), guesses are made without
-    dropout, the ramp is over a share of training, and the hinge is off (as in its published runs).
+    Differs from the paper: a text has one rewriting instead of two, padding is masked throughout (the official code
+    attends to it), guesses are made without dropout, the ramp is over a share of training, and the hinge is off (as in
+    its published runs). After a warm start the guess is aligned to the estimated class shares before it is sharpened.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}

@@ -20,9 +20,9 @@ class PiModel(Method):
     gradient and have their own dropout and weak augmentation (texts have none). `ramp_up` is the share of training of
     the sigmoid ramp.
 
-    Differs from the paper: the first view's probabilities are aligned to the estimated shares of the classes, where
-    there are such, the supervised mean is over the labeled rows, not the whole batch (so `weight` is smaller than the
-    paper's 100), and the consistency term is on unlabeled rows only.
+    Differs from the paper: after a warm start the first view's probabilities are aligned to the estimated class shares,
+    the supervised mean is over the labeled rows, not the whole batch (so `weight` is smaller than the paper's 100), and
+    the consistency term is on unlabeled rows only.
     """
 
     kinds = ("one", "many")

@@ -20,7 +20,8 @@ class PseudoLabel(Method):
     The gradient runs through u in the same pass; the mean divides by all N rows. `ramp_up` is the share of
     training over which the weights rise linearly. The entropy acts on all rows, confident or not.
 
-    Differs from the paper: Lee has no threshold (`threshold=0`) and ramps by epochs.
+    Differs from the paper: Lee has no threshold (`threshold=0`), a weight of 3 and a ramp by epochs. After a warm start
+    the p that labels are read from is aligned to the estimated class shares.
     """
 
     kinds = ("one", "many")

@@ -22,8 +22,8 @@ class RDrop(Method):
     an image are augmented each on its own. `ramp_up` is the share of training over which `weight` rises linearly.
     Works without a pool: the paper's method.
 
-    Differs from the paper: unlabeled rows have the second term too, and means are over rows, where the authors' code
-    adds up.
+    Differs from the paper: the two cross-entropies are averaged instead of added, so that the paper's alpha is twice
+    `labeled_weight`; unlabeled rows have the second term too, and means are over rows, where the authors' code adds up.
     """
 
     kinds = ("one", "many")

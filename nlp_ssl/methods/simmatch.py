@@ -28,9 +28,9 @@ class SimMatch(Method):
     to the sum 1. The teacher is a running average of the student with decay min(1 - 1/(t+1), ema_decay).
 
     Differs from the paper: this batch's labeled rows join the bank before its use, and rows that never did count for
-    nothing, so that training on the pool can start at once. p is aligned to the estimated class shares, where there are
-    such. `threshold` is 0.8 for text: with a projection that has not learned yet q takes a tenth of the confidence, and
-    nothing would reach 0.95. `ema_decay` suits hundreds of steps. The teacher has no dropout by default.
+    nothing, so that training on the pool can start at once. After a warm start p is aligned to the estimated class
+    shares. `threshold` is 0.8 for text: with a projection that has not learned yet q takes a tenth of the confidence,
+    and nothing would reach 0.95. `ema_decay` suits hundreds of steps. The teacher has no dropout by default.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}

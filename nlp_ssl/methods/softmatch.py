@@ -26,7 +26,8 @@ class SoftMatch(Method):
 
     Differs from the paper: mu, var and the mean of p start with the first batch instead of at 1 / C, 1 and 1 / C, and
     have a `decay` of 0.9 instead of 0.999: with a variance that starts at 1 nearly every row would count in full for
-    the length of a short run. Labels are made without dropout by default.
+    the length of a short run. `weight` is 0.3 instead of 1 for images. After a warm start p, and the label with it, is
+    aligned to the estimated class shares. Labels are made without dropout by default.
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}

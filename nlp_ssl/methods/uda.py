@@ -26,6 +26,7 @@ class UDA(Method):
 
     Differs from the paper: its text runs use neither temperature nor threshold, but tsa="linear", and its targets have
     dropout on. After a warm start the labeled rows are fitted already: annealing would leave them all out at first.
+    After a warm start the prediction for u_w is aligned to the estimated class shares, before mask and temperature.
     """
 
     kinds = ("one", "many")
