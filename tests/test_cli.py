@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from cli_files import command_files, train
 from safetensors.torch import load_file, save_file
-from tiny import tiny_bert, tiny_texts
+from tiny import tiny_bert
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from nlp_ssl import experiment, process
@@ -21,23 +22,7 @@ from nlp_ssl.registry import get_method, list_loops, list_methods
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cli")
-    tiny_bert(folder / "model")
-    texts, labels = tiny_texts(120, seed=5)
-    lines = ["text,label", *(f"{t},{y}" for t, y in zip(texts, labels, strict=True))]
-    (folder / "l.csv").write_text("\n".join(lines[:17]) + "\n")
-    (folder / "u.txt").write_text("\n".join(texts[16:80]) + "\n")
-    (folder / "t.csv").write_text("\n".join([lines[0], *lines[81:]]) + "\n")
-    return folder
-
-
-def train(files, out, *more):
-    return run([
-        "train", "--model", str(files / "model"), "--labeled", str(files / "l.csv"), "--unlabeled",
-        str(files / "u.txt"), "--test", str(files / "t.csv"), "--max-steps", "4", "--batch-size", "4",
-        "--max-length", "24", "--warm-steps", "3", "--mixed-precision", "no", "--cache-dir", str(files / "cache"),
-        "--output-dir", str(out), *more,
-    ])  # fmt: skip
+    return command_files(tmp_path_factory.mktemp("cli"))
 
 
 def test_train_predict_and_open_with_transformers(files, tmp_path, capsys):

@@ -4,18 +4,11 @@ import shutil
 import subprocess
 
 import pytest
+from engines import needs_apertium
 
 from nlp_ssl.data.embedded import load_embedded
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.paraphrase.apertium import Apertium, ApertiumPipe
-
-
-def installed():
-    found = shutil.which("apertium")
-    return found and "eng-spa" in subprocess.run([found, "-l"], capture_output=True, text=True, check=False).stdout
-
-
-needs_apertium = pytest.mark.skipif(not installed(), reason="apertium with eng-spa is not installed")
 
 
 @needs_apertium

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_apertium import needs_apertium
-from test_rewrite import Backwards
+from engines import Backwards, needs_apertium
 from tiny import tiny_bert, tiny_texts
 
 from nlp_ssl.augment.policy import parse_policy

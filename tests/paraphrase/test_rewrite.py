@@ -1,12 +1,12 @@
 """From texts to views: order, cache, gates, workers, interruption."""
 
 import threading
-from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from engines import Backwards
 
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.paraphrase import gates
@@ -15,27 +15,6 @@ from nlp_ssl.paraphrase.cache import Cache
 from nlp_ssl.paraphrase.checks import Checks
 from nlp_ssl.paraphrase.gates import Gates, Report, View
 from nlp_ssl.paraphrase.rewrite import Rewriting
-
-
-@dataclass(frozen=True)
-class Backwards:
-    """Turns the words around, last text first, and counts what it was asked for."""
-
-    asked: Counter = field(default_factory=Counter, repr=False, compare=False)
-    opened: list = field(default_factory=list, repr=False, compare=False)
-    breaks_at: int = -1
-
-    @contextmanager
-    def open(self):
-        self.opened.append(self)
-        yield self
-
-    def translate(self, texts, seed):
-        for number in reversed(range(len(texts))):
-            if sum(self.asked.values()) == self.breaks_at:
-                raise RunError(330, "broken")
-            self.asked[texts[number], seed] += 1
-            yield number, " ".join(reversed(texts[number].split())) + " again" * seed
 
 
 def rewrite(texts, engine, cache, **options):

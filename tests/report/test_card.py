@@ -4,13 +4,18 @@ import json
 import logging
 
 import pytest
+from cli_files import command_files, train
 from huggingface_hub import ModelCard
 from pages import rename
-from test_cli import files, train  # noqa: F401 - the fixture of the command line's tests
 
 from nlp_ssl.errors import RunError
 from nlp_ssl.process import CARD_MARK, clear_run
 from nlp_ssl.report.card import write_card
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return command_files(tmp_path_factory.mktemp("card"))
 
 
 def test_the_hub_reads_the_front_matter(run):
@@ -45,7 +50,7 @@ def test_a_readme_of_another_kind_stays_and_ours_goes_with_the_run(run, caplog):
     assert list(run.iterdir()) == []
 
 
-def test_train_leaves_report_and_card(files, tmp_path, capsys):  # noqa: F811
+def test_train_leaves_report_and_card(files, tmp_path, capsys):
     assert train(files, tmp_path / "out", "--license", "mit", "--calibrate", "labels") == 0
     assert "license: mit" in (tmp_path / "out/README.md").read_text()
     assert "labels held out in turn" in (tmp_path / "out/README.md").read_text()
@@ -56,7 +61,7 @@ def test_train_leaves_report_and_card(files, tmp_path, capsys):  # noqa: F811
     assert "SSL404" in capsys.readouterr().err
 
 
-def test_a_report_that_cannot_be_written_fails_no_run(files, tmp_path, caplog, monkeypatch):  # noqa: F811
+def test_a_report_that_cannot_be_written_fails_no_run(files, tmp_path, caplog, monkeypatch):
     def full(*given):
         raise RunError(303, "no space")
 
@@ -67,6 +72,6 @@ def test_a_report_that_cannot_be_written_fails_no_run(files, tmp_path, caplog, m
 
 
 @pytest.mark.parametrize("flags", [["--calibrate", "dev"]])
-def test_calibration_without_rows_is_refused(files, tmp_path, capsys, flags):  # noqa: F811
+def test_calibration_without_rows_is_refused(files, tmp_path, capsys, flags):
     assert train(files, tmp_path / "out", *flags) == 2
     assert "SSL400" in capsys.readouterr().err
