@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# Installs what is missing, checks style and types, and runs the whole test suite. Arguments go to pytest.
+# Installs what is missing, checks style and types, and runs the tests: those that are not marked slow, or with --all as
+# the first argument every test. Further arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+part="not slow"
+if [ "${1:-}" = --all ]; then
+    part="" # of the marks: no choice
+    shift
+fi
 bash scripts/install.sh
 # Several small processes share the cores: one thread each is faster than many that wait for one another.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
@@ -21,4 +27,4 @@ echo "test: ruff"
 echo "test: mypy"
 .venv/bin/mypy
 echo "test: pytest"
-exec .venv/bin/python -m pytest "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadscope -m "$part" "$@"

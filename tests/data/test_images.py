@@ -207,7 +207,11 @@ def test_damaged_idx(tmp_path, content, word, suffix):
     assert str(path) in str(failure.value) and "\n" not in str(failure.value)
 
 
-@pytest.mark.parametrize("content", [b"plain", gzip.compress(GOOD)[:-12], gzip.compress(GOOD)[:10] + b"\xff" * 30])
+@pytest.mark.parametrize(
+    "content",
+    [b"plain", gzip.compress(GOOD)[:-12], gzip.compress(GOOD)[:10] + b"\xff" * 30],
+    ids=["plain", "cut", "no deflate stream"],
+)
 def test_damaged_gzip(tmp_path, content):
     (tmp_path / "file.gz").write_bytes(content)
     with pytest.raises(DataError, match=r"file\.gz"):

@@ -1,9 +1,13 @@
 """Two ranks over gloo, and what they run. Spawned processes import this file by name."""
 
+import gc
 import json
+import multiprocessing
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -27,12 +31,20 @@ WORLD = 2
 
 
 def spawn(work: Callable[[int, Path], None], folder: Path) -> None:
-    """Runs `work(rank, folder)` on both ranks; an exception of either is raised here."""
-    mp.spawn(_rank, args=(work, folder), nprocs=WORLD)
+    """Runs `work(rank, folder)` on both ranks; an exception of either is raised here.
+
+    Ranks are forked from a process that has imported this file and trained nothing. It starts with the first ranks.
+    """
+    multiprocessing.set_forkserver_preload(["ranks"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))  # else it finds none of our modules
+        forkserver.ensure_running()
+    mp.start_processes(_rank, args=(work, folder), nprocs=WORLD, start_method="forkserver")
 
 
 def _rank(rank: int, work: Callable[[int, Path], None], folder: Path) -> None:
     torch.set_num_threads(1)
+    gc.freeze()
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": WORLD, "LOCAL_WORLD_SIZE": WORLD}
     os.environ |= {name: str(value) for name, value in names.items()}
     dist.init_process_group("gloo", init_method=f"file://{folder / 'init'}", rank=rank, world_size=WORLD)
