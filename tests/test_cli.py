@@ -25,6 +25,20 @@ def files(tmp_path_factory):
     return command_files(tmp_path_factory.mktemp("cli"))
 
 
+@pytest.fixture(scope="module")
+def once(files, tmp_path_factory):
+    """A finished run of `train(files, out)`."""
+    out = tmp_path_factory.mktemp("once") / "out"
+    assert train(files, out) == 0
+    return out
+
+
+@pytest.fixture
+def out(once, tmp_path):
+    """A copy of it that a test may change."""
+    return shutil.copytree(once, tmp_path / "out")
+
+
 def test_train_predict_and_open_with_transformers(files, tmp_path, capsys):
     out = tmp_path / "out"
     assert train(files, out, "--method", "uda", "--threshold", "0.5", "--save-every", "2", "--baseline") == 0
@@ -97,9 +111,7 @@ def test_a_folder_in_use_is_refused_and_overwrite_removes_the_run_alone(files, t
     assert not (out / "checkpoints").exists()
 
 
-def test_overwrite_removes_nothing_before_all_input_is_read(files, tmp_path):
-    out = tmp_path / "out"
-    assert train(files, out) == 0
+def test_overwrite_removes_nothing_before_all_input_is_read(files, out):
     assert train(files, out, "--overwrite", "--labeled", "nowhere.csv") == 3
     assert train(files, out, "--overwrite", "--model", "no/such-model") == 2
     assert (out / "result.json").exists() and (out / "model.safetensors").exists()
@@ -129,19 +141,27 @@ def test_overwrite_leaves_a_run_that_is_going_on(files, tmp_path, capsys):
     assert "another run is using" in capsys.readouterr().err and (out / "result.json").exists()
 
 
+REPLACED = ["--save-every", "2", "--replace-words", "0.1"]
+
+
+@pytest.fixture(scope="module")
+def replaced(files, tmp_path_factory):
+    out = tmp_path_factory.mktemp("replaced") / "out"
+    assert train(files, out, *REPLACED) == 0
+    return out
+
+
 @pytest.mark.parametrize(
     "more", [["--model", "other"], ["--pooling", "stock"], ["--replace-words", "0.9"]], ids=lambda m: m[0]
 )
 @pytest.mark.parametrize("kind", ["finished", "interrupted"])
-def test_resume_refuses_another_model_pooling_or_view(files, tmp_path, capsys, more, kind):
-    out = tmp_path / "out"
-    common = ["--save-every", "2", "--replace-words", "0.1"]
-    assert train(files, out, *common) == 0
+def test_resume_refuses_another_model_pooling_or_view(files, replaced, tmp_path, capsys, more, kind):
+    out = shutil.copytree(replaced, tmp_path / "out")
     if kind == "interrupted":
         (out / "result.json").unlink()
     if more[1] == "other":
         more = ["--model", str(tiny_bert(tmp_path / "other"))]
-    assert train(files, out, *common, *more, "--resume") == 2
+    assert train(files, out, *REPLACED, *more, "--resume") == 2
     assert "SSL214" in capsys.readouterr().err
 
 
@@ -167,9 +187,7 @@ def test_a_comparison_that_was_interrupted_keeps_the_row_of_its_start(files, tmp
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", "\x00"])
-def test_a_damaged_result_is_one_line(files, tmp_path, capsys, text):
-    out = tmp_path / "out"
-    assert train(files, out) == 0
+def test_a_damaged_result_is_one_line(files, out, capsys, text):
     (out / "result.json").write_text(text)
     assert train(files, out, "--resume") == 1
     assert "result.json is damaged" in capsys.readouterr().err
@@ -216,11 +234,10 @@ def test_unknown_command_names_the_nearest(capsys):
     assert "Did you mean 'train'" in capsys.readouterr().err
 
 
-def test_closed_pipe_is_quiet(files, tmp_path):
-    assert train(files, tmp_path / "out") == 0
+def test_closed_pipe_is_quiet(out, tmp_path):
     many = tmp_path / "many.txt"
     many.write_text("a film\n" * 20000)
-    script = f"{sys.executable} -m nlp_ssl.cli predict {tmp_path / 'out'} {many} | head -1"
+    script = f"{sys.executable} -m nlp_ssl.cli predict {out} {many} | head -1"
     done = subprocess.run(script, shell=True, capture_output=True, text=True)
     assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr and "Broken" not in done.stderr
 
@@ -254,14 +271,20 @@ NEEDS_POOL = [name for name in list_methods() if any(v.startswith("u") for v in 
               and not get_method(name).pool_optional]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def supervised(files, tmp_path_factory):
+    out = tmp_path_factory.mktemp("supervised") / "out"
+    assert small(files, out, "--method", "supervised", "--labeled", str(files / "l.csv"), "--no-report") == 0
+    return load_file(out / "model.safetensors")
+
+
 @pytest.mark.parametrize("method", NEEDS_POOL)
-def test_without_a_pool_a_method_that_needs_one_is_supervised_training(files, tmp_path, method):
-    """Row 38: no unlabeled text falls back to the labels alone, with a warning."""
-    weights = []
-    for name, wanted in (("a", method), ("b", "supervised")):
-        assert small(files, tmp_path / name, "--method", wanted, "--labeled", str(files / "l.csv")) == 0
-        weights.append(load_file(tmp_path / name / "model.safetensors"))
-    assert all(bool((weights[0][k] == weights[1][k]).all()) for k in weights[1])
+def test_without_a_pool_a_method_that_needs_one_is_supervised_training(files, supervised, tmp_path, method):
+    """No unlabeled text falls back to the labels alone, with a warning."""
+    argv = ["--method", method, "--labeled", str(files / "l.csv"), "--no-report"]
+    assert small(files, tmp_path / "out", *argv) == 0
+    found = load_file(tmp_path / "out/model.safetensors")
+    assert all(bool((found[k] == supervised[k]).all()) for k in supervised)
 
 
 @pytest.mark.parametrize(
@@ -275,30 +298,24 @@ def test_without_a_pool_a_method_that_needs_one_is_supervised_training(files, tm
                              d / "model.safetensors", metadata={"format": "pt"}), 1, "not numbers"),
     ],
 )  # fmt: skip
-def test_predict_refuses_a_damaged_model(files, tmp_path, capsys, damage, code, message):
-    out = tmp_path / "out"
-    assert train(files, out) == 0
+def test_predict_refuses_a_damaged_model(files, out, capsys, damage, code, message):
     damage(out)
     assert run(["predict", str(out), str(files / "u.txt")]) == code
     captured = capsys.readouterr()
     assert message in captured.err and "Traceback" not in captured.err and "\t" not in captured.out
 
 
-def test_texts_beyond_the_positions_of_the_model(files, tmp_path, capsys):
+def test_texts_beyond_the_positions_of_the_model(files, out, tmp_path, capsys):
     """The tiny BERT has 64 positions."""
     assert train(files, tmp_path / "no", "--max-length", "65") == 2
     assert "positions for 64 tokens" in capsys.readouterr().err
-    out = tmp_path / "out"
-    assert train(files, out) == 0
     (tmp_path / "long.txt").write_text("good " * 500 + "\n")
     assert run(["predict", str(out), str(tmp_path / "long.txt")]) == 0, "cut as in training"
     assert run(["predict", str(out), str(tmp_path / "long.txt"), "--max-length", "65"]) == 2
     assert run(["predict", str(out), str(tmp_path / "long.txt"), "--max-length", "-5"]) == 2
 
 
-def test_a_model_that_is_half_written_is_not_taken_for_whole(files, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    assert train(files, out) == 0
+def test_a_model_that_is_half_written_is_not_taken_for_whole(files, out, monkeypatch):
     moved = []
 
     def killed(source, target):
