@@ -20,7 +20,7 @@ SCHEMA = pa.schema(
         ("id", pa.int64()),  # place in the pool
         ("text", pa.large_string()),
         ("label", pa.string()),
-        ("probabilities", pa.list_(pa.float64())),  # in the order of the sorted class names
+        ("probabilities", pa.list_(pa.float64())),  # in the order of the task's classes
         ("weight", pa.float64()),
         ("copies", pa.int64()),
         ("learn", pa.string()),  # "label" or "probabilities"
@@ -41,7 +41,7 @@ def write_labels(
         path: the file.
         labels: of this round.
         earlier: of the rounds before, the first one first.
-        classes: class names, sorted.
+        classes: class names of the task, in its order.
         texts: of the pool [U]; None for images.
 
     Raises:
@@ -92,8 +92,8 @@ def given_labels(
     """Labels for a pool out of a file of noisy ones: an earlier round's, a language model's, a rule's.
 
     Columns: the text and the label; where there are, "weight" (0 leaves a row out), "probabilities" (a list in the
-    order of the sorted class names, in CSV as "[0.9, 0.1]"), "copies", and "learn": with "label" classes are learned,
-    otherwise probabilities.
+    order of `classes`, in CSV as "[0.9, 0.1]"), "copies", and "learn": with "label" classes are learned, otherwise
+    probabilities.
     A label that is not the most probable class is a correction and counts alone. Texts are matched as those of the pool
     are compared, without regard to case and white space; rows of other texts do not count.
 
