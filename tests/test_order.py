@@ -259,7 +259,7 @@ def test_methods_train_beside_them(gaps, method):
 @pytest.mark.parametrize("source", ["model", "graph"])
 def test_rounds_train_beside_them(gaps, tmp_path, source):
     loop = SelfTraining(rounds=1, threshold=0.0, source=source)
-    found = compare(loop, lambda seed: gaps, START, [0], output_dir=tmp_path / "out")
+    found = compare(loop, lambda seed: gaps, START, [0], baseline=False, output_dir=tmp_path / "out")
     assert found.accuracies()["self_training"][0] > 0
     assert load_trained(tmp_path / "out").classes == ("empty", "neg", "void", "pos")
     read = pq.read_table(tmp_path / "out" / "round-1" / "pseudo_labels.parquet")
@@ -380,14 +380,14 @@ def test_for_other_classes_it_starts_anew_and_the_log_says_so(trained_model, cap
         f"the last layer of {folder} is for the classes b, a, c, here they are {classes.replace(' ', ', ')}: it starts "
         "anew"
     ]
-    rows = first.classifier.weight
+    rows = first.classifier.weight.detach()
     assert not first.classifier.bias.any() and 0.01 < float(rows.std()) < 0.03  # BERT starts with 0.02
     assert not torch.isin(rows, saved_rows).any()
 
 
 def test_names_that_nobody_gave_are_no_names(tmp_path, caplog):
     """A classifier with the library's own names may have been trained for anything; an encoder has no last layer."""
-    tiny_bert(tmp_path / "model", classes=2)
+    tiny_bert(tmp_path / "model", names=["LABEL_0", "LABEL_1"])
     saved_rows = load_text_net(str(tmp_path / "model")).classifier.weight
     with caplog.at_level(logging.INFO, "nlp_ssl"):
         assert torch.equal(load_text_net(str(tmp_path / "model"), ["LABEL_0", "LABEL_1"]).classifier.weight, saved_rows)

@@ -1004,6 +1004,6 @@ def _named(values: list[object], names: list[str] | None, place: str) -> list[ob
             return [name(one) for one in value]
         if value not in of_number:
             raise DataError(152, f"{place}: label {value} is none of its {len(names)} class names: mend the column")
-        return of_number[cast("int | None", value)]
+        return of_number[value]
 
     return [name(value) for value in values]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import torch
@@ -34,8 +34,8 @@ Pooling = Literal["auto", "mean", "stock"]
 _FOLDABLE = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 # Families whose layers take a mask that is added to the attention scores, so that an edit may widen it half-way.
 _ADDED_MASKS = (*_FOLDABLE, "distilbert", "mpnet")
-# problem_type in config.json of a model that gives one label a row, or several
-ONE, MANY = "single_label_classification", "multi_label_classification"
+ONE: Final = "single_label_classification"  # problem_type in config.json of a model that gives a row one label
+MANY: Final = "multi_label_classification"  # the same of a model that gives several
 PAIRS = "nlp_ssl_pairs"  # in config.json of a model that was trained on pairs of texts
 _POOLED_KEY = "nlp_ssl_pooling"  # in config.json of a saved model whose last layer is the pooling layer
 _MEAN_WEIGHT = 64.0  # weight of the mean against the residual of the first token in the pooling layer
