@@ -19,7 +19,7 @@ from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError, DataError, RunError
 from nlp_ssl.evaluate import by_length, finite, logits_of_texts, longest_text, probabilities
 from nlp_ssl.method import Kind
-from nlp_ssl.nets.text import TextNet, kind_of, load_trained, of_pairs, quiet
+from nlp_ssl.nets.text import TextNet, class_names, kind_of, load_trained, of_pairs, quiet
 
 Quantize = Literal["no", "int8"]
 # Largest difference of a probability that is taken for rounding.
@@ -82,7 +82,7 @@ class OnnxClassifier:
             raise DataError(
                 123, f"{folder}: the exported model is damaged ({_reason(error)}): export it again"
             ) from error
-        self.classes = tuple(str(name) for name in config.id2label.values())
+        self.classes = tuple(class_names(config))
         self.kind = kind_of(config)
         self.of_pairs = of_pairs(config)
 

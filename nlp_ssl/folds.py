@@ -10,10 +10,10 @@ from nlp_ssl.data.dataset import Data
 
 
 def least_labels(data: Data) -> int:
-    """Labels of the class that has the fewest; 0 where labeled rows have probabilities for labels."""
+    """Labels of the class that has the fewest, leaving out classes without any; 0 where labels are probabilities."""
     if data.targets is not None:
         return 0
-    return int(np.bincount(data.labels[data.labeled], minlength=len(data.classes)).min())
+    return int(np.unique(data.labels[data.labeled], return_counts=True)[1].min())
 
 
 def parts_of(data: Data, number: int) -> int:

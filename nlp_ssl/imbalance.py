@@ -39,7 +39,10 @@ def adjustment(data: Data, config: TrainConfig) -> Tensor | None:
     Logit adjustment (Menon et al. 2020, arXiv:2007.07314): methods see predictions under the shares of the labels, the
     net itself learns what they would be if the shares were even. As its last layer has a bias, this is the same as
     training without and taking the term off the bias at the end, but scores on the way are those of the adjusted net.
+    A class without a labeled row is not made up for: nothing is known of it that a larger share could bring out.
     """
     if not config.logit_adjustment:
         return None
-    return config.logit_adjustment * torch.from_numpy(data.labeled_shares()).float().log()
+    shares = data.labeled_shares()
+    shares = np.where(data.labeled_counts() > 0, shares, shares.max())
+    return config.logit_adjustment * torch.from_numpy(shares).float().log()

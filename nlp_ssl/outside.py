@@ -17,7 +17,7 @@ from nlp_ssl.data.sources import Table
 from nlp_ssl.data.splits import text_keys
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.evaluate import logits_of_texts, longest_text
-from nlp_ssl.nets.text import load_trained
+from nlp_ssl.nets.text import class_names, load_trained
 from nlp_ssl.paraphrase.engine import contents
 
 log = logging.getLogger("nlp_ssl")
@@ -34,7 +34,7 @@ def logits_of(folder: Path, texts: pa.ChunkedArray, classes: Sequence[str], cach
         DataError: the folder holds no whole model.
     """
     net = load_trained(folder)
-    known = list(net.model.config.id2label.values())
+    known = class_names(net.model.config)
     if sorted(known) != sorted(classes):
         raise ConfigError(
             238, f"the teacher {folder} knows the classes {', '.join(known)}, the task has {', '.join(classes)}"
@@ -76,4 +76,5 @@ def joined(pool: Table | None, more: Table, *others: Table) -> Table:
         source=pool.source,
         splits=None,
         notes=pool.notes,
+        classes=pool.classes,
     )

@@ -13,7 +13,7 @@ from nlp_ssl.config import Precision
 from nlp_ssl.evaluate import logits_of_texts, longest_text, probabilities
 from nlp_ssl.export import OnnxClassifier, check_reads, is_exported
 from nlp_ssl.method import Kind
-from nlp_ssl.nets.text import check_pairs, load_trained
+from nlp_ssl.nets.text import check_pairs, class_names, load_trained
 from nlp_ssl.precision import autocast, resolve
 
 log = logging.getLogger("nlp_ssl")
@@ -76,7 +76,7 @@ def open_predictor(
     if chosen != precision and chosen == "bf16":
         log.info("bf16 is faster here: two to three digits of a probability are true; more by --mixed-precision no")
     context = autocast(chosen, place)
-    classes = tuple(str(name) for name in net.model.config.id2label.values())
+    classes = tuple(class_names(net.model.config))
     net = net.to(place)
     return Predictor(classes, lambda texts, second: logits_of_texts(net, texts, longest, second, context), net.kind)
 

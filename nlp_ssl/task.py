@@ -26,7 +26,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.loop import PseudoLabels
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.image import ImageNet, build_image_net
-from nlp_ssl.nets.text import MANY, PAIRS, Pooling, TextNet, load_text_net, load_trained
+from nlp_ssl.nets.text import Pooling, TextNet, load_text_net, load_trained, set_task
 from nlp_ssl.paraphrase.views import rewritings_of
 
 # Word replacement as strong as the started model can stand.
@@ -83,10 +83,7 @@ def text_task(
     def build(number: int) -> Module:
         net = load_text_net(model, text.classes, pooling=pooling)
         net.tokenizer.model_max_length = max_length  # saved with the model: it is used on texts cut alike
-        if text.pairs is not None:
-            net.model.config.update({PAIRS: True})
-        if text.kind == "many":
-            net.model.config.problem_type = MANY
+        set_task(net.model.config, text.kind, text.pairs is not None)
         return net
 
     origin = (("model", model), ("pooling", pooling))

@@ -496,6 +496,11 @@ def _check_given(method: Method, given: Mapping[str, Module | Tensor], data: Dat
         known = net.shape[1] if isinstance(net, Tensor) else net.classifier.out_features
         if known != classes:
             raise ConfigError(234, f"the {role} knows {known} classes, the data have {classes}")
+        if isinstance(net, Module) and net.classes not in (None, data.classes):
+            raise ConfigError(
+                234, f"the {role} knows the classes {', '.join(net.classes or ())}, the data have "
+                f"{', '.join(data.classes)}, in this order: open it with load_text_net(FOLDER, classes)"
+            )  # fmt: skip
         if isinstance(net, Tensor) and len(net) != len(data.unlabeled):
             raise ConfigError(234, f"logits of the {role} for {len(net)} rows, the pool has {len(data.unlabeled)}")
 

@@ -112,8 +112,11 @@ def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast,
     z = features(module, data.store, data.labeled, config.max_length, context).double().numpy()
     y, shift = data.labels[data.labeled], adjustment(data, config)
     scale = float(np.linalg.norm(z - z.mean(0), axis=1).mean()) or 1.0
-    fitted = _head if data.kind == "one" else _one_head_each
-    weight, bias = fitted(z / scale, y, weighed(data, config).weights, strength)
+    weights = weighed(data, config).weights
+    if data.kind == "one":
+        weight, bias = _head(z / scale, y, weights, strength, len(data.classes))
+    else:
+        weight, bias = _one_head_each(z / scale, y, weights, strength)
     weight = weight / scale
     classifier = module.classifier
     assert isinstance(classifier, torch.nn.Linear)
@@ -124,13 +127,22 @@ def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast,
             classifier.bias.sub_(shift.to(classifier.bias.device))
 
 
-def _head(z: np.ndarray, y: np.ndarray, weights: np.ndarray | None, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [C, D] and biases [C] of the classes y [n]."""
+def _head(
+    z: np.ndarray, y: np.ndarray, weights: np.ndarray | None, strength: float, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [C, D] and biases [C] of the classes y [n].
+
+    A class without a row has a bias alone: the others' logits have the mean 0, so that it is never likelier than half a
+    row among the n.
+    """
     model = LogisticRegression(C=strength, max_iter=1000).fit(z, y, weights)
     weight, bias = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # the library keeps one row for two classes
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    return weight, bias
+    present = model.classes_
+    every_weight, every_bias = np.zeros((classes, z.shape[1])), np.full(classes, np.log(0.5 * len(present) / len(y)))
+    every_weight[present], every_bias[present] = weight, bias
+    return every_weight, every_bias
 
 
 def _one_head_each(

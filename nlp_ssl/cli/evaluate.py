@@ -16,7 +16,7 @@ from nlp_ssl.data.sources import Table, read_table
 from nlp_ssl.errors import ConfigError, DataError, nearest
 from nlp_ssl.evaluate import Scores, confusion, logits_of_texts, longest_text, score
 from nlp_ssl.method import check
-from nlp_ssl.nets.text import check_pairs, load_trained
+from nlp_ssl.nets.text import check_pairs, class_names, load_trained
 
 log = logging.getLogger("nlp_ssl")
 
@@ -76,7 +76,7 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
     """
     net = load_trained(model, kinds=("one", "many"))
     check_pairs(net.model.config, options.pair_column is not None)
-    classes = tuple(str(name) for name in net.model.config.id2label.values())
+    classes = tuple(class_names(net.model.config))
     table = read_table(
         file,
         text_column=options.text_column,

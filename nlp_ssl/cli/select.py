@@ -19,7 +19,7 @@ from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.evaluate import longest_text, predict_texts
 from nlp_ssl.method import check
-from nlp_ssl.nets.text import load_trained
+from nlp_ssl.nets.text import class_names, load_trained
 from nlp_ssl.select import IN_DOMAIN, Picked, Scorer, domain_scorer, select
 
 log = logging.getLogger("nlp_ssl")
@@ -106,7 +106,7 @@ def _by_class(folder: Path) -> tuple[Scorer, list[str]]:
     """
     net = load_trained(folder)
     longest = longest_text(net)
-    return lambda texts: predict_texts(net, texts, longest), list(net.model.config.id2label.values())
+    return lambda texts: predict_texts(net, texts, longest), class_names(net.model.config)
 
 
 def _by_domain(options: Options, pool: pa.ChunkedArray) -> Scorer:
@@ -130,7 +130,7 @@ def _watched(rows: Iterator[tuple[int, str]], total: int) -> Iterator[tuple[int,
 def _lines(picked: Sequence[Picked], classes: Sequence[str], total: int, keep: int) -> Iterator[str]:
     """What was kept, a line for each class, those that got nothing too: training on the rest would forget them."""
     yield f"{len(picked)} of {total} texts kept"
-    for label in sorted(classes):
+    for label in classes:
         kept = [one.probability for one in picked if one.predicted == label]
         least = f", probability from {min(kept):.3f}" if kept else ""
         short = f": fewer than the {keep} asked for" if len(kept) < keep else ""

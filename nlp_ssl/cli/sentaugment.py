@@ -13,7 +13,7 @@ from nlp_ssl.cli.options import parse
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.evaluate import logits_of_texts, longest_text
-from nlp_ssl.nets.text import load_trained
+from nlp_ssl.nets.text import class_names, load_trained
 from nlp_ssl.retrieval import Index
 from nlp_ssl.sentaugment import Found, Retrieval, augment, by_class, write_found
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError(224, f"{options.out} exists: name another file or add --overwrite")
     data = text(files, tables(files), options.seed)
     teacher = load_trained(options.model)
-    known = list(teacher.model.config.id2label.values())
+    known = class_names(teacher.model.config)
     if sorted(known) != sorted(data.classes):
         raise ConfigError(
             238, f"the teacher knows the classes {', '.join(known)}, the labels {', '.join(data.classes)}"

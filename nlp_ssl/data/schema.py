@@ -1,6 +1,7 @@
 """One validated set of texts, labels and positions out of the tables a user brings."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,13 +20,15 @@ MANY_CLASSES = 10_000
 EXTREME_IMBALANCE = 1_000
 TRUNCATED_SHARE = 0.1
 
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+
 
 @dataclass(frozen=True)
 class TextData:
     """All texts of a run, one after the other, and which of them play which part.
 
     Attributes:
-        classes: class names, sorted.
+        classes: class names in the order of a model's outputs (`_classes`).
         texts: large_string [N].
         labels: int64 [N], the class index, -1 where no label is known; with several labels a row int8 [N, C], 1, 0 or
             -1 where it is not known. Labels of `unlabeled` rows are hidden truth: they may score pseudo-labels and must
@@ -108,7 +111,8 @@ def build(
         raise ConfigError(230, "drop_leaks and allow_transductive contradict each other: choose one")
     if labels_per_class is not None and labels_per_class < 1:
         raise ConfigError(231, f"labels_per_class is {labels_per_class}: give 1 or more")
-    classes, many = _classes(labeled), labeled.label_sets is not None
+    named, many = _labels_in(labeled), labeled.label_sets is not None
+    classes = _classes(labeled, named)
     if many and labels_per_class is not None:
         refuse("labels_per_class")
     stack = _Stack({"labeled": labeled, "unlabeled": unlabeled, "dev": dev, "test": test})
@@ -118,7 +122,7 @@ def build(
     usable = _without_conflicts(stack, labels, conflicts, notes)
     usable &= _without_leaks(stack, allow_transductive, drop_leaks, notes)
     candidates = np.where(usable if labels.ndim == 1 else usable[:, None], labels, -1)[stack.spans["labeled"]]
-    _check_class_sizes(candidates, classes, labeled.source, notes)
+    _check_class_sizes(candidates, classes, named, labeled.source, notes)
     gold = _draw(candidates, classes, labels_per_class, seed)
     pool = _pool(stack, usable, gold, notes)
     _note_single_rows(labels[gold], classes, notes)
@@ -152,8 +156,19 @@ def _place(table: Table, position: int) -> str:
     return f"{table.source} row {table.rows[position]}"
 
 
-def _classes(labeled: Table) -> tuple[str, ...]:
-    """The sorted class names of the labeled table."""
+def in_order(names: Iterable[str]) -> list[str]:
+    """Class names in the order that a model's outputs have where no source declares one.
+
+    Names that all are whole numbers sort as numbers, so that 0 to 11 are at the places 0 to 11; others as strings.
+    """
+    names = list(names)
+    if all(_WHOLE_NUMBER.fullmatch(name) for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
+
+
+def _labels_in(labeled: Table) -> list[str]:
+    """The labels that rows of the labeled table have, each once."""
     names = [name for name in dict.fromkeys(labeled.labels or ()) if name is not None]
     names += list(dict.fromkeys(bare(name) for row in labeled.label_sets or () for name in row or ()))
     if not names:
@@ -166,7 +181,17 @@ def _classes(labeled: Table) -> tuple[str, ...]:
         if other != name:
             row = _place(labeled, _first_with(labeled, name))
             raise DataError(136, f"{row}: label {name!r} is nearly {other!r}: spell them alike, or rename one")
-    return tuple(sorted(names))
+    return names
+
+
+def _classes(labeled: Table, named: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a task, in the order that models, files and reports have them.
+
+    Those that the labeled source declares come first, as it counts them, whether a row has them or not; then the other
+    labels of its rows as `in_order` sorts them.
+    """
+    declared = labeled.classes or ()
+    return (*declared, *in_order(name for name in named if name not in declared))
 
 
 def _first_with(labeled: Table, name: str) -> int:
@@ -281,12 +306,21 @@ def _sizes(labels: np.ndarray, classes: int) -> np.ndarray:
     return found
 
 
-def _check_class_sizes(candidates: np.ndarray, classes: Sequence[str], source: str, notes: list[str]) -> None:
-    """Refuses a class that has lost all its rows; notes many classes and extreme imbalance."""
+def _check_class_sizes(
+    candidates: np.ndarray, classes: Sequence[str], named: Collection[str], source: str, notes: list[str]
+) -> None:
+    """Refuses a class that has lost all its rows; notes declared ones without any, many classes, extreme imbalance."""
     sizes = _sizes(candidates, len(classes))
-    if sizes.min() == 0:
-        empty = classes[int(sizes.argmin())]
-        raise DataError(135, f"{source}: class {empty!r} has no usable labeled row left: label more of its texts")
+    empty = [classes[i] for i in np.flatnonzero(sizes == 0).tolist()]
+    lost = next((name for name in empty if name in named), None)
+    if lost is not None:
+        raise DataError(135, f"{source}: class {lost!r} has no usable labeled row left: label more of its texts")
+    if empty:
+        notes.append(
+            f"warning: classes without a labeled row: {_first_few(empty)}: the model has a place for them, but nothing "
+            "to learn them from: label texts of them"
+        )
+    sizes = np.where(sizes > 0, sizes, sizes.max())
     if len(classes) > MANY_CLASSES:
         notes.append(f"warning: {len(classes)} classes: is the label column the right one?")
     if sizes.max() >= EXTREME_IMBALANCE * sizes.min():
@@ -320,8 +354,12 @@ def _pool(stack: _Stack, usable: np.ndarray, gold: np.ndarray, notes: list[str])
 def _note_single_rows(labels: np.ndarray, classes: Sequence[str], notes: list[str]) -> None:
     single = [classes[label] for label in np.flatnonzero(_sizes(labels, len(classes)) == 1).tolist()]
     if single:
-        shown = ", ".join(repr(name) for name in single[:5]) + (", ..." if len(single) > 5 else "")
-        notes.append(f"warning: classes with a single labeled row, which cannot be split: {len(single)} ({shown})")
+        notes.append(f"warning: classes with a single labeled row, which cannot be split: {_first_few(single)}")
+
+
+def _first_few(names: Sequence[str]) -> str:
+    """`7 ('a', 'b', 'c', 'd', 'e', ...)`: how many, and the first ones."""
+    return f"{len(names)} ({', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''})"
 
 
 def _scored(stack: _Stack, labels: np.ndarray, name: str, notes: list[str]) -> np.ndarray:

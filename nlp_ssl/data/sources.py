@@ -76,6 +76,8 @@ class Table:
         notes: what was dropped or mended, in words, with counts.
         pairs: large_string [N], the second text of each row, where rows are pairs.
         label_sets: labels [N] where rows have several, None where nothing is known of one; `labels` is None then.
+        classes: class names in the order that the source declares (a ClassLabel), also those that no row has; None
+            where it declares none.
     """
 
     texts: pa.ChunkedArray
@@ -86,6 +88,7 @@ class Table:
     notes: tuple[str, ...]
     pairs: pa.ChunkedArray | None = None
     label_sets: list[LabelSet | None] | None = None
+    classes: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -116,6 +119,7 @@ class _Part:
     rows: Callable[[Sequence[str]], Iterator[Row]]
     split: str | None = None
     named: bool = True  # lines of plain text have no column name that one could ask for
+    classes: Mapping[str, list[str]] = field(default_factory=dict)  # class names of columns that hold their numbers
 
 
 @dataclass(frozen=True)
@@ -368,6 +372,7 @@ class _Builder:
         self.splits: list[str] = []
         self.names: set[str] = set()
         self.seen_splits: set[str] = set()
+        self.declared: dict[str, None] = {}  # class names of the parts
         self.has_labels = False
         self.has_splits = False
         self.notes: list[str] = []
@@ -385,6 +390,7 @@ class _Builder:
         pair = None if pair_column is None else _pair_column(part, pair_column, text)
         split = "split" if part.split is None and "split" in part.columns else None
         self.has_labels |= label is not None
+        self.declared |= dict.fromkeys(_declared(part, label))
         self.has_splits |= part.split is not None or split is not None
         names = [name for name in (text, label, split, pair) if name is not None]
         at_split = 2 if label else 1
@@ -421,6 +427,7 @@ class _Builder:
             splits=self.splits if self.has_splits else None,
             notes=(*self.notes, *self._count_notes()),
             pairs=pa.chunked_array(self.pair_chunks, pa.large_string()) if self.pair_chunks else None,
+            classes=tuple(self.declared) or None,
         )
 
     def _columns(
@@ -572,6 +579,19 @@ def _text_columns(part: _Part, asked: str | None) -> list[str]:
     return columns
 
 
+def _declared(part: _Part, label: str | None) -> list[str]:
+    """The class names of a label column as its rows will have them, in the order of their numbers.
+
+    Raises:
+        DataError: two of them would be one.
+    """
+    names = [_clean_name(name) or name for name in part.classes.get(label or "", ())]
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise DataError(136, f"{part.place}: two of its class names read {twice[0]!r}: rename one")
+    return names
+
+
 def _pair_column(part: _Part, asked: str, text: str) -> str:
     """The column of the second texts.
 
@@ -682,15 +702,28 @@ def _dataset_parts(data: object, place: str) -> list[_Part]:
 
 
 def _dataset_part(data: "datasets.Dataset", place: str) -> _Part:
-    import datasets
-
-    names = {key: kind.names for key, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)}
+    names = _class_names(data.features.to_dict())
 
     def rows(columns: Sequence[str]) -> Iterator[Row]:
         batches = data.select_columns(list(columns)).with_format("arrow").iter(batch_size=_CHUNK_ROWS)
         return _arrow_rows(batches, columns, names, place)
 
-    return _Part(place, data.column_names, rows)
+    return _Part(place, data.column_names, rows, classes=names)
+
+
+def _class_names(features: Mapping[str, object]) -> dict[str, list[str]]:
+    """The class names of the columns that hold numbers of classes or lists of them, from what `datasets` notes."""
+
+    def names(feature: object) -> list[str]:
+        if isinstance(feature, list):
+            return names(feature[0]) if feature else []
+        if not isinstance(feature, Mapping):
+            return []
+        if feature.get("_type") == "ClassLabel":
+            return list(feature["names"])
+        return names(feature["feature"]) if feature.get("_type") in ("List", "LargeList", "Sequence") else []
+
+    return {column: found for column, feature in features.items() if (found := names(feature))}
 
 
 def _hub_parts(name: str) -> list[_Part]:
@@ -915,28 +948,62 @@ def _parquet_part(path: Path) -> _Part:
         except (pa.ArrowException, OSError, UnicodeError) as error:
             raise DataError(113, f"{path}: not a readable Parquet file ({_reason(error)}): write it again") from None
 
-    def rows(names: Sequence[str]) -> Iterator[Row]:
-        return _arrow_rows(file.iter_batches(_CHUNK_ROWS, columns=list(names)), names, {}, str(path))
+    classes = _noted_classes(file.schema_arrow, str(path))
 
-    return _Part(str(path), file.schema_arrow.names, rows)
+    def rows(names: Sequence[str]) -> Iterator[Row]:
+        return _arrow_rows(file.iter_batches(_CHUNK_ROWS, columns=list(names)), names, classes, str(path))
+
+    return _Part(str(path), file.schema_arrow.names, rows, classes=classes)
+
+
+def _noted_classes(schema: pa.Schema, place: str) -> dict[str, list[str]]:
+    """The class names that `datasets` notes in the files it writes, of columns that still hold numbers."""
+    noted = (schema.metadata or {}).get(b"huggingface")
+    if noted is None:
+        return {}
+    try:
+        found = _class_names(json.loads(noted)["info"]["features"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            113, f"{place}: its note on class names is damaged ({_reason(error)}): write it again"
+        ) from None
+    types = {name: schema.field(name).type for name in found if schema.names.count(name) == 1}
+    return {name: found[name] for name, type_ in types.items() if _of_numbers(type_)}
+
+
+def _of_numbers(type_: pa.DataType) -> bool:
+    """Whether a column holds whole numbers or lists of them."""
+    return _of_numbers(type_.value_type) if _is_list(type_) else bool(pa.types.is_integer(type_))
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
 
 
 def _arrow_rows(
     batches: Iterable[pa.RecordBatch], columns: Sequence[str], names: Mapping[str, list[str]], place: str
 ) -> Iterator[Row]:
-    """Rows of Arrow batches; `names` turns the integers of a class column into class names."""
+    """Rows of Arrow batches; `names` turns the integers of a class column into class names, in lists too."""
     number = 0
     try:
         for batch in batches:
-            values = [_named(batch.column(name).to_pylist(), names.get(name)) for name in columns]
+            values = [_named(batch.column(name).to_pylist(), names.get(name), place) for name in columns]
             yield from enumerate(zip(*values, strict=True), number + 1)
             number += batch.num_rows
     except (pa.ArrowException, UnicodeError, OSError) as error:
         raise DataError(113, f"{place} after row {number}: damaged data ({_reason(error)}): write it again") from None
 
 
-def _named(values: list[object], names: list[str] | None) -> list[object]:
+def _named(values: list[object], names: list[str] | None, place: str) -> list[object]:
     if names is None:
         return values
-    of_index = dict(enumerate(names)) | {-1: None}  # datasets writes -1 where the class is not known
-    return [of_index.get(cast("int", value), value) for value in values]
+    of_number = dict(enumerate(names)) | {-1: None, None: None}  # datasets writes -1 where the class is not known
+
+    def name(value: object) -> object:
+        if isinstance(value, list):
+            return [name(one) for one in value]
+        if value not in of_number:
+            raise DataError(152, f"{place}: label {value} is none of its {len(names)} class names: mend the column")
+        return of_number[value]
+
+    return [name(value) for value in values]

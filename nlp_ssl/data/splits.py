@@ -28,7 +28,7 @@ def draw_per_class(labels: Sequence[object], per_class: int, seed: int) -> np.nd
         if label is not None:
             by_class.setdefault(str(label), []).append(position)
     drawn: list[int] = []
-    for name in sorted(by_class):
+    for name in sorted(by_class):  # whatever order the classes have: the same rows are drawn
         rows = by_class[name]
         if len(rows) < per_class:
             raise DataError(

@@ -36,9 +36,9 @@ def label_warnings(labeled: Table, data: TextData) -> Iterator[Finding]:
     total = int(sum(different.values()))
     if total < 0.8 * len(data.labeled):
         yield warning(f"only {total} of {len(data.labeled)} labeled texts differ: label other texts, not copies")
-    if max(different.values()) >= UNEVEN * min(different.values()):
-        ranked = sorted(different, key=lambda name: different[name])
-        small, large = ranked[0], ranked[-1]
+    ranked = sorted((name for name in different if different[name]), key=lambda name: different[name])
+    small, large = ranked[0], ranked[-1]
+    if different[large] >= UNEVEN * different[small]:
         yield warning(
             f"uneven classes: {large!r} has {different[large]} texts, {small!r} {different[small]}: label more of it, "
             "and read macro-F1, not accuracy"

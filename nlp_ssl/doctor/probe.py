@@ -9,6 +9,8 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+from nlp_ssl.data.schema import in_order
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -43,7 +45,7 @@ def probe_of(features: np.ndarray, labels: Sequence[str], seed: int) -> Probe | 
     truth = np.array(labels)
     sizes = Counter(labels)
     kept = np.array([sizes[name] > 1 for name in labels])
-    names = sorted(name for name, n in sizes.items() if n > 1)
+    names = in_order(name for name, n in sizes.items() if n > 1)
     if len(names) < 2:
         return None
     features, truth = features[kept], truth[kept]

@@ -1,7 +1,7 @@
 """Data sets of `datasets` as the toolkit's texts, and what a `transformers.Trainer` iterates over."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from nlp_ssl.data.sources import LABEL_COLUMNS, TEXT_COLUMNS, Table, table_of
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.many import refuse
 from nlp_ssl.method import Batch
+from nlp_ssl.nets.text import class_names
 
 log = logging.getLogger("nlp_ssl")
 
@@ -36,11 +37,10 @@ def texts_of(
         ConfigError: a dataset has no texts, or a label that is not a class of the model.
         DataError: texts or labels cannot be used as they are.
     """
-    known = cast(dict[str, int], config.label2id)
-    train = _table(labeled, "train_dataset", known, pair_column)
-    pool = None if unlabeled is None else _table(unlabeled, "unlabeled_dataset", known, pair_column)
+    train = _table(labeled, "train_dataset", config, pair_column)
+    pool = None if unlabeled is None else _table(unlabeled, "unlabeled_dataset", config, pair_column)
     devs: list[Table | None] = [
-        _table(dataset, "eval_dataset", known, pair_column)
+        _table(dataset, "eval_dataset", config, pair_column)
         for dataset in evaluated
         if isinstance(dataset, datasets.Dataset) and _column(dataset, TEXT_COLUMNS)
     ]
@@ -84,20 +84,21 @@ def only(batches: list[Batch]) -> dict[str, Any]:
 
 
 def _in_order_of(config: PreTrainedConfig, text: TextData) -> TextData:
-    numbers = [str(i) for i in range(cast(int, config.num_labels))]
+    numbers = _numbers(config)
     unknown = next((name for name in text.classes if name not in numbers), None)
     if unknown is not None:
         raise ConfigError(
             475, f"label {unknown!r} is not a class of the model: it has 0 to {len(numbers) - 1}; set its num_labels"
         )
-    labels = text.labels.copy()
-    for i, name in enumerate(text.classes):
-        labels[text.labels == i] = int(name)
-    names = cast(dict[int, str], config.id2label)
-    return replace(text, classes=tuple(names[int(n)] for n in numbers), labels=labels)
+    return replace(text, classes=tuple(class_names(config)))
 
 
-def _table(dataset: Any, name: str, label2id: Mapping[str, int], pair_column: str | None) -> Table:
+def _numbers(config: PreTrainedConfig) -> tuple[str, ...]:
+    """The classes of the model by number: "0", "1", ..."""
+    return tuple(str(i) for i in range(cast(int, config.num_labels)))
+
+
+def _table(dataset: Any, name: str, config: PreTrainedConfig, pair_column: str | None) -> Table:
     """Texts with the numbers of their classes."""
     if not isinstance(dataset, datasets.Dataset):
         raise ConfigError(471, f"{name} is a {type(dataset).__name__}: give a datasets.Dataset with a column 'text'")
@@ -112,9 +113,26 @@ def _table(dataset: Any, name: str, label2id: Mapping[str, int], pair_column: st
     plain = dataset.with_format(None)
     if label is not None and any(map(is_list, plain[label])):
         refuse("SSLTrainer")
+    if label is not None:
+        _check_order(dataset.features[label], name, config)
+    label2id = cast(dict[str, int], config.label2id)
     labels = None if label is None else [label2id.get(value, value) for value in plain[label]]
     pairs = None if pair_column is None else plain[pair_column]
-    return table_of(plain[text], labels, pairs=pairs, source=name)
+    return replace(table_of(plain[text], labels, pairs=pairs, source=name), classes=_numbers(config))
+
+
+def _check_order(feature: Any, name: str, config: PreTrainedConfig) -> None:
+    """Refuses numbers that stand for the model's classes in another order.
+
+    Raises:
+        ConfigError: they do.
+    """
+    known = class_names(config)
+    if isinstance(feature, datasets.ClassLabel) and feature.names != known and sorted(feature.names) == sorted(known):
+        raise ConfigError(
+            484, f"{name} counts its classes as {', '.join(feature.names)}, the model as {', '.join(known)}: load the "
+            "model with the id2label and label2id of the dataset"
+        )  # fmt: skip
 
 
 def _check_pairs(dataset: datasets.Dataset, name: str, pair_column: str | None) -> None:

@@ -35,7 +35,7 @@ from nlp_ssl.experiment import SharedStart
 from nlp_ssl.integrations.hf_data import Pass, only, texts_of, tokenized
 from nlp_ssl.method import Batch, Losses, Method
 from nlp_ssl.nets.base import Module
-from nlp_ssl.nets.text import PAIRS, TextNet
+from nlp_ssl.nets.text import TextNet, set_task
 from nlp_ssl.precision import Format
 from nlp_ssl.registry import as_method
 from nlp_ssl.session import Session
@@ -193,8 +193,7 @@ class SSLTrainer(Trainer):
 
     def _open(self, batch_size: int, folder: str | None) -> Session:
         args, format_ = self.args, cast(Format, self.accelerator.mixed_precision)
-        if self.pair_column is not None:
-            self._model().config.update({PAIRS: True})  # saved with the model: `nlp-ssl predict` then wants pairs
+        set_task(self._model().config, "one", self.pair_column is not None)  # saved with the model: predict goes by it
         rows = batch_size * args.gradient_accumulation_steps * args.world_size
         steps = math.ceil(args.num_train_epochs * self._pass_steps(rows))
         config = replace(

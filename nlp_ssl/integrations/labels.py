@@ -100,7 +100,10 @@ def read_labels(y: Column) -> Labels:
     if len(kinds := {"number" if isinstance(v, int | float) else type(v).__name__ for v in given}) > 1:
         raise InputError(191, f"labels mix {' and '.join(sorted(kinds))}: make them all of one type")
     check_classification_targets(given)
-    classes, number = np.unique(np.array(given), return_inverse=True)
+    found, own = np.array(given), np.asarray(y).dtype
+    if found.dtype.kind == own.kind:
+        found = found.astype(own)  # int8 stays int8
+    classes, number = np.unique(found, return_inverse=True)
     if len(classes) < 2:
         only = classes.tolist()[0]
         raise InputError(133, f"there is only one class, {only!r} (-1 is none): label rows of a second class")

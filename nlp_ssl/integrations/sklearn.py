@@ -12,7 +12,7 @@ Example:
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Never, Self
 
@@ -53,7 +53,7 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         options: further settings by name, as `TrainConfig` has them: `{"batch_size": 16}`.
 
     Attributes:
-        classes_: the classes [C], sorted, in the type of the labels.
+        classes_: the classes [C], sorted, in the type of the labels; the saved model has them in the same order.
         class_names_: what the classes are called in the saved model [C].
         net_: the trained net.
         notes_: what was dropped, counted or looks doubtful in the texts and labels.
@@ -109,7 +109,8 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         check_consistent_length(X, labels.number)
         table = table_of(column(X, "X").tolist(), labels.names)
         names = labels.named(table.rows - 1, table.labels or ())
-        task = text_task(build(table), encoder_name(str(self.model)), max_length=self.max_length)
+        ordered = replace(table, classes=tuple(names))  # the model's order is that of `classes_`
+        task = text_task(build(ordered), encoder_name(str(self.model)), max_length=self.max_length)
         for note in task.data.notes:
             log.info("%s", note)
         found = fit(method, task.data, task.build, config, augment=task.augment, start=SharedStart(task, config))

@@ -1,6 +1,7 @@
 """Pseudo-labels as Parquet files that people can open, correct and give back, and labels from elsewhere."""
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ SCHEMA = pa.schema(
         ("id", pa.int64()),  # place in the pool
         ("text", pa.large_string()),
         ("label", pa.string()),
-        ("probabilities", pa.list_(pa.float64())),  # in the order of the sorted class names
+        ("probabilities", pa.list_(pa.float64())),  # in the order of the task's classes
         ("weight", pa.float64()),
         ("copies", pa.int64()),
         ("learn", pa.string()),  # "label" or "probabilities"
@@ -29,6 +30,7 @@ SCHEMA = pa.schema(
         ("margins", pa.list_(pa.float64())),  # lead of the best class over the second, round by round
     ]
 )
+log = logging.getLogger("nlp_ssl")
 _LARGEST_WEIGHT = 1e6
 
 
@@ -41,7 +43,7 @@ def write_labels(
         path: the file.
         labels: of this round.
         earlier: of the rounds before, the first one first.
-        classes: class names, sorted.
+        classes: class names of the task, in its order.
         texts: of the pool [U]; None for images.
 
     Raises:
@@ -92,8 +94,8 @@ def given_labels(
     """Labels for a pool out of a file of noisy ones: an earlier round's, a language model's, a rule's.
 
     Columns: the text and the label; where there are, "weight" (0 leaves a row out), "probabilities" (a list in the
-    order of the sorted class names, in CSV as "[0.9, 0.1]"), "copies", and "learn": with "label" classes are learned,
-    otherwise probabilities.
+    order of `classes`, in CSV as "[0.9, 0.1]"), "copies", and "learn": with "label" classes are learned, otherwise
+    probabilities.
     A label that is not the most probable class is a correction and counts alone. Texts are matched as those of the pool
     are compared, without regard to case and white space; rows of other texts do not count.
 
@@ -105,7 +107,7 @@ def given_labels(
     )
     index = {name: i for i, name in enumerate(classes)}
     p, weights = np.zeros((len(table), len(classes))), np.ones(len(table))
-    copies, hard = np.zeros(len(table), dtype=np.int64), True
+    copies, hard, corrected = np.zeros(len(table), dtype=np.int64), True, 0
     columns = {name: column_values(source, name, encoding) for name in ("weight", "probabilities", "copies", "learn")}
     for i, (row, label) in enumerate(zip(table.rows.tolist(), table.labels or [], strict=True)):
         place = f"{source} row {row}"
@@ -119,11 +121,15 @@ def given_labels(
             found = _probabilities(cells["probabilities"], len(classes), place)
             if found.argmax() == index[label]:
                 p[i], hard = found, hard and cells["learn"] == "label"
+            else:
+                corrected += 1
         weights[i] = _number(cells["weight"], "weight", place)
         times = _number(cells["copies"], "copies", place)
         if times != round(times):
             raise DataError(145, f"{place}: copies {cells['copies']!r} is not a whole number: mend it")
         copies[i] = round(times) * (weights[i] > 0)
+    if corrected:
+        log.info("%s: %d labels are not the most probable class of their row and count alone", source, corrected)
     if not copies.any():
         raise DataError(185, f"{source}: no row has a label that counts: look at its labels, weights and copies")
     return _matched(PseudoLabels(p, copies, weights, hard), text_keys(table.texts), text_keys(pa.chunked_array(pool)))

@@ -97,6 +97,11 @@ class Module(nn.Module):
         super().__init__()
         self.extra = nn.ModuleDict()  # heads of the method, left out of the saved model
 
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes in the order of the logits, where the net knows them."""
+        return None
+
     def embed(self, inputs: dict[str, Tensor], edit: Edit | None = None) -> Tensor:
         """Pooled features [R, D]."""
         raise NotImplementedError

@@ -88,6 +88,11 @@ class ImageNet(Module):
         """Prefixes of parameter names from the input to the head."""
         return [f"stages.{k}." for k in range(len(self.stages))]
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the logits."""
+        return self.spec.classes
+
     def head_prefixes(self) -> tuple[str, ...]:
         """Prefixes of the names of parameters that start untrained."""
         return ("classifier.",) if self.pretrained else ("stages.", "classifier.")

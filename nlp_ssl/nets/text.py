@@ -2,10 +2,11 @@
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import torch
@@ -33,7 +34,8 @@ Pooling = Literal["auto", "mean", "stock"]
 _FOLDABLE = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 # Families whose layers take a mask that is added to the attention scores, so that an edit may widen it half-way.
 _ADDED_MASKS = (*_FOLDABLE, "distilbert", "mpnet")
-MANY = "multi_label_classification"  # problem_type in config.json of a model that gives several labels a row
+ONE: Final = "single_label_classification"  # problem_type in config.json of a model that gives a row one label
+MANY: Final = "multi_label_classification"  # the same of a model that gives several
 PAIRS = "nlp_ssl_pairs"  # in config.json of a model that was trained on pairs of texts
 _POOLED_KEY = "nlp_ssl_pooling"  # in config.json of a saved model whose last layer is the pooling layer
 _MEAN_WEIGHT = 64.0  # weight of the mean against the residual of the first token in the pooling layer
@@ -256,6 +258,11 @@ class TextNet(Module):
         """Whether the net gives a row one label or several."""
         return kind_of(self.model.config)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the logits."""
+        return tuple(class_names(self.model.config))
+
     def head_prefixes(self) -> tuple[str, ...]:
         """The classifier, and the stock head's own layers: what lies outside the encoder starts untrained."""
         outside = [name for name, _ in self.model.named_children() if name != self.model.base_model_prefix]
@@ -275,6 +282,20 @@ class TextNet(Module):
 def kind_of(config: PreTrainedConfig) -> Kind:
     """Whether a model gives a row one label or several."""
     return "many" if config.problem_type == MANY else "one"
+
+
+def class_names(config: PreTrainedConfig) -> list[str]:
+    """What a model calls its classes, in the order of its outputs."""
+    names = cast(dict[int, str], config.id2label)
+    return [str(names[i]) for i in range(len(names))]  # a file may list them in another order
+
+
+def set_task(config: PreTrainedConfig, kind: Kind, pairs: bool) -> None:
+    """Notes what a model is trained for, in place of whatever an earlier training noted."""
+    config.problem_type = MANY if kind == "many" else ONE
+    vars(config).pop(PAIRS, None)
+    if pairs:
+        config.update({PAIRS: True})
 
 
 def of_pairs(config: PreTrainedConfig) -> bool:
@@ -299,21 +320,22 @@ def load_text_net(
 ) -> TextNet:
     """A pre-trained encoder with a classifier over `classes`; without `classes`, the classifier saved with it.
 
+    A classifier saved with the encoder stays where it knows these very classes, by their names and in any order;
+    otherwise the last layer starts anew, and the log says so.
     Only safetensors weights are read, no remote code runs, and weights are float32 whatever the file holds.
 
     Raises:
         ConfigError: the model cannot be found or read, or its tokenizer does not fit it.
     """
-    options: dict[str, Any] = {}
-    if classes is not None:
-        options = {"id2label": dict(enumerate(classes)), "label2id": {c: i for i, c in enumerate(classes)}}
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            known = class_names(config)
+            _name_classes(config, known if classes is None else classes)
             if dropout is not None:
-                known = config.to_dict()
+                there = config.to_dict()
                 for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
-                    if key in known:
+                    if key in there:
                         config.update({key: dropout})
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             model, loading = AutoModelForSequenceClassification.from_pretrained(
@@ -343,7 +365,41 @@ def load_text_net(
         raise ConfigError(224, f"the tokenizer of {name!r} has {len(tokenizer)} entries, the model only {rows}")
     if tokenizer.pad_token_id is None:
         raise ConfigError(225, f"the tokenizer of {name!r} has no pad token: set one and save it with the model")
+    if classes is not None:
+        _place_head(model, name, known, list(classes), loading)
     return TextNet(model, tokenizer, pooling)
+
+
+def _name_classes(config: Any, classes: Sequence[str]) -> None:
+    config.id2label = dict(enumerate(classes))
+    config.label2id = {label: i for i, label in enumerate(classes)}
+
+
+def _place_head(model: Any, name: str, known: list[str], wanted: list[str], loading: Mapping[str, Any]) -> None:
+    """Puts the rows of a saved last layer where its classes are wanted; where it knows others, makes a new one."""
+    path, linear = _final_linear(model)
+    key = f"{path}.weight"
+    if key in loading["missing_keys"] or known == wanted:
+        return
+    if sorted(known) == sorted(wanted):
+        rows = torch.tensor([known.index(label) for label in wanted])
+        with torch.no_grad():
+            for values in linear.parameters():
+                values.copy_(values[rows])
+        return
+    if len(known) == len(wanted):  # of another number the library has made it anew already
+        fresh = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None)
+        model.set_submodule(path, fresh)
+        model._init_weights(fresh)
+    _say_once(
+        f"the last layer of {name} is for the classes {_shown(known)}, here they are {_shown(wanted)}: it starts anew"
+    )
+
+
+@lru_cache
+def _say_once(text: str) -> None:
+    """A line in the log, once for all nets of a run."""
+    log.info(text)
 
 
 def load_trained(folder: Path, kinds: tuple[Kind, ...] = ("one",)) -> TextNet:
@@ -374,7 +430,7 @@ def load_teacher(name: str, like: TextNet) -> TextNet:
         teacher.tokenizer(probe)["input_ids"] != like.tokenizer(probe)["input_ids"]
     ):
         raise ConfigError(235, f"the teacher {name!r} has another tokenizer than the student: take one of its family")
-    known, wanted = (list(net.model.config.id2label.values()) for net in (teacher, like))
+    known, wanted = (class_names(net.model.config) for net in (teacher, like))
     if known != wanted:
         raise ConfigError(
             238, f"the teacher {name!r} knows the classes {_shown(known)}, the student {_shown(wanted)}, in this order"

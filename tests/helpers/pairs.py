@@ -47,6 +47,6 @@ def pair_table(rows: int, seed: int) -> Table:
 
 
 def pair_bert(folder: Path) -> Path:
-    tiny_bert(folder)
+    tiny_bert(folder, names=("other", "same"))
     pair_tokenizer().save_pretrained(folder)
     return folder

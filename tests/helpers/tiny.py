@@ -51,8 +51,11 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_bert(folder: Path, dropout: float = 0.1, classes: int = 2) -> Path:
-    """A random two-layer BERT of width 32 with its tokenizer, saved to a folder."""
+def tiny_bert(folder: Path, dropout: float = 0.1, classes: int = 2, names: Sequence[str] = ("neg", "pos")) -> Path:
+    """A random two-layer BERT of width 32 with its tokenizer, saved to a folder.
+
+    Its last layer is for classes of these names where there are as many, so that tasks of these classes start with it.
+    """
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(SPECIAL + GOOD + BAD + FILLER),
@@ -65,6 +68,8 @@ def tiny_bert(folder: Path, dropout: float = 0.1, classes: int = 2) -> Path:
         attention_probs_dropout_prob=dropout,
         num_labels=classes,
     )
+    if len(names) == classes:
+        config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
     BertForSequenceClassification(config).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder

@@ -49,8 +49,9 @@ def folder(tmp_path, monkeypatch):
 def test_weights_are_those_of_fit_and_the_saved_model_wants_pairs(folder):
     made = trainer(folder)
     made.train()
-    tables = [table_of(rows["text"], rows.to_dict().get("label"), pairs=rows["other"])
-              for rows in (dataset(16, 1), dataset(48, 2, labels=False))]  # fmt: skip
+    labeled, pool = dataset(16, 1), dataset(48, 2, labels=False)
+    tables = [table_of(rows["text"], names, pairs=rows["other"])
+              for rows, names in ((labeled, [CLASSES[y] for y in labeled["label"]]), (pool, None))]  # fmt: skip
     task = text_task(
         build_data(*tables), str(folder / "model"), pooling="stock", strong=TfidfReplace(0.2), max_length=24
     )
