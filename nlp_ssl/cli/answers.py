@@ -1,9 +1,9 @@
 """Tables of answers in files and on standard output: Parquet, CSV, TSV and JSON lines."""
 
-import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,7 @@ from nlp_ssl.predictor import Answers
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 _DIGITS = 6  # of a probability
 _APPLIES = 0.5  # probability from which on one of several labels is given
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how cells begin that a spreadsheet runs
 
 Put = Callable[[pa.Table], object]
 
@@ -71,19 +72,40 @@ def check_out(out: Path, read: Sequence[str | Path], overwrite: bool) -> None:
         raise ConfigError(442, f"{out} exists: name another file or add --overwrite")
 
 
-@contextmanager
-def writer(out: Path, columns: pa.Schema, separator: str = ";") -> Iterator[Put]:
-    """Takes tables for a file, in the format of its ending; the file is there, whole, when the block ends.
+@dataclass(frozen=True)
+class Cells:
+    """How a row's labels and probabilities stand in the cells of CSV and TSV.
 
-    In CSV and TSV `separator` stands between several labels of a row, and alone where no label applies.
+    Attributes:
+        separator: between several labels of a row, and alone where no label applies.
+        guard_formulas: put an apostrophe before a label that a spreadsheet would run as a formula. It is then no longer
+            the name of the class: what reads the file gets another label.
+    """
+
+    separator: str = ";"
+    guard_formulas: bool = False
+
+    def label(self, label: str | list[str] | None) -> str:
+        """A label or several; nothing where there is no text."""
+        text = (self.separator.join(label) or self.separator) if isinstance(label, list) else label or ""
+        return f"'{text}" if self.guard_formulas and text.startswith(_FORMULA) else text
+
+    def numbers(self, p: float | list[float] | None, shown: Callable[[float], str]) -> str:
+        """The probabilities of these labels."""
+        return self.separator.join(map(shown, p)) if isinstance(p, list) else "" if p is None else shown(p)
+
+
+@contextmanager
+def writer(out: Path, columns: pa.Schema, cells: Cells) -> Iterator[Put]:
+    """Takes tables for a file, in the format of its ending; the file is there, whole, when the block ends.
 
     Raises:
         RunError: the file cannot be written.
     """
     make: dict[str, Callable[[Path, pa.Schema], AbstractContextManager[Put]]] = {
         ".parquet": _parquet,
-        ".csv": partial(_csv, delimiter=",", separator=separator),
-        ".tsv": partial(_csv, delimiter="\t", separator=separator),
+        ".csv": partial(_csv, delimiter=",", cells=cells),
+        ".tsv": partial(_csv, delimiter="\t", cells=cells),
         ".jsonl": _jsonl,
     }
     with atomic.write_file(out) as temporary, make[out.suffix](temporary, columns) as put:
@@ -102,13 +124,14 @@ def _parquet(path: Path, columns: pa.Schema) -> Iterator[Put]:
 
 
 @contextmanager
-def _csv(path: Path, columns: pa.Schema, delimiter: str, separator: str) -> Iterator[Put]:
+def _csv(path: Path, columns: pa.Schema, delimiter: str, cells: Cells) -> Iterator[Put]:
     with path.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-        lines.writerow(columns.names)
-        yield lambda found: lines.writerows(
-            [row, _label(label, separator), _numbers(p, separator, str), *more] for row, label, p, *more in _rows(found)
-        )
+        file.write(_line(columns.names, delimiter))
+        yield lambda found: file.writelines(
+            _line([str(row), cells.label(label), cells.numbers(p, str), *("" if q is None else str(q) for q in more)],
+                  delimiter)
+            for row, label, p, *more in _rows(found)
+        )  # fmt: skip
 
 
 @contextmanager
@@ -122,25 +145,19 @@ def put_json(file: IO[str], found: pa.Table) -> None:
     file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found.to_pylist())
 
 
-def put_lines(file: IO[str], found: pa.Table, separator: str = ";") -> None:
+def put_lines(file: IO[str], found: pa.Table, cells: Cells) -> None:
     """Tab-separated values without row numbers or a header: line n is about row n."""
-    lines = csv.writer(file, delimiter="\t", lineterminator="\n")
     for _, label, p in _rows(found):
-        lines.writerow([_label(label, separator), _numbers(p, separator, "{:.4f}".format)])
+        file.write(_line([cells.label(label), cells.numbers(p, "{:.4f}".format)], "\t"))
 
 
-def _label(label: str | list[str] | None, separator: str) -> str:
-    """A label or several in one cell; the separator alone where none applies, nothing where there is no text."""
-    return harmless((separator.join(label) or separator) if isinstance(label, list) else label or "")
-
-
-def _numbers(p: float | list[float] | None, separator: str, shown: Callable[[float], str]) -> str:
-    return separator.join(map(shown, p)) if isinstance(p, list) else "" if p is None else shown(p)
-
-
-def harmless(text: str) -> str:
-    """A text that a spreadsheet does not run as a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+def _line(fields: Sequence[str], delimiter: str) -> str:
+    """One record. A field that holds a sign of the format stands in quotes, also where it holds a carriage return,
+    which Python's csv module leaves bare.
+    """
+    signs = (delimiter, '"', "\n", "\r")
+    quoted = ('"' + f.replace('"', '""') + '"' if any(sign in f for sign in signs) else f for f in fields)
+    return delimiter.join(quoted) + "\n"
 
 
 def _rows(found: pa.Table) -> Iterator[tuple[Any, ...]]:

@@ -38,6 +38,9 @@ class Options:
     mixed_precision: Annotated[Precision, "format of the model's arithmetic; auto: bf16 where measured faster"] = "auto"
     out: Annotated[Path | None, "file to write instead: .parquet, .csv, .tsv or .jsonl"] = None
     overwrite: Annotated[bool, "replace that file"] = False
+    guard_formulas: Annotated[
+        bool, "for spreadsheets: put ' before labels that begin with =, +, - or @; they are then other labels"
+    ] = False
     all: Annotated[bool, "the probabilities of all classes; with --out or --json"] = False
     json: Annotated[bool, "print JSON lines instead; with --out, what was done"] = False
 
@@ -46,13 +49,20 @@ class Options:
             check(self.max_length, "max_length", 3, 1e6)
         if self.all and not self.json and self.out is None:
             raise ConfigError(443, "--all needs columns with names: add --json, or --out FILE")
+        if self.guard_formulas and (self.out.suffix not in (".csv", ".tsv") if self.out else self.json):
+            raise ConfigError(444, "--guard-formulas is for printed lines, .csv and .tsv: leave it out")
+
+    def cells(self) -> answers.Cells:
+        """How labels are written into CSV and TSV."""
+        return answers.Cells(self.label_separator, self.guard_formulas)
 
 
 def main(argv: Sequence[str]) -> None:
     """`nlp-ssl predict MODEL_DIR FILE`: one line `label<TAB>probability` per text, or a table of them."""
     places = [a for a in argv[:2] if not a.startswith("-")]
     doc = (
-        "Writes label and probability of every text of FILE, in order, one line each. MODEL_DIR is what train or "
+        "Writes label and probability of every text of FILE, in order, one tab-separated line each. Labels are written "
+        "as they are; one with a tab, a quote or a line end stands in quotes. MODEL_DIR is what train or "
         "export left. Example: nlp-ssl predict out texts.csv --out predicted.parquet --all"
     )
     (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl predict MODEL_DIR FILE", doc=doc)
@@ -75,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
     if options.out is not None:
         _to_file(options, _tables(predictor, rows, columns), columns)
     else:
-        lines = partial(answers.put_lines, separator=options.label_separator)
+        lines = partial(answers.put_lines, cells=options.cells())
         put = partial(answers.put_json if options.json else lines, sys.stdout)
         for found in _tables(predictor, rows, columns):
             put(found)
@@ -93,7 +103,7 @@ def _to_file(options: Options, tables: Iterator[pa.Table], columns: pa.Schema) -
     """Writes the file and says how fast."""
     out, start, texts = options.out, time.perf_counter(), 0
     assert out is not None
-    with answers.writer(out, columns, options.label_separator) as put:
+    with answers.writer(out, columns, options.cells()) as put:
         for found in tables:
             put(found)
             texts += len(found) - found["label"].null_count
