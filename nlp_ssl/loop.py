@@ -19,7 +19,7 @@ class PseudoLabels:
     Attributes:
         p: float64 [U, C], probabilities of every row of the pool; zeros where nothing is known.
         copies: int64 [U], how often a row is among those that a student learns from; 0 leaves it out.
-        weights: float64 [U], what the loss of a row counts.
+        weights: float64 [U], what the loss of a row counts; of rows that are left out it says nothing.
         hard: learn the most probable class instead of the probabilities.
     """
 

@@ -16,7 +16,8 @@ from nlp_ssl.predictor import Answers
 TEXTS, _ = tiny_texts(12, seed=5)
 NAMES = (
     "-1", "=x", "+1", "@a", "-", "=SUM(A1:A9)", "'quoted'", '"twice"', '5" disk', "a,b", "a;b", "tab\tin",
-    "\ttab first", "two\nlines", "two\r\nlines", "a\rreturn", "\rreturn first", "10", "0.5", "🙂", "é", "a  b", "#5", "\\n", "|",
+    "\ttab first", "two\nlines", "two\r\nlines", "a\rreturn", "\rreturn first", "10", "0.5", "🙂", "é", "a  b",
+    "#5", "\\n", "|",
 )  # fmt: skip
 SETS = ("-1", "=x", "+1", "@a", '5" disk', "a,b", "tab\tin", "two\nlines", "a\rreturn", "🙂")
 DELIMITERS = {"csv": ",", "tsv": "\t"}

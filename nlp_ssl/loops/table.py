@@ -22,8 +22,8 @@ SCHEMA = pa.schema(
         ("text", pa.large_string()),
         ("label", pa.string()),
         ("probabilities", pa.list_(pa.float64())),  # in the order of the task's classes
-        ("weight", pa.float64()),
-        ("copies", pa.int64()),
+        ("weight", pa.float64()),  # of each copy; 0 where there is none
+        ("copies", pa.int64()),  # how often a student learned from the row
         ("learn", pa.string()),  # "label" or "probabilities"
         ("agreement", pa.float64()),  # share of the rounds so far that gave this label
         ("round", pa.int64()),
@@ -37,7 +37,9 @@ _LARGEST_WEIGHT = 1e6
 def write_labels(
     path: Path, labels: PseudoLabels, earlier: Sequence[PseudoLabels], classes: Sequence[str], texts: pa.Array | None
 ) -> None:
-    """Writes a row for every row of the pool, in its order.
+    """Writes a row for every row of the pool, in its order; those that no student learns from have the weight 0.
+
+    The label of such a row stands there too, and a reader may know of no column but text, label and weight.
 
     Args:
         path: the file.
@@ -52,20 +54,21 @@ def write_labels(
     rounds = [*earlier, labels]
     agreement = np.mean([one.label == labels.label for one in rounds], axis=0)
     margins = np.stack([_margins(one.p) for one in rounds], 1)
+    weights = np.where(labels.copies > 0, labels.weights, 0.0)
     learn, number = "label" if labels.hard else "probabilities", len(rounds)
 
     def rows() -> Iterator[tuple[Any, ...]]:
         for i, label in enumerate(labels.label.tolist()):
             text = None if texts is None else texts[i].as_py()
             name = classes[label] if label >= 0 else None
-            yield (i, text, name, labels.p[i], labels.weights[i], labels.copies[i], learn, agreement[i], number,
+            yield (i, text, name, labels.p[i], weights[i], labels.copies[i], learn, agreement[i], number,
                    margins[i])  # fmt: skip
 
     write_parquet(path, rows(), SCHEMA)
 
 
 def read_labels(path: Path, size: int, classes: int) -> PseudoLabels:
-    """What `write_labels` wrote for a pool of this size.
+    """What `write_labels` wrote for a pool of this size: what a student learns from it is the same.
 
     Raises:
         RunError: the file is not of this run.
@@ -97,7 +100,9 @@ def given_labels(
     order of `classes`, in CSV as "[0.9, 0.1]"), "copies", and "learn": with "label" classes are learned, otherwise
     probabilities.
     A label that is not the most probable class is a correction and counts alone. Texts are matched as those of the pool
-    are compared, without regard to case and white space; rows of other texts do not count.
+    are compared, without regard to case and white space; rows of other texts do not count. Where a text stands in the
+    pool several times, its rows there go with those of the file in order; of more rows in the file the last ones count,
+    and of fewer the first one counts for all that are left.
 
     Raises:
         DataError: the file cannot be read, a label, weight or probability makes no sense, or no row counts.
@@ -136,15 +141,25 @@ def given_labels(
 
 
 def _matched(labels: PseudoLabels, keys: np.ndarray, pool: np.ndarray) -> PseudoLabels:
-    """Labels [M] of texts with these keys as those of a pool with its keys [U]; of equal texts the last one counts."""
+    """Labels [M] of texts with these keys as those of a pool with its keys [U]: equal texts in order, from the last."""
     order = np.argsort(keys, kind="stable")
-    at = np.searchsorted(keys[order], pool, side="right") - 1
-    found = order[np.maximum(at, 0)]
-    there = (at >= 0) & (keys[found] == pool)
+    ends = np.searchsorted(keys[order], pool, side="right")
+    starts = np.searchsorted(keys[order], pool, side="left")
+    found = order[np.maximum(ends - 1 - _from_last(pool), starts).clip(0, len(keys) - 1)]
+    there = ends > starts
     return PseudoLabels(
         labels.p[found] * there[:, None], labels.copies[found] * there, np.where(there, labels.weights[found], 1.0),
         labels.hard,
     )  # fmt: skip
+
+
+def _from_last(keys: np.ndarray) -> np.ndarray:
+    """How many equal keys come after each of the keys [U]."""
+    order = np.argsort(keys, kind="stable")
+    ends = np.searchsorted(keys[order], keys[order], side="right")
+    after = np.empty(len(keys), dtype=np.int64)
+    after[order] = ends - 1 - np.arange(len(keys))
+    return after
 
 
 def _margins(p: np.ndarray) -> np.ndarray:

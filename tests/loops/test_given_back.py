@@ -1,0 +1,94 @@
+"""Labels of a round that are given back, as they are or by way of another program: the same rows are trained on."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny import FAST, tiny_task
+
+from nlp_ssl import UST, NoisyStudent, SelfTraining
+from nlp_ssl.loop import PseudoLabels
+from nlp_ssl.loops.engine import fit_rounds, with_labels
+from nlp_ssl.loops.table import given_labels, read_labels, write_labels
+from nlp_ssl.loops.teacher import Teacher
+
+LOOPS = [
+    SelfTraining(threshold=0.8), SelfTraining(threshold=0.0, per_class=20), SelfTraining(source="graph"),
+    NoisyStudent(floor=0.6, per_class=20), UST(sample=40, share=0.5),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return tiny_task(tmp_path_factory.mktemp("given"))
+
+
+def as_csv(path, columns):
+    """The same columns by way of another program."""
+    with path.with_suffix(".csv").open("w", newline="") as file:
+        lines = csv.DictWriter(file, columns)
+        lines.writeheader()
+        lines.writerows(pq.read_table(path, columns=columns).to_pylist())
+    return path.with_suffix(".csv")
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: f"{loop.name} {list(vars(loop).values())}")
+def test_a_round_given_back_is_trained_on_the_same_rows(task, tmp_path, loop):
+    p = np.random.default_rng(0).dirichlet([1, 1], len(task.data.unlabeled))
+    said = PseudoLabels(p, np.ones(len(p), dtype=int), np.ones(len(p)), hard=False)
+    labels = loop.label(Teacher(task.build(0), task.data, FAST, 1, said))
+    used, pool = labels.copies > 0, task.data.texts.take(pa.array(task.data.unlabeled))
+    assert 0 < used.sum() < len(used) or loop.source == "graph"
+    path = tmp_path / "labels.parquet"
+    write_labels(path, labels, [], task.data.classes, pool.combine_chunks())
+    assert read_labels(path, len(used), 2).same(labels)
+    assert (np.array(pq.read_table(path)["weight"]) == np.where(used, labels.weights, 0)).all()
+    for source in (path, as_csv(path, ["text", "label", "weight"])):
+        found = given_labels(source, pool, task.data.classes)
+        assert ((found.copies > 0) == used).all()
+        assert found.weights[used] == pytest.approx(labels.weights[used])
+        rows = [np.unique(with_labels(task.data, one, 2).labeled) for one in (labels, found)]
+        assert rows[0].tolist() == rows[1].tolist()
+
+
+def test_the_files_of_a_run_hold_the_rows_of_its_students(task, tmp_path):
+    fit_rounds(
+        SelfTraining(rounds=2, threshold=0.0, per_class=20), task, replace(FAST, max_steps=1), output_dir=tmp_path
+    )
+    for number in (1, 2):
+        table = pq.read_table(tmp_path / f"round-{number}/pseudo_labels.parquet")
+        copies, weights = (table[name].to_numpy() for name in ("copies", "weight"))
+        assert 0 < (copies > 0).sum() < len(copies) and ((weights > 0) == (copies > 0)).all()
+
+
+def labeled_file(path, rows):
+    path.write_text("text,label,weight\n" + "".join(f"{text},{label},{weight}\n" for text, label, weight in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rows", "weights"),
+    [
+        ([("one", "a", 0), ("two", "a", 2), ("one", "a", 1)], [0, 2, 1]),  # as often as in the pool: in order
+        ([("two", "a", 2), ("ONE", "a", 3)], [3, 2, 3]),  # one for both
+        ([("one", "a", 1), ("one", "a", 2), ("two", "a", 5), ("one", "a", 3)], [2, 5, 3]),  # the last ones
+        ([("two", "a", 4), ("two", "a", 5)], [None, 5, None]),
+    ],
+)
+def test_texts_that_repeat_go_with_those_of_the_file_in_order(tmp_path, rows, weights):
+    pool = pa.chunked_array([["one", "two", "one"]], pa.large_string())
+    found = given_labels(labeled_file(tmp_path / "n.csv", rows), pool, ("a", "b"))
+    assert found.copies.tolist() == [int(bool(w)) for w in weights]
+    assert found.weights.tolist() == [1 if w is None else w for w in weights]
+
+
+def test_repeated_texts_of_which_one_was_used_come_back_as_they_were(tmp_path):
+    pool = pa.chunked_array([["same", "other", "same", "same"]], pa.large_string())
+    labels = PseudoLabels(np.tile([0.9, 0.1], (4, 1)), np.array([1, 1, 0, 0]), np.array([0.5, 1.0, 1.0, 1.0]))
+    write_labels(tmp_path / "labels.parquet", labels, [], ("a", "b"), pool.combine_chunks())
+    for source in (tmp_path / "labels.parquet", as_csv(tmp_path / "labels.parquet", ["text", "label", "weight"])):
+        found = given_labels(source, pool, ("a", "b"))
+        assert found.copies.tolist() == [1, 1, 0, 0] and found.weights.tolist() == [0.5, 1.0, 0.0, 0.0]
