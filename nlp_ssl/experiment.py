@@ -29,6 +29,7 @@ from nlp_ssl.nets.base import Module
 from nlp_ssl.process import clear_run, copy_model
 from nlp_ssl.scope import Share, in_scope
 from nlp_ssl.task import Task
+from nlp_ssl.trackers import check_trackers
 from nlp_ssl.train import Outcome, finished, fit, identity
 from nlp_ssl.warm import start_kind, warm_up
 
@@ -130,6 +131,7 @@ def compare(
     sides: dict[str, list[Outcome]] = {}
     starts: list[Outcome] = []
     check_seeds(seeds)
+    check_trackers(trackers, output_dir is not None)
     for seed in seeds:
         task, settings = task_of(seed), replace(config, seed=seed)
         if overwrite and output_dir is not None and seed == seeds[0]:

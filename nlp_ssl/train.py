@@ -17,7 +17,6 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import LoggerType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -26,7 +25,7 @@ from nlp_ssl import atomic, checkpoint
 from nlp_ssl.calibrate import check_calibration, cool, held_out_temperature, temperature_of
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
-from nlp_ssl.errors import ConfigError, RunError, nearest
+from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.evaluate import Scores, predict, predict_splits, score, score_splits
 from nlp_ssl.kinds import check_defined
 from nlp_ssl.many import known_answers
@@ -39,10 +38,10 @@ from nlp_ssl.precision import Format, resolve
 from nlp_ssl.process import Interrupted, exclusive, save_model, signals
 from nlp_ssl.report.record import Finish, write_predictions
 from nlp_ssl.session import Session
+from nlp_ssl.trackers import check_trackers, start_trackers
 
 log = logging.getLogger("nlp_ssl")
 IDENTITY, RESULT = "identity.json", "result.json"  # the latter is written last: with it the run is complete
-_TRACKERS = [kind.value for kind in LoggerType if kind is not LoggerType.ALL]
 
 
 @dataclass
@@ -200,7 +199,7 @@ def fit(
             when a checkpoint is resumed.
         output_dir: where metrics, checkpoints and the trained model are written; nothing is written without it.
         resume: go on from the newest complete checkpoint in `output_dir`, if there is one.
-        trackers: names of Accelerate trackers.
+        trackers: names of Accelerate trackers whose packages are installed.
         given: modules for frozen nets of the method, by role, e.g. a larger teacher; they are copied. Of a net that
             reads the rows in another way its logits [U, C] for the pool. A frozen net that is not given is a copy of
             the started student.
@@ -212,6 +211,7 @@ def fit(
     """
     if config.eval_every and not len(data.dev):
         raise ConfigError(227, "eval_every and patience need dev rows: give --dev, or leave them out")
+    check_trackers(trackers, output_dir is not None)
     check_defined(method, data, config)
     check_calibration(config, data)
     _check_given(method, given or {}, data)
@@ -246,9 +246,6 @@ class _Loop:
         self.method, self.data, self.config, self.output_dir = method, data, config, output_dir
         self.build, self.started, self.augment, self.given = build, start is not None, augment, given
         AcceleratorState._reset_state()  # the precision of an earlier run in this process must not bind this one
-        for name in trackers:
-            if name not in _TRACKERS:
-                raise ConfigError(207, f"unknown tracker {name!r}.{nearest(name, _TRACKERS)}")
         fp16 = config.mixed_precision == "fp16"
         self.accelerator = Accelerator(
             mixed_precision="fp16" if fp16 else "no",
@@ -283,7 +280,7 @@ class _Loop:
         if output_dir is not None:  # not before: a start that is refused leaves nothing
             claim(output_dir, self.identity)
         if trackers:
-            self.accelerator.init_trackers("nlp_ssl", config=_flat(self.identity))
+            start_trackers(self.accelerator, _flat(self.identity))
 
     # --- set-up ---
 

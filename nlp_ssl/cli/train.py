@@ -23,6 +23,7 @@ from nlp_ssl.process import clear_run
 from nlp_ssl.registry import get
 from nlp_ssl.scope import share_of
 from nlp_ssl.task import Task
+from nlp_ssl.trackers import check_trackers
 
 log = logging.getLogger("nlp_ssl")
 
@@ -38,7 +39,11 @@ class Beside:
     report: Annotated[bool, "write report.html and a model card, README.md, at the end"] = True
     license: Annotated[str, "of the model, as its card says: an identifier of the hub, e.g. apache-2.0"] = "unknown"
     drop_out_of_scope: Annotated[str | None, "leave out pool texts unlike any class: a share, or auto"] = None
-    trackers: Annotated[str | None, "Accelerate trackers, e.g. tensorboard or tensorboard,wandb"] = None
+    trackers: Annotated[str | None, "installed Accelerate trackers, e.g. tensorboard or tensorboard,wandb"] = None
+
+    def tracker_names(self) -> tuple[str, ...]:
+        """The names in `trackers`."""
+        return tuple(name.strip() for name in self.trackers.split(",")) if self.trackers else ()
 
     def __post_init__(self) -> None:
         if re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.license) is None:
@@ -50,6 +55,7 @@ def main(argv: Sequence[str]) -> None:
     argv = with_config(argv)
     options, beside, tuning, files, strong, config, method = _parsed(argv)
     check_student(options, method)
+    check_trackers(beside.tracker_names(), folder=True)
     tuning.check(lambda more: _settings(argv, more))
     output_dir = options.check(files, "train")
     out_of_scope = None if beside.drop_out_of_scope is None else share_of(beside.drop_out_of_scope)
@@ -79,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
         resume=options.resume,
         overwrite=options.overwrite and not tuning.wanted,
         out_of_scope=out_of_scope,
-        trackers=tuple(beside.trackers.split(",")) if beside.trackers else (),
+        trackers=beside.tracker_names(),
     )
     show(comparison, as_json=beside.json)
     if beside.report:

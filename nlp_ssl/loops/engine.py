@@ -27,6 +27,7 @@ from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
 from nlp_ssl.process import copy_model, exclusive
 from nlp_ssl.task import Task
+from nlp_ssl.trackers import check_trackers
 from nlp_ssl.train import Outcome, Result, check_same, claim, described, fit, read_identity, write_result
 
 log = logging.getLogger("nlp_ssl")
@@ -110,6 +111,7 @@ def fit_rounds(
     Raises:
         ConfigError, RunError, Interrupted: as `fit`.
     """
+    check_trackers(trackers, output_dir is not None)
     with nullcontext() if output_dir is None else exclusive(output_dir):
         return _Rounds(loop, task, config, start, student_start, output_dir, resume, trackers).run()
 
