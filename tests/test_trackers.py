@@ -79,7 +79,9 @@ def test_nothing_is_trained_and_nothing_removed(installed, task, tmp_path, monke
         elif way == "fit_rounds":
             fit_rounds(SelfTraining(), task, FAST, output_dir=tmp_path / "out", trackers=("mlflow",))
         elif way == "compare":
-            compare(Supervised(), lambda seed: task, FAST, [0], baseline=True, trackers=("wandb", "mlflow"))
+            monkeypatch.setattr("nlp_ssl.experiment.clear_run", lambda folder: pytest.fail("a run was removed"))
+            compare(Supervised(), lambda seed: task, FAST, [0], baseline=True, output_dir=tmp_path / "out",
+                    overwrite=True, trackers=("wandb", "mlflow"))  # fmt: skip
         else:
             files = tiny_files(tmp_path)
             argv = ["train", "--model", str(files / "model"), "--labeled", str(files / "l.csv"), "--output-dir",
