@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nlp_ssl.data.values import refuse_one_text
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.text import quiet
 
@@ -23,9 +24,6 @@ class Embedder:
     Attributes:
         encoder: folder or hub name; without pooling of its own the token vectors are averaged.
         precision: of its weights; bf16 is faster where the processor computes in it, and a little rougher.
-
-    Raises:
-        ConfigError: the encoder cannot be opened.
     """
 
     encoder: str
@@ -47,7 +45,11 @@ class Embedder:
         """Embeddings of length 1, float32 [n, D].
 
         Texts of about the same length go through the encoder together, many short ones or few long ones.
+
+        Raises:
+            ConfigError: the encoder cannot be opened, or `texts` is one text instead of a list.
         """
+        refuse_one_text(texts, "texts")
         order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
         batches = list(_batches(order, texts, self._budget())) or [[]]
         found = np.concatenate([self._encode([texts[number] for number in batch]) for batch in batches])

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nlp_ssl.adversary import AddNoise, Measure, sized
 from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.data.dataset import Data, Store
+from nlp_ssl.data.values import refuse_one_text
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.functional import ce
 from nlp_ssl.many import known_answers
@@ -262,7 +263,13 @@ def by_length(
     tokens: int,
     pairs: Sequence[str] | None = None,
 ) -> Tensor:
-    """What `forward` makes of each text or pair [n, ...], in the order of the texts; in batches of like length."""
+    """What `forward` makes of each text or pair [n, ...], in the order of the texts; in batches of like length.
+
+    Raises:
+        ConfigError: `texts` or `pairs` is one text instead of a list.
+    """
+    refuse_one_text(texts, "texts")
+    refuse_one_text(pairs, "second texts")
     second = None if pairs is None else list(pairs)
     found = tokenizer(list(texts), second, truncation=True, max_length=max_length, return_attention_mask=False)
     # Which text a token is of matters in pairs alone, and not to every model.

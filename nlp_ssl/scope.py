@@ -57,7 +57,7 @@ def likeness(known: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
     known, pool = _directions(known), _directions(pool)
     means = np.stack([known[y == c].mean(0) for c in np.unique(y)])
     found: np.ndarray = (pool @ _unit(means).T).max(1)
-    return found
+    return found.clip(-1, 1)  # rounding goes beyond
 
 
 def foreign(like: np.ndarray, share: Share) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch import Tensor
 from nlp_ssl.data.parquet import write_parquet
 from nlp_ssl.data.schema import TextData, content_hash_of
 from nlp_ssl.data.splits import text_keys
+from nlp_ssl.data.values import refuse_one_text
 from nlp_ssl.errors import DataError
 from nlp_ssl.functional import softmax
 from nlp_ssl.loop import PseudoLabels
@@ -121,8 +122,10 @@ def augment(
     `scored` are texts that must not be trained on: those of dev and test.
 
     Raises:
+        ConfigError: `texts` or `scored` is one text instead of a list.
         DataError: the bank has nothing for it.
     """
+    refuse_one_text(scored, "scored")
     queries = task_queries(index.embed(texts), labels, options.queries)
     found = label(retrieve(index, queries, [*texts, *scored], options), teacher, options.per_class)
     if not found:

@@ -6,6 +6,8 @@ from banks import D, static_encoder
 from tiny import FILLER, tiny_bert
 
 from nlp_ssl.embed import Embedder, _batches
+from nlp_ssl.paraphrase.checks import Cosines
+from nlp_ssl.scope import likeness
 
 
 @pytest.fixture
@@ -36,3 +38,15 @@ def test_a_static_encoder_is_an_encoder_like_any_other(tmp_path):
     mean = np.stack([*rows, rows.mean(0)])
     found = Embedder(str(static_encoder(tmp_path)))(["this", "text", "this text"])
     assert found == pytest.approx(mean / np.linalg.norm(mean, axis=1, keepdims=True), abs=1e-5)
+
+
+def test_cosines_of_views_and_classes_are_not_beyond_1():
+    """Rounding takes a vector's product with itself beyond 1 now and then."""
+    z = np.random.default_rng(0).normal(size=(400, 384)).astype(np.float32)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    texts = [str(i) for i in range(400)]
+    assert (z * z).sum(-1).max() > 1, "the example must show it"
+    assert Cosines(lambda known: z[[int(text) for text in known]])(texts, texts).max() <= 1
+    wide = np.concatenate([z, -z])
+    found = likeness(wide, np.arange(800), wide)
+    assert found.max() <= 1 and found.min() > 0.999

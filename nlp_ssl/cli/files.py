@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from nlp_ssl.data.schema import TextData, build
-from nlp_ssl.data.sources import Table, by_split, read_table
+from nlp_ssl.data.sources import Table, in_roles, read_table
 from nlp_ssl.errors import DataError
 
 ROLES = ("labeled", "unlabeled", "dev", "test")
@@ -66,29 +66,6 @@ def tables(files: Files) -> Tables:
         DataError: one of them cannot be read.
     """
     return in_roles({role: read(files, role) for role in ROLES})
-
-
-def in_roles(whole: Tables) -> Tables:
-    """Sorts rows whose source says which split they belong to: test rows are never trained on.
-
-    Dev and test rows of the labeled source take that role where no other source was named for it; those of the pool
-    are left out. Of a source named for dev or test only the rows of that split count, if it has any.
-
-    Raises:
-        DataError: a labeled source or a pool has no other rows than those of dev and test.
-    """
-    found = dict(whole)
-    for role in ("labeled", "unlabeled"):
-        table = whole[role]
-        if table is not None:
-            found[role], dev, test = by_split(table)
-            if role == "labeled":
-                found["dev"], found["test"] = found["dev"] or dev, found["test"] or test
-    for role in ("dev", "test"):
-        table = whole[role]
-        if table is not None and role in (table.splits or ()):
-            found[role] = table.of_split(role)
-    return found
 
 
 def text(files: Files, found: Tables, seed: int) -> TextData:

@@ -3,18 +3,21 @@
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 
 from nlp_ssl.data.label_sets import bare, encode_sets
-from nlp_ssl.data.sources import Table
+from nlp_ssl.data.sources import Table, in_roles, read_table
 from nlp_ssl.data.splits import draw_per_class, pair_keys, whole
 from nlp_ssl.errors import ConfigError, DataError, nearest
 from nlp_ssl.many import refuse
 from nlp_ssl.method import Kind
+
+if TYPE_CHECKING:
+    from nlp_ssl.data.sources import Source
 
 MANY_CLASSES = 10_000
 EXTREME_IMBALANCE = 1_000
@@ -82,10 +85,10 @@ class _Stack:
 
 
 def build(
-    labeled: Table,
-    unlabeled: Table | None = None,
-    dev: Table | None = None,
-    test: Table | None = None,
+    labeled: "Table | Source",
+    unlabeled: "Table | Source | None" = None,
+    dev: "Table | Source | None" = None,
+    test: "Table | Source | None" = None,
     *,
     labels_per_class: int | None = None,
     seed: int = 0,
@@ -94,6 +97,9 @@ def build(
     conflicts: Literal["drop", "error"] = "drop",
 ) -> TextData:
     """Checks the tables against each other and decides which rows are labeled, unlabeled, dev and test.
+
+    Files, frames and datasets are read by `read_table` first, and of those the rows are sorted by their split, where
+    they have one: dev and test rows among labeled ones become dev and test.
 
     With `labels_per_class`, that many rows of every class are drawn from `labeled` by `seed`, and its other rows join
     the unlabeled pool, their labels kept as hidden truth. Rows of `labeled` without a label join the pool in any case.
@@ -111,11 +117,14 @@ def build(
         raise ConfigError(230, "drop_leaks and allow_transductive contradict each other: choose one")
     if labels_per_class is not None and labels_per_class < 1:
         raise ConfigError(231, f"labels_per_class is {labels_per_class}: give 1 or more")
+    tables = _tables({"labeled": labeled, "unlabeled": unlabeled, "dev": dev, "test": test})
+    if (labeled := tables["labeled"]) is None:
+        raise DataError(136, "no labeled rows")
     named, many = _labels_in(labeled), labeled.label_sets is not None
     classes = _classes(labeled, named)
     if many and labels_per_class is not None:
         refuse("labels_per_class")
-    stack = _Stack({"labeled": labeled, "unlabeled": unlabeled, "dev": dev, "test": test})
+    stack = _Stack(tables)
     labels = np.concatenate([_encode(table, name, classes, many) for name, table in stack.tables.items()])
     notes = _source_notes(stack) + _repeats(stack)
 
@@ -140,6 +149,17 @@ def build(
         content_hash=content_hash_of(classes, stack.texts, [labels, gold, pool, dev_rows, test_rows, *second]),
         pairs=stack.pairs,
     )
+
+
+def _tables(given: "Mapping[str, Table | Source | None]") -> dict[str, Table | None]:
+    """The sources of the roles as tables."""
+    read: dict[str, Table | None] = {
+        role: None if source is None or isinstance(source, Table)
+        else read_table(source, expect_labels=role != "unlabeled", label_lists=True)
+        for role, source in given.items()
+    }  # fmt: skip
+    by_role = in_roles(read)
+    return {role: source if isinstance(source, Table) else by_role[role] for role, source in given.items()}
 
 
 def check_lengths(lengths: np.ndarray, max_length: int) -> str | None:

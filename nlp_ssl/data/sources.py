@@ -17,18 +17,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, cast
+from typing import IO, TYPE_CHECKING, Literal, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nlp_ssl.data.label_sets import LabelSet, check_separator, is_list, label_set
+from nlp_ssl.data.values import plain_list, table_columns
 from nlp_ssl.errors import DataError, nearest
 
 if TYPE_CHECKING:
     import datasets
     import pandas
+    import polars
+
+    Source: TypeAlias = (
+        str | Path | pandas.DataFrame | polars.DataFrame | polars.LazyFrame | pa.Table | pa.RecordBatch
+        | datasets.Dataset | datasets.DatasetDict
+    )  # fmt: skip
 
 TEXT_COLUMNS = (
     "text", "sentence", "review", "content", "tweet", "document", "body", "message", "comment", "description",
@@ -132,7 +139,7 @@ class _Reading:
 
 
 def read_table(
-    source: "str | Path | pandas.DataFrame | datasets.Dataset | datasets.DatasetDict",
+    source: "Source",
     *,
     text_column: str | None = None,
     label_column: str | None = None,
@@ -145,7 +152,7 @@ def read_table(
     label_separator: str | None = None,
     label_lists: bool = False,
 ) -> Table:
-    """Reads a CSV, TSV, JSONL, JSON, Parquet or text file (also with .gz), a folder, a frame or a dataset.
+    """Reads a CSV, TSV, JSONL, JSON, Parquet or text file (also with .gz), a folder, a frame, a table or a dataset.
 
     A folder is one saved by `datasets`, or holds `train.*`, `dev.*`, `test.*`, `unlabeled.*` files, or `<its name>.*`,
     or a single file. A string that names no path is looked up as a Hugging Face dataset.
@@ -200,6 +207,30 @@ def by_split(table: Table) -> tuple[Table, Table | None, Table | None]:
         train = replace(train, label_sets=[None if split == "unlabeled" else names for names, split in rows])
     dev, test = table.of_split("dev"), table.of_split("test")
     return train, dev if len(dev) else None, test if len(test) else None
+
+
+def in_roles(whole: dict[str, Table | None]) -> dict[str, Table | None]:
+    """Sorts the rows of labeled, unlabeled, dev and test sources that say which split a row belongs to.
+
+    Test rows are never trained on. Dev and test rows of the labeled source take that role where no other source was
+    named for it; those of the pool are left out. Of a source named for dev or test only the rows of that split count,
+    if it has any.
+
+    Raises:
+        DataError: a labeled source or a pool has no other rows than those of dev and test.
+    """
+    found = dict(whole)
+    for role in ("labeled", "unlabeled"):
+        table = whole[role]
+        if table is not None:
+            found[role], dev, test = by_split(table)
+            if role == "labeled":
+                found["dev"], found["test"] = found["dev"] or dev, found["test"] or test
+    for role in ("dev", "test"):
+        table = whole[role]
+        if table is not None and role in (table.splits or ()):
+            found[role] = table.of_split(role)
+    return found
 
 
 def stream_texts(
@@ -294,12 +325,17 @@ def table_of(
 ) -> Table:
     """A table from texts [N] and labels [N] in memory, cleaned and checked as a file would be.
 
-    With `pairs` [N] rows are pairs of texts, and these the second ones. Labels may be lists of names, [] where none
-    applies and None where nothing is known: rows then have several labels, as `read_table` says.
+    These are lists, arrays, tensors, or columns of pandas, Polars, Arrow or `datasets`; None, NaN, NaT and NA are
+    missing ones. With `pairs` [N] rows are pairs of texts, and these the second ones. Labels may be lists of names, []
+    where none applies and None where nothing is known: rows then have several labels, as `read_table` says.
 
     Raises:
+        ConfigError: one of them is no column of values.
         DataError: the lengths differ, a text is not a string, or a label is not a single value or a list of them.
     """
+    texts = plain_list(texts, f"{source}: texts")
+    labels = None if labels is None else plain_list(labels, f"{source}: labels")
+    pairs = None if pairs is None else plain_list(pairs, f"{source}: second texts")
     if labels is not None and len(labels) != len(texts):
         raise DataError(121, f"{source}: {len(texts)} texts but {len(labels)} labels: give one label for each text")
     if pairs is not None and len(pairs) != len(texts):
@@ -645,22 +681,18 @@ def _open(source: object, reading: _Reading) -> list[_Part]:
 
 
 def _object_parts(source: object) -> list[_Part]:
+    if isinstance(source, pa.Table | pa.RecordBatch):
+        return [_arrow_part(pa.Table.from_batches([source]) if isinstance(source, pa.RecordBatch) else source)]
+    if (columns := table_columns(source)) is not None:
+        return [replace(_memory_part(dict(columns), "data frame"), columns=[name for name, _ in columns])]
     import datasets
 
     if isinstance(source, datasets.Dataset | datasets.DatasetDict):
         return _dataset_parts(source, "dataset")
-    import pandas
-
-    if not isinstance(source, pandas.DataFrame):
-        raise DataError(
-            105, f"a {type(source).__name__} is not a table: give a path, a pandas DataFrame or a datasets.Dataset"
-        )
-    names = [str(name) for name in source.columns]
-    columns = {
-        name: source.iloc[:, i].astype(object).where(source.iloc[:, i].notna(), None).tolist()
-        for i, name in enumerate(names)
-    }
-    return [replace(_memory_part(columns, "data frame"), columns=names)]
+    raise DataError(
+        105, f"a {type(source).__name__} is not a table: give a path, a pandas or Polars DataFrame, an Arrow table, or "
+        "a datasets.Dataset"
+    )  # fmt: skip
 
 
 def _memory_part(columns: Mapping[str, Sequence[object]], place: str) -> _Part:
@@ -668,6 +700,15 @@ def _memory_part(columns: Mapping[str, Sequence[object]], place: str) -> _Part:
         yield from enumerate(zip(*(columns[name] for name in names), strict=True), 1)
 
     return _Part(place, list(columns), rows)
+
+
+def _arrow_part(table: pa.Table) -> _Part:
+    classes = _noted_classes(table.schema, "Arrow table")
+
+    def rows(names: Sequence[str]) -> Iterator[Row]:
+        return _arrow_rows(table.select(list(names)).to_batches(_CHUNK_ROWS), names, classes, "Arrow table")
+
+    return _Part("Arrow table", table.column_names, rows, classes=classes)
 
 
 def _folder_parts(path: Path, reading: _Reading) -> list[_Part]:

@@ -1,4 +1,4 @@
-"""Columns and labels as scikit-learn's users bring them: lists, arrays, pandas and Polars."""
+"""Columns and labels as scikit-learn's users bring them: lists, arrays, tensors, pandas, Polars and Arrow."""
 
 import warnings
 from collections.abc import Sequence
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas
 from sklearn.exceptions import DataConversionWarning
 from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
 from nlp_ssl.data.sources import UNLABELED_MARKERS, label_name, table_of
-from nlp_ssl.errors import DataError
+from nlp_ssl.data.values import numpy_type, plain_list
+from nlp_ssl.errors import ConfigError, DataError
 
-Column = Any  # a list, an array, a pandas or Polars column [N]; or features [N, D], where the text says so
+Column = Any  # what `plain_list` reads [N]; or features [N, D], where the text says so
 
 
 class InputError(DataError, ValueError):
@@ -56,13 +56,17 @@ def column(values: Column, name: str) -> np.ndarray:
     Raises:
         InputError: they are not one column.
     """
-    found = np.asarray(values, dtype=object).copy()
+    try:
+        found = np.asarray(plain_list(values, name), dtype=object)
+    except ConfigError:
+        raise InputError(
+            190, f"{name} should be a 1d array, not a {type(values).__name__}: give one value a row"
+        ) from None
     if found.ndim == 2 and found.shape[1] == 1:
         warnings.warn(f"A column-vector {name} was passed when a 1d array was expected", DataConversionWarning, 3)
         found = found[:, 0]
     if found.ndim != 1:
         raise InputError(190, f"{name} should be a 1d array, not one of shape {found.shape}: give one value a row")
-    found[pandas.isna(found)] = None
     return found
 
 
@@ -100,8 +104,8 @@ def read_labels(y: Column) -> Labels:
     if len(kinds := {"number" if isinstance(v, int | float) else type(v).__name__ for v in given}) > 1:
         raise InputError(191, f"labels mix {' and '.join(sorted(kinds))}: make them all of one type")
     check_classification_targets(given)
-    found, own = np.array(given), np.asarray(y).dtype
-    if found.dtype.kind == own.kind:
+    found, own = np.array(given), numpy_type(y)
+    if own is not None and found.dtype.kind == own.kind:
         found = found.astype(own)  # int8 stays int8
     classes, number = np.unique(found, return_inverse=True)
     if len(classes) < 2:

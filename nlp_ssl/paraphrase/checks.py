@@ -55,7 +55,7 @@ class Cosines:
         known = list(dict.fromkeys([*texts, *views]))
         z, place = self.embed(known), {text: i for i, text in enumerate(known)}
         cosines: np.ndarray = (z[[place[t] for t in texts]] * z[[place[v] for v in views]]).sum(-1)
-        return cosines
+        return cosines.clip(-1, 1)  # rounding goes beyond
 
 
 @dataclass(frozen=True)

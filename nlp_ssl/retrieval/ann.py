@@ -163,9 +163,12 @@ def search(index: Any, bank: Bank, queries: np.ndarray, k: int, candidates: int)
 
 
 def cosines(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Cosine [n] of each query [n, D] of length 1 and its vector [n, D], whose length is 1 but for rounding."""
+    """Cosine [n] of each query [n, D] of length 1 and its vector [n, D], whose length is 1 but for rounding.
+
+    Rounding takes none beyond 1.
+    """
     found: np.ndarray = np.einsum("nd,nd->n", queries, vectors) / np.linalg.norm(vectors, axis=1).clip(1e-12)
-    return found
+    return found.clip(-1, 1)
 
 
 def best(scores: np.ndarray, numbers: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -180,7 +183,7 @@ def exact(bank: Bank, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarr
     numbers = np.zeros((len(queries), 0), dtype=np.int64)
     for first, block in bank.blocks():
         length = np.linalg.norm(block, axis=1).clip(1e-12)
-        here = queries @ block.T / length
+        here = (queries @ block.T / length).clip(-1, 1)
         top = np.argpartition(-here, k - 1, axis=1)[:, :k] if k < len(block) else np.argsort(-here, axis=1)
         both = np.concatenate([scores, np.take_along_axis(here, top, 1)], 1)
         scores, numbers = best(both, np.concatenate([numbers, first + top], 1), k)

@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 
 from nlp_ssl import atomic
+from nlp_ssl.data.values import refuse_one_text
 from nlp_ssl.embed import Embedder, Precision
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.method import check
@@ -61,10 +62,12 @@ def build(
         embed: embeddings [n, D] of texts, in place of the encoder's.
 
     Raises:
-        ConfigError: the folder holds an index of other options or corpora, or another build is at work in it.
+        ConfigError: the folder holds an index of other options or corpora, another build is at work in it, or `corpora`
+            is one name instead of a list.
         DataError: a corpus cannot be read, or no text is left.
         RunError: the folder cannot be written.
     """
+    refuse_one_text(corpora, "corpora")
     ann.factory_of(kind, 1, 1)
     check(target, "recall", 0.0, 1.0)
     check_place(folder)

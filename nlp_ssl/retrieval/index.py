@@ -15,6 +15,7 @@ import numpy as np
 from nlp_ssl import atomic
 from nlp_ssl.atomic import CheckpointError
 from nlp_ssl.config import cache_folder
+from nlp_ssl.data.values import refuse_one_text
 from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.paraphrase.engine import contents
@@ -109,8 +110,9 @@ class Index:
             k: texts for each query; fewer where the bank has fewer.
 
         Raises:
-            ConfigError: k, or a query, makes no sense.
+            ConfigError: k, or a query, makes no sense, or `queries` is one text instead of a list.
         """
+        refuse_one_text(queries, "queries")
         if k < 1:
             raise ConfigError(299, f"k is {k}: ask for 1 text or more")
         if not len(queries):

@@ -15,7 +15,7 @@ from nlp_ssl import atomic
 from nlp_ssl.atomic import CheckpointError
 from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.retrieval import Index, ann, index, merge
+from nlp_ssl.retrieval import BankOptions, Index, ann, build, index, merge
 from nlp_ssl.retrieval.bank import Bank
 from nlp_ssl.retrieval.texts import Seen, key_of
 
@@ -200,6 +200,30 @@ def test_near_duplicates():
 
 def test_cosines_do_not_hang_on_the_length_of_what_is_stored():
     assert ann.cosines(np.array([[0.6, 0.8]]), np.array([[3.0, 0.0]])) == pytest.approx([0.6])
+
+
+@pytest.mark.parametrize("kind", ["flat", "sq8", "pq", "rabitq", "hnsw"])
+def test_no_cosine_is_beyond_1(tmp_path, corpus, kind):
+    """In float32 the cosine of a vector with itself is 1 or a number beside it, on either side."""
+    found = built(tmp_path / "i", corpus, kind=kind)
+    own = found.bank.vectors(np.arange(len(found)))
+    for queries in (own, -own, (own * np.float32(3)).astype(np.float16).astype(np.float32)):
+        scores = np.array([hit.score for hits in found.search(queries, 500) for hit in hits])
+        assert scores.max() <= 1 and scores.min() >= -1
+        unit = found._unit(queries)
+        scores, _ = ann.exact(found.bank, unit, 5)
+        assert scores.max() <= 1 and scores.min() >= -1
+    assert found.search(own[:1], 1)[0][0].score == pytest.approx(1, abs=1e-6)
+
+
+def test_one_query_is_no_list_of_queries(tmp_path, corpus):
+    found = built(tmp_path / "i", corpus)
+    for query in ("abc", "", b"abc"):
+        with pytest.raises(ConfigError, match="SSL255: queries: .* is one text"):
+            found.search(query)
+    with pytest.raises(ConfigError, match="SSL255: corpora: .* is one text"):
+        build(tmp_path / "j", str(corpus), BankOptions(), encoder="none", embed=embed)
+    assert not (tmp_path / "j").exists()
 
 
 def test_a_part_that_is_gone_is_not_written_over(tmp_path, corpus):

@@ -1,0 +1,112 @@
+"""Columns and tables in memory, as users bring them, as lists of plain Python values.
+
+Lists, NumPy, torch, pandas, Polars, Arrow and `datasets` each have values of their own, and ways of their own to say
+that one is missing. What reads texts and labels knows only Python's, and None where there is none.
+"""
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from nlp_ssl.errors import ConfigError
+
+_DATES = "mM"  # NumPy would make whole numbers of dates
+
+
+def refuse_one_text(texts: object, name: str) -> None:
+    """Refuses a text where a list of texts is wanted: each of its characters would pass for one.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if isinstance(texts, str | bytes):
+        raise ConfigError(
+            255, f"{name}: {texts[:40]!r} is one text, where a list of them is wanted: put it into a list"
+        )
+
+
+def plain_list(values: Any, name: str = "values") -> list[Any]:
+    """One column as a list [N]; of a table, or an array of more dimensions, a list for each row.
+
+    Raises:
+        ConfigError: there is no order of rows in them, or they are one text.
+    """
+    refuse_one_text(values, name)
+    if (columns := table_columns(values)) is not None:
+        return [list(row) for row in zip(*(column for _, column in columns), strict=True)]
+    cells = _unpacked(values)
+    if isinstance(cells, str | bytes | Mapping | Set) or not isinstance(cells, Iterable):
+        raise ConfigError(256, f"{name}: a {type(values).__name__} is no column of values: give a list or an array")
+    return [plain(cell) for cell in cells]
+
+
+def plain(value: Any) -> Any:
+    """A value as Python has it; None where it is missing."""
+    if type(value) in (str, int, bool):
+        return value
+    if is_missing(value):
+        return None
+    if isinstance(value, pa.Scalar):
+        return plain(value.as_py())
+    if isinstance(value, np.generic) and value.dtype.kind not in _DATES:
+        return value.item()
+    found = _unpacked(value)
+    if isinstance(found, list | tuple):
+        return [plain(one) for one in found]
+    return None if is_missing(found) else found
+
+
+def table_columns(source: Any) -> list[tuple[str, list[Any]]] | None:
+    """Names, which may repeat, and values of the columns of a table; None where it is none."""
+    pandas, polars = (sys.modules.get(name) for name in ("pandas", "polars"))  # whoever has their tables loaded them
+    if pandas is not None and isinstance(source, pandas.DataFrame):
+        return [(str(name), plain_list(source.iloc[:, i])) for i, name in enumerate(source.columns)]
+    if polars is not None and isinstance(source, polars.LazyFrame):
+        source = source.collect()
+    if polars is not None and isinstance(source, polars.DataFrame):
+        return [(column.name, plain_list(column)) for column in source.get_columns()]
+    if isinstance(source, pa.Table | pa.RecordBatch):
+        return [(name, plain_list(source.column(i))) for i, name in enumerate(source.schema.names)]
+    return None
+
+
+def _unpacked(value: Any) -> Any:
+    """The list, or the number, that an array or tensor holds; other values as they are."""
+    if isinstance(value, np.ndarray):
+        return value.tolist() if value.dtype.kind not in _DATES else list(value) if value.ndim else value[()]
+    if isinstance(value, pa.Array | pa.ChunkedArray):
+        return value.to_pylist()
+    torch, pandas, polars = (sys.modules.get(name) for name in ("torch", "pandas", "polars"))
+    if torch is not None and isinstance(value, torch.Tensor):
+        return value.detach().cpu().tolist()
+    if pandas is not None and isinstance(value, pandas.Series | pandas.Index | pandas.api.extensions.ExtensionArray):
+        return value.tolist()
+    if polars is not None and isinstance(value, polars.Series):
+        return value.to_list()
+    return _unpacked(np.asarray(value)) if hasattr(value, "__array__") else value
+
+
+def numpy_type(values: Any) -> "np.dtype[Any] | None":
+    """The type that NumPy gives to a column; None where it has none for it, such as bfloat16."""
+    try:
+        return np.asarray(values).dtype
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def is_missing(value: object) -> bool:
+    """Whether NumPy, pandas or Arrow say of a value that there is none."""
+    if value is None:
+        return True
+    if isinstance(value, float | np.floating):
+        return math.isnan(value)
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(value))
+    if isinstance(value, pa.Scalar):
+        return not value.is_valid
+    pandas = sys.modules.get("pandas")  # whoever has such a value has loaded it
+    return pandas is not None and (value is pandas.NA or value is pandas.NaT)
