@@ -15,7 +15,7 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.evaluate import predict
-from nlp_ssl.folds import folds, least_labels
+from nlp_ssl.folds import folds, why_not_held_out
 from nlp_ssl.method import Method
 from nlp_ssl.nets.base import Module
 from nlp_ssl.precision import autocast, resolve
@@ -59,8 +59,8 @@ def check_calibration(config: TrainConfig, data: Data) -> None:
         raise ConfigError(400, "calibrate dev needs dev rows: give --dev, or use --calibrate labels")
     if config.calibrate != "labels":
         return
-    if least_labels(data) < 2:
-        raise ConfigError(401, "calibrate labels needs two labels of every class: label more, or use --calibrate dev")
+    if (why := why_not_held_out(data)) is not None:
+        raise ConfigError(401, f"calibrate labels: {why}: label more, or use --calibrate dev")
 
 
 def held_out_temperature(

@@ -1,7 +1,7 @@
 """Errors a user can mend: one line each, with a number, the place, what is wrong and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class SSLError(Exception):
@@ -38,3 +38,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     of_lower = {choice.lower(): choice for choice in choices}
     match = difflib.get_close_matches(word.lower(), of_lower, n=1, cutoff=0.5)
     return f" Did you mean {of_lower[match[0]]!r}?" if match else f" Known: {', '.join(choices)}."
+
+
+def listed(parts: Sequence[str], most: int = 8) -> str:
+    """The first parts, and how many are left out."""
+    more = f" and {len(parts) - most} more" if len(parts) > most else ""
+    return ", ".join(parts[:most]) + more

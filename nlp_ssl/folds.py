@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
 from nlp_ssl.data.dataset import Data
+from nlp_ssl.errors import listed
 
 
 def least_labels(data: Data) -> int:
@@ -14,6 +15,17 @@ def least_labels(data: Data) -> int:
     if data.targets is not None:
         return 0
     return int(np.unique(data.labels[data.labeled], return_counts=True)[1].min())
+
+
+def why_not_held_out(data: Data) -> str | None:
+    """Why labels cannot be held out, naming the classes that have too few; None where they can."""
+    if least_labels(data) >= 2:
+        return None
+    if data.targets is not None:
+        return "labels that come from elsewhere cannot be held out"
+    sizes = np.bincount(data.labels[data.labeled], minlength=len(data.classes))
+    few = [f"{name!r} has {size}" for name, size in zip(data.classes, sizes.tolist(), strict=True) if size < 2]
+    return f"held-out labels take two labels of every class, {listed(few)}"
 
 
 def parts_of(data: Data, number: int) -> int:

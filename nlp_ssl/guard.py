@@ -16,9 +16,10 @@ def collapse(largest: float) -> float:
 class Guard:
     """Feeds on the written metrics and answers with a warning, once per kind."""
 
-    def __init__(self, num_classes: int, prior: Sequence[float] | None = None) -> None:
-        self.largest = max(prior) if prior else 1.0 / num_classes
-        self.uniform = math.log(num_classes)
+    def __init__(self, classes: Sequence[str], prior: Sequence[float] | None = None) -> None:
+        self.classes = classes
+        self.largest = max(prior) if prior else 1.0 / len(classes)
+        self.uniform = math.log(len(classes))
         self.seen: dict[str, int] = {}
 
     def check(self, metrics: Mapping[str, object], progress: float) -> str | None:
@@ -27,12 +28,13 @@ class Guard:
         if not isinstance(rate, float) or not isinstance(entropy, float) or not isinstance(histogram, list):
             return None
         top = max(histogram)
+        name = self.classes[histogram.index(top)]
         collapsed = top > collapse(self.largest)
         starved = progress > _EARLY and rate < FEW
         flat = progress > _EARLY and entropy > 0.98 * self.uniform
         messages = {
-            "collapse": (collapsed, f"{top:.0%} of the pseudo-labels are one class: they have collapsed or the pool is "
-                         "not of this task; raise the threshold or lower the weight"),
+            "collapse": (collapsed, f"{top:.0%} of the pseudo-labels are one class, {name!r}: they have collapsed or "
+                         "the pool is not of this task; raise the threshold or lower the weight"),
             "starved": (starved, f"only {rate:.1%} of the pool passes the threshold: the unlabeled text hardly counts; "
                         "lower the threshold or add labels"),
             "flat": (flat, "pseudo-labels are close to uniform: the model knows nothing of the pool yet"),

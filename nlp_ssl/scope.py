@@ -19,6 +19,7 @@ from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.parquet import write_parquet
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.evaluate import features
+from nlp_ssl.fits import without_remarks
 from nlp_ssl.loop import PseudoLabels
 from nlp_ssl.many import refuse
 from nlp_ssl.nets.base import Module
@@ -60,6 +61,7 @@ def likeness(known: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
     return found.clip(-1, 1)  # rounding goes beyond
 
 
+@without_remarks()
 def foreign(like: np.ndarray, share: Share) -> np.ndarray:
     """Which rows of these likenesses [U] are out of scope: that share of them, the least like ones first.
 

@@ -18,7 +18,7 @@ from nlp_ssl.checkpoint import Checkpoint
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.loader import Loader, Sizes
-from nlp_ssl.errors import ConfigError, RunError
+from nlp_ssl.errors import ConfigError, RunError, listed
 from nlp_ssl.evaluate import features, predict
 from nlp_ssl.guard import Guard
 from nlp_ssl.imbalance import adjustment, weighed
@@ -272,7 +272,8 @@ class Session:
         prior = self.data.prior or estimate_prior(p, torch.from_numpy(self.data.labeled_shares()))
         self.run.spec = replace(self.data.spec, prior=prior)
         self.run.state["pool_mean"] = p.mean(0).to(self.device)
-        log.info("class shares of the pool: %s", " ".join(f"{s:.2f}" for s in prior))
+        shares = sorted(zip(self.data.classes, prior, strict=True), key=lambda one: -one[1])
+        log.info("class shares of the pool: %s", listed([f"{name!r} {share:.2f}" for name, share in shares]))
 
     def _net(self, role: str) -> Net:
         """The net of a role as methods call it."""
@@ -290,7 +291,7 @@ class Session:
     def _guard(self) -> Guard:
         """A guard that expects the pool's shares; of several labels a row, as many yes as among the labels."""
         prior = tuple(self.data.labeled_shares()) if self.data.kind == "many" else self.run.spec.prior
-        return Guard(self.data.spec.num_classes, prior)
+        return Guard(self.data.classes, prior)
 
     def _of_block(self, what: Callable[..., Tensor], role: str, block: str) -> Tensor:
         """Predictions or features of all rows of a block, the same on every rank and whatever came before."""

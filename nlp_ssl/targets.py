@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nlp_ssl.fits import without_remarks
 from nlp_ssl.reduce import from_first_values
 
 Unused = Literal["seen", "pool", "none"]
@@ -51,6 +52,7 @@ def top_k_per_class(p: Tensor, k: int) -> Tensor:
     return keep
 
 
+@without_remarks()
 def clean_probability(loss: Tensor, least_gap: float = 0.0) -> Tensor:
     """Probability [L] that each label is right, from a trained net's losses [L] (Li et al. 2020, arXiv:2002.07394).
 

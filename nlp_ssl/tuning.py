@@ -23,7 +23,7 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.evaluate import predict
 from nlp_ssl.experiment import SharedStart, identity_of, run_one
-from nlp_ssl.folds import folds, least_labels, parts_of
+from nlp_ssl.folds import folds, parts_of, why_not_held_out
 from nlp_ssl.functional import softmax
 from nlp_ssl.loop import Loop
 from nlp_ssl.many import refuse
@@ -147,8 +147,8 @@ def threshold_for(p: Tensor, labels: np.ndarray, precision: float) -> float | No
 def _check(task: Task) -> None:
     if task.data.kind == "many":
         refuse("choosing settings by held-out labels")
-    if least_labels(task.data) < 2:
-        raise ConfigError(405, "held-out labels need two of every class: label more, or set the flags by hand")
+    if (why := why_not_held_out(task.data)) is not None:
+        raise ConfigError(405, f"{why}: label more, or set the flags by hand")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(406, "settings are chosen in one process: run it so first, then all with what it chose")
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from nlp_ssl.config import TrainConfig, WarmStart
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.evaluate import features
+from nlp_ssl.fits import without_remarks
 from nlp_ssl.imbalance import adjustment, weighed
 from nlp_ssl.nets.base import Module
 from nlp_ssl.precision import Autocast, autocast, resolve
@@ -102,6 +103,7 @@ def balanced_rows(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.nd
     return np.concatenate(drawn)
 
 
+@without_remarks()
 def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast, strength: float = 10.0) -> None:
     """Logistic regression on the labeled rows' features becomes the classifier's weights.
 

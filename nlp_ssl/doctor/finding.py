@@ -1,6 +1,5 @@
 """What an examination says: things to mend, and facts."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,12 +31,6 @@ class Fact:
 def warning(text: str) -> Finding:
     """A finding that does not stop training."""
     return Finding("warning", text)
-
-
-def listed(parts: Sequence[str], most: int = 8) -> str:
-    """The first parts, and how many are left out."""
-    more = f" and {len(parts) - most} more" if len(parts) > most else ""
-    return ", ".join(parts[:most]) + more
 
 
 def counted(number: int, what: str) -> str:

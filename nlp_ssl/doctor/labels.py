@@ -9,7 +9,8 @@ import numpy as np
 from nlp_ssl.data.schema import TextData
 from nlp_ssl.data.sources import Table
 from nlp_ssl.data.splits import pair_keys
-from nlp_ssl.doctor.finding import Fact, Finding, counted, listed, warning
+from nlp_ssl.doctor.finding import Fact, Finding, counted, warning
+from nlp_ssl.errors import listed
 
 FEW_LABELS = 5  # different texts of a class: below, one odd text decides
 UNEVEN = 10  # largest class over smallest

@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from nlp_ssl.data.schema import TRUNCATED_SHARE, TextData
 from nlp_ssl.data.splits import text_keys
-from nlp_ssl.doctor.finding import Fact, Finding, listed, warning
+from nlp_ssl.doctor.finding import Fact, Finding, warning
 from nlp_ssl.doctor.languages import languages_of
 from nlp_ssl.doctor.probe import Probe, probe_of
+from nlp_ssl.errors import listed
 from nlp_ssl.evaluate import features_of_texts
 from nlp_ssl.nets.text import TextNet
 

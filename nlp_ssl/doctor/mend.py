@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from nlp_ssl.data.schema import TextData, build
 from nlp_ssl.data.sources import Table
-from nlp_ssl.doctor.finding import Finding, listed
-from nlp_ssl.errors import DataError
+from nlp_ssl.doctor.finding import Finding
+from nlp_ssl.errors import DataError, listed
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from nlp_ssl.data.schema import in_order
+from nlp_ssl.fits import without_remarks
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Probe:
         return (self.accuracy - self.chance) / (1 - self.chance)
 
 
+@without_remarks()
 def probe_of(features: np.ndarray, labels: Sequence[str], seed: int) -> Probe | None:
     """How well classes are told from `features` [n, D] of other texts; classes of a single text are left out."""
     truth = np.array(labels)

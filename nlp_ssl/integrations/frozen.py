@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import ConfigError, nearest
+from nlp_ssl.fits import without_remarks
 from nlp_ssl.graph.propagation import propagate
 from nlp_ssl.integrations.labels import Column, labeled_accuracy, read_labels, read_texts
 from nlp_ssl.method import check
@@ -161,6 +162,7 @@ class LabelPropagationClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
             )
         return list(shares / shares.sum())
 
+    @without_remarks()
     def _fit_head(self, X: np.ndarray, p: np.ndarray, sure: np.ndarray) -> None:
         spread = float(np.linalg.norm(X - self._mean, axis=1).mean())
         self._scale = spread if spread > 0 else 1.0

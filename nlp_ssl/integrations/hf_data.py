@@ -12,7 +12,7 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.label_sets import is_list
 from nlp_ssl.data.schema import TextData, build
 from nlp_ssl.data.sources import LABEL_COLUMNS, TEXT_COLUMNS, Table, table_of
-from nlp_ssl.errors import ConfigError
+from nlp_ssl.errors import ConfigError, listed
 from nlp_ssl.many import refuse
 from nlp_ssl.method import Batch
 from nlp_ssl.nets.text import class_names
@@ -87,10 +87,16 @@ def _in_order_of(config: PreTrainedConfig, text: TextData) -> TextData:
     numbers = _numbers(config)
     unknown = next((name for name in text.classes if name not in numbers), None)
     if unknown is not None:
-        raise ConfigError(
-            475, f"label {unknown!r} is not a class of the model: it has 0 to {len(numbers) - 1}; set its num_labels"
-        )
+        raise ConfigError(475, f"label {unknown!r} is not a class of the model: {_remedy(unknown, config)}")
     return replace(text, classes=tuple(class_names(config)))
+
+
+def _remedy(label: str, config: PreTrainedConfig) -> str:
+    """What a model lacks that does not know a label: outputs for a number, a name for a word."""
+    if label.isdecimal():
+        return f"it has 0 to {cast(int, config.num_labels) - 1}, make it with a larger num_labels"
+    known = listed([repr(name) for name in cast(dict[str, int], config.label2id)])
+    return f"its label2id has {known}, make it with the label2id and id2label of your labels"
 
 
 def _numbers(config: PreTrainedConfig) -> tuple[str, ...]:

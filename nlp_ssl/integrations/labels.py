@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_consistent_length
 from nlp_ssl.data.sources import UNLABELED_MARKERS, label_name, table_of
 from nlp_ssl.data.values import numpy_type, plain_list
 from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.fits import without_remarks
 
 Column = Any  # what `plain_list` reads [N]; or features [N, D], where the text says so
 
@@ -103,7 +104,8 @@ def read_labels(y: Column) -> Labels:
         given = [int(v) for v in given]  # whole numbers with gaps are often written as 1.0, 0.0
     if len(kinds := {"number" if isinstance(v, int | float) else type(v).__name__ for v in given}) > 1:
         raise InputError(191, f"labels mix {' and '.join(sorted(kinds))}: make them all of one type")
-    check_classification_targets(given)
+    with without_remarks():
+        check_classification_targets(given)
     found, own = np.array(given), numpy_type(y)
     if own is not None and found.dtype.kind == own.kind:
         found = found.astype(own)  # int8 stays int8

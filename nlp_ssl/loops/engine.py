@@ -197,7 +197,7 @@ class _Rounds:
         warnings = list(result.warnings)
         if labels is not None:
             line |= self._health(labels)
-            warnings += self._watch(number, line["mask_rate"], max(line["pseudo_hist"]))
+            warnings += self._watch(number, line["mask_rate"], line["pseudo_hist"])
         self.lines.append({**line, "warnings": warnings})
         scores = ", ".join(f"{k} accuracy {v.accuracy:.3f}" for k, v in result.scores.items())
         log.info("round %d: %s", number, scores or f"done, {line['seconds']:.0f} s")
@@ -219,9 +219,9 @@ class _Rounds:
             found["pseudo_accuracy"] = float((label == truth)[known].mean())
         return found
 
-    def _watch(self, number: int, used: float, top: float) -> list[str]:
-        """Warns of pseudo-labels for a small share of the pool, and of a large share `top` of one class."""
-        found = []
+    def _watch(self, number: int, used: float, shares: list[float]) -> list[str]:
+        """Warns of pseudo-labels for a small share of the pool, and of a large share of one class [C]."""
+        found, top = [], max(shares)
         if self.config.guard and used < FEW:
             found.append(
                 f"round {number}: {used:.1%} of the pool have a pseudo-label: lower the method's threshold, or add "
@@ -229,8 +229,9 @@ class _Rounds:
             )
         if self.config.guard and top > collapse(float(self.task.data.labeled_shares().max())):
             found.append(
-                f"round {number}: {top:.0%} of the pseudo-labels are one class: they have collapsed or the pool is not "
-                "of this task; add labels or steps"
+                f"round {number}: {top:.0%} of the pseudo-labels are one class, "
+                f"{self.task.data.classes[shares.index(top)]!r}: they have collapsed or the pool is not of this task; "
+                "add labels or steps"
             )
         for one in found:
             log.warning(one)

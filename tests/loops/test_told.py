@@ -63,7 +63,7 @@ def test_rounds_whose_labels_are_one_class_are_warned_of(task, monkeypatch):
     monkeypatch.setattr(SelfTraining, "label", lambda self, teacher: of_one_class(teacher))
     found = fit_rounds(SelfTraining(rounds=1), task, FAST)
     assert found.warnings == [
-        "round 1: 100% of the pseudo-labels are one class: they have collapsed or the pool is not of this task; add "
-        "labels or steps"
+        "round 1: 100% of the pseudo-labels are one class, 'pos': they have collapsed or the pool is not of this task; "
+        "add labels or steps"
     ]
     assert not fit_rounds(SelfTraining(rounds=1), task, replace(FAST, guard=False)).warnings
