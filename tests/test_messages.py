@@ -148,7 +148,7 @@ def test_the_first_parts_of_a_list():
 )  # fmt: skip
 def test_what_a_model_lacks_that_does_not_know_a_label(tmp_path, labels, message):
     with pytest.raises(ConfigError) as error:
-        trainer_of(tmp_path, labels * 3, num_labels=2)
+        trainer_of(tmp_path, labels * 3, label2id={"LABEL_0": 0, "LABEL_1": 1}, id2label={0: "LABEL_0", 1: "LABEL_1"})
     assert str(error.value) == message
 
 
