@@ -124,6 +124,9 @@ class World:
     prior: Tensor | None  # [C]
     progress: float
     ids: Tensor  # [N] numbers in the pool
+    x_ids: Tensor  # [B] numbers among the labeled rows
+    known: Tensor  # [L, C] labels of all labeled rows
+    others: Tensor  # [L, C] logits of those that are not in this batch
     pool: int
     new_round: bool  # whether a round begins with this step
     memory: dict[str, Any]
@@ -153,6 +156,12 @@ class World:
         """Logits [pool, C] without dropout, zeros for the rows that are not in this batch."""
         rows = torch.zeros(self.pool, self.classes, dtype=torch.float64)
         rows[self.ids] = self.z[role][view].detach()
+        return rows
+
+    def all_labeled(self, role: str = "student") -> Tensor:
+        """Logits [L, C] without dropout."""
+        rows = self.others.clone()
+        rows[self.x_ids] = self.z[role]["x"].detach()
         return rows
 
     def head(self, name: str, z: Tensor, width: int = 0) -> Tensor:
@@ -483,7 +492,7 @@ def softmatch(o: World) -> Losses:
 def dash(o: World) -> Losses:
     m = o.method
     if o.new_round and "start" not in o.memory:
-        o.memory["start"] = float(xent(o.y, o.fixed("x")).mean())
+        o.memory["start"] = float(xent(o.known, o.all_labeled()).mean())
     p = o.aligned(soft(o.fixed("u_w", noisy=m.target_dropout)))
     rho = o.memory["start"] * m.gamma ** (-m.updates * o.progress)
     q = sharp(p, m.temperature) if rho > m.min_loss else hot(p.argmax(1), o.classes)
@@ -538,7 +547,9 @@ def comatch(o: World) -> Losses:
         features, shares = (torch.stack(part) for part in zip(*remembered, strict=True))
         q = m.alpha * p + (1 - m.alpha) * soft(v @ features.T, m.temperature) @ shares
     order = o.ids.argsort()
-    remembered += [*zip(v[order], p[order], strict=True), *zip(v_x.detach(), o.y, strict=True)]
+    remembered += zip(v[order], p[order], strict=True)
+    order = o.x_ids.argsort()
+    remembered += zip(v_x.detach()[order], o.y[order], strict=True)
     del remembered[: -m.queue]
     keep = q.amax(1) >= m.threshold
     o.watch(q, keep)
@@ -556,11 +567,13 @@ def comatch(o: World) -> Losses:
 def simmatch(o: World) -> Losses:
     m = o.method
     known, w = (o.fixed(view, "teacher", m.target_dropout) for view in ("x", "u_w"))
-    bank = length_one(o.head("projection", known, 128))  # every labeled row is in the batch
+    features: dict[int, Tensor] = o.memory.setdefault("bank", {})
+    features |= zip(o.x_ids.tolist(), length_one(o.head("projection", known, 128)), strict=True)
+    bank, labels = torch.stack(list(features.values())), o.known[list(features)]
     p = o.aligned(soft(w))
     near = soft(length_one(o.head("projection", w, 128)) @ bank.T, m.temperature)
-    q = m.alpha * p + (1 - m.alpha) * near @ o.y
-    r = near * (p @ o.y.T)
+    q = m.alpha * p + (1 - m.alpha) * near @ labels
+    r = near * (p @ labels.T)
     r = r / r.sum(1, keepdim=True)
     keep = q.amax(1) >= m.threshold
     o.watch(q, keep)
@@ -754,7 +767,7 @@ def remixmatch(o: World) -> Losses:
         even = torch.full((o.classes,), 1 / o.classes).double()
         start = o.memory["pool"] if o.progress == 0 and o.prior is not None else even
         o.memory["queue"] = [start] * m.queue
-    p = scaled(w, o.y.mean(0) if o.prior is None else o.prior, sum(o.memory["queue"]) / m.queue)
+    p = scaled(w, o.known.mean(0) if o.prior is None else o.prior, sum(o.memory["queue"]) / m.queue)
     o.memory["queue"] = [*o.memory["queue"][1:], w.mean(0)]
     o.watch(p)
     q = sharp(p, m.temperature)
@@ -773,12 +786,12 @@ def remixmatch(o: World) -> Losses:
 
 
 def dividemix(o: World) -> Losses:
-    m, rows, n = o.method, len(o.y), len(o.ids)
+    m, n = o.method, len(o.ids)
     other = {"student": "second", "second": "student"}
-    clean: dict[str, Tensor] = o.memory.setdefault("clean", {role: torch.ones(rows).double() for role in other})
+    clean: dict[str, Tensor] = o.memory.setdefault("clean", {role: torch.ones(len(o.known)).double() for role in other})
     if o.new_round and o.progress >= m.supervised_until:
         for role, twin in other.items():
-            clean[twin] = believed_share(xent(o.y, o.fixed("x", role)), m.least_gap)
+            clean[twin] = believed_share(xent(o.known, o.all_labeled(role)), m.least_gap)
     losses = {}
     for role, twin in other.items():
         if o.progress < m.supervised_until:
@@ -790,7 +803,8 @@ def dividemix(o: World) -> Losses:
         views = ("x", "x2", "u_w", "u_w2")
         p = {view: soft(o.fixed(view, role, noisy=True)) for view in views}
         q = {view: soft(o.fixed(view, twin)) for view in views}
-        c, believed = clean[role][:, None], clean[role] > m.threshold
+        c = clean[role][o.x_ids][:, None]
+        believed = c[:, 0] > m.threshold
         refined = c * o.y + (1 - c) * (p["x"] + p["x2"]) / 2
         guess = (p["x"] + p["x2"] + q["x"] + q["x2"]) / 4
         target = sharp(torch.where(believed[:, None], refined, guess), m.temperature)
@@ -860,15 +874,15 @@ def label_propagation(o: World) -> Losses:
 
 def _propagated(o: World) -> tuple[Tensor, Tensor, Tensor]:
     """(labels [pool, C], how sure [pool], weights of the classes [C]) over the full graph of all rows."""
-    m, rows, c = o.method, len(o.y), o.classes
-    features = torch.cat([o.fixed("x"), o.whole_pool()])
+    m, rows, c = o.method, len(o.known), o.classes
+    features = torch.cat([o.all_labeled(), o.whole_pool()])
     features = features - features.mean(1, keepdim=True)
     features = length_one(features - features.mean(0))
     likeness = (features @ features.T).fill_diagonal_(0.0)
     graph = torch.where(likeness > 0, likeness.clamp(min=0) ** m.gamma, 0.0)
     root = graph.sum(1).sqrt()
     seeds = torch.zeros(len(features), c).double()
-    seeds[:rows] = o.y / o.y.sum(0)
+    seeds[:rows] = o.known / o.known.sum(0)
     z = torch.linalg.solve(torch.eye(len(features)).double() - m.alpha * graph / root[:, None] / root, seeds)
     pool, wanted = z[rows:].clamp(min=0), o.shares()
     if o.prior is not None:  # columns scaled until softened labels have the shares
@@ -886,7 +900,7 @@ def _propagated(o: World) -> tuple[Tensor, Tensor, Tensor]:
     everywhere = z[:rows] if o.prior is None else z[:rows] * factors / factors.max()
     everywhere = everywhere / everywhere.sum(1, keepdim=True)
     most = max(float(sure.max()), float((1 + xlogx(everywhere).sum(1) / math.log(c)).max()))
-    counts = o.y.sum(0) + hot(p.argmax(1), c).sum(0)
+    counts = o.known.sum(0) + hot(p.argmax(1), c).sum(0)
     return p, sure / most, wanted * counts.sum() / counts
 
 

@@ -26,15 +26,21 @@ from nlp_ssl.run import Run
 from nlp_ssl.targets import clean_probability
 from nlp_ssl.testing import StubNet, step_losses
 
-STEPS = ((0.05, [3, 0, 6, 1, 4]), (0.2, [4, 2, 0, 3, 6]), (0.7, [6, 5, 3, 2, 0]))  # share of training done, rows
-POOL = 7
-ROUNDS = (True, False, True)  # whether a round begins with the step
-LABELS = [[0, 2, 1, 1], [1, 0, 2, 2], [2, 1, 0, 0]]
-SOFT = [[0.7, 0.2, 0.1], [0.0, 0.3, 0.7], [0.25, 0.5, 0.25], [1.0, 0.0, 0.0]]
-WEIGHTS = [0.4, 1.7, 1.0, 0.2]
+STEPS = (  # share of training done, rows of the pool, labeled rows, and whether a round begins
+    (0.05, [3, 0, 6, 1, 4], [4, 1, 5, 2], True),
+    (0.2, [4, 2, 0, 3, 6], [0, 2, 3, 4], False),
+    (0.7, [6, 5, 3, 2, 0], [5, 4, 0, 1], True),
+)
+POOL, CLASSES = 7, 3
+LABELS = torch.tensor([1, 0, 2, 0, 2, 1])
+SOFT = torch.tensor(
+    [[0.7, 0.2, 0.1], [0.0, 0.3, 0.7], [0.25, 0.5, 0.25], [1.0, 0.0, 0.0], [0.1, 0.8, 0.1], [0.4, 0.2, 0.4]],
+    dtype=torch.float64,
+)
+WEIGHTS = torch.tensor([0.4, 1.7, 1.0, 0.2, 2.5, 0.7], dtype=torch.float64)
+OTHERS = 2.0 * torch.randn(6, CLASSES, generator=torch.Generator().manual_seed(68), dtype=torch.float64)
 PRIOR = (0.5, 0.15, 0.35)
 POOL_MEAN = (0.25, 0.45, 0.3)  # of the predictions before the first step
-CLASSES = 3
 
 # Options that show what the defaults hide; thresholds lie where some rows pass and some do not.
 CASES: list[tuple[str, dict[str, object]]] = [
@@ -69,6 +75,7 @@ CASES: list[tuple[str, dict[str, object]]] = [
     ("vat", {"size": 0.4, "reach": 0.5, "steps": 3}),
     ("adamatch", {"ramp_up": 0.3}),
     ("adamatch", {"threshold": 1.0, "decay": 0.5, "ramp_up": 0.1, "target_dropout": True}),
+    ("adamatch", {"threshold": 0.6, "decay": 0.7}),
     ("flexmatch", {"threshold": 0.75}),
     ("flexmatch", {"threshold": 0.75, "unused": "pool", "lowest": 0.5}),
     ("flexmatch", {"threshold": 0.7, "unused": "none", "target_dropout": True}),
@@ -108,7 +115,7 @@ CASES: list[tuple[str, dict[str, object]]] = [
     ("remixmatch", {"strong_views": 1, "queue": 4, "pretext": "rotation", "alpha": 2.0}),
     ("dividemix", {}),
     ("dividemix", {"least_gap": 0.0, "supervised_until": 0.0, "threshold": 0.6, "ramp_up": 0.5, "penalty_weight": 0.4}),
-    ("dividemix", {"confidence_penalty": 0.3, "supervised_until": 0.1, "alpha": 1.0}),
+    ("dividemix", {"confidence_penalty": 0.3, "supervised_until": 0.1, "alpha": 1.0, "least_gap": 5.0}),
     ("label_propagation", {}),
     ("label_propagation", {"gamma": 1.0, "alpha": 0.8, "weight": 0.5}),
 ]
@@ -130,7 +137,7 @@ def of_step(method, step):
     for role in method.nets:
         for view in method.wanted_views():
             seed = 1000 * step + 97 * sum(map(ord, role)) + sum(map(ord, view)) * 13
-            rows = len(SOFT) if view[0] == "x" else len(STEPS[step][1])
+            rows = len(STEPS[step][2 if view[0] == "x" else 1])
             generator = torch.Generator().manual_seed(seed)
             z = 2.0 * torch.randn(rows, CLASSES, generator=generator, dtype=torch.float64)
             made.setdefault(role, {})[view] = z.requires_grad_()
@@ -140,20 +147,29 @@ def of_step(method, step):
 class Training:
     """A method through several calls of `step_losses`: what it remembers stays, and rounds begin when they should."""
 
-    def __init__(self, method, prior, monkeypatch):
+    def __init__(self, method, prior, soft, monkeypatch):
         plain, keeper = type(method), self
         self.state, self.prior, self.new_round = {}, prior, True
+        self.labels = SOFT if soft else LABELS
 
         def init_state(method, spec):
-            return keeper.state or keeper.state.update(plain.init_state(method, spec)) or keeper.state
+            new = {} if keeper.state else plain.init_state(method, replace(spec, labeled_size=len(LABELS)))
+            keeper.state.update(new)
+            return keeper.state
 
         def begin_epoch(method, run):
+            run.labels = keeper.labels
+            run.predict = keeper.whole(run.predict, lambda z: z.softmax(-1))
+            run.features = keeper.whole(run.features, lambda z: z)
             if keeper.prior is not None:
                 run.state["pool_mean"] = keeper.pool_mean
             if keeper.new_round:
                 plain.begin_epoch(method, run)
 
-        kept = type(plain.__name__, (plain,), {"init_state": init_state, "begin_epoch": begin_epoch})
+        def step(method, run, batch):
+            return plain.step(method, run, {**batch, "id": {**batch["id"], "x": keeper.x_ids}})
+
+        kept = type(plain.__name__, (plain,), {"init_state": init_state, "begin_epoch": begin_epoch, "step": step})
         self.method = kept(**{f.name: getattr(method, f.name) for f in fields(method)})
         self.pool_mean = torch.tensor(POOL_MEAN)
         self.watched, self.probes, self.calls = [], [], itertools.count()
@@ -166,17 +182,29 @@ class Training:
         monkeypatch.setattr(draws, "classes", formulas.drawn)
         monkeypatch.setattr(draws, "integer", lambda n: 0)
 
-    def step(self, z, labels, progress, ids, new_round):
+    def whole(self, of_batch, answer):
+        """What the net says of a whole block: of labeled rows also those that are not in the batch."""
+
+        def of_block(role, block):
+            rows = OTHERS.clone()
+            rows[self.x_ids] = self.z[role]["x"].detach()
+            return answer(rows) if block == "x" else of_batch(role, block)
+
+        return of_block
+
+    def step(self, z, number, progress):
         """Losses of one step; what was watched and probed lies in the lists."""
-        self.new_round, self.watched, self.probes, self.calls = new_round, [], [], itertools.count()
+        _, ids, x_ids, self.new_round = STEPS[number]
+        self.z, self.x_ids = z, torch.tensor(x_ids)
+        self.watched, self.probes, self.calls = [], [], itertools.count()
         found = step_losses(
             self.method,
             z[self.method.default_net()],
-            labels,
+            self.labels[self.x_ids],
             ids=torch.tensor(ids),
             progress=progress,
             logits_by_net=z,
-            w=torch.tensor(WEIGHTS, dtype=torch.float64),
+            w=WEIGHTS[self.x_ids],
             prior=self.prior,
         )
         self.pool_mean = self.state.get("pool_mean", self.pool_mean)
@@ -201,21 +229,26 @@ def close(found, wanted, what):
     assert torch.allclose(found.double(), wanted.double(), rtol=1e-5, atol=3e-6), (what, found, wanted)
 
 
-def check(training, memory, z, labels, number):
+def check(training, memory, z, number, progress=None):
     """One step of the training against the formula with this memory."""
-    method, prior, (progress, ids) = training.method, training.prior, STEPS[number]
-    found = training.step(z, labels, progress, ids, ROUNDS[number])
+    method, prior, known = training.method, training.prior, training.labels
+    progress = STEPS[number][0] if progress is None else progress
+    found = training.step(z, number, progress)
+    known = known if known.dim() == 2 else formulas.hot(known, CLASSES)
     world = World(
         method,
         {role: {view: v.detach().clone().requires_grad_() for view, v in views.items()} for role, views in z.items()},
-        labels if labels.dim() == 2 else formulas.hot(labels, CLASSES),
-        torch.tensor(WEIGHTS, dtype=torch.float64),
-        None if prior is None else torch.tensor(prior, dtype=torch.float64),
-        progress,
-        torch.tensor(ids),
-        POOL,
-        ROUNDS[number],
-        memory,
+        y=known[training.x_ids],
+        w=WEIGHTS[training.x_ids],
+        prior=None if prior is None else torch.tensor(prior, dtype=torch.float64),
+        progress=progress,
+        ids=torch.tensor(STEPS[number][1]),
+        x_ids=training.x_ids,
+        known=known,
+        others=OTHERS,
+        pool=POOL,
+        new_round=STEPS[number][3],
+        memory=memory,
     )
     wanted = FORMULAS[method.name](world)
     assert {k: v.item() for k, v in found.items()} == {k: near(v.item()) for k, v in wanted.items()}, number
@@ -238,10 +271,15 @@ def start():
 @pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{n}-{k}" for k, (n, _) in enumerate(CASES)])
 def test_three_steps(name, options, world, monkeypatch):
     method, (prior, soft) = get_method(name)(**options), WORLDS[world]
-    training, memory = Training(method, prior, monkeypatch), start()
+    training, memory = Training(method, prior, soft, monkeypatch), start()
     for number in range(len(STEPS)):
-        labels = torch.tensor(SOFT, dtype=torch.float64).roll(number, 0) if soft else torch.tensor(LABELS[number])
-        check(training, memory, of_step(method, number), labels, number)
+        check(training, memory, of_step(method, number), number)
+
+
+def test_remixmatch_starts_with_the_pool_as_the_started_model_sees_it(monkeypatch):
+    """The queue is full of that at step 0 of a run that knows it; weights do not rise here."""
+    method = get_method("remixmatch")(ramp_up=0.0)
+    check(Training(method, PRIOR, False, monkeypatch), start(), of_step(method, 0), 0, progress=0.0)
 
 
 def test_every_method_has_its_formula():
@@ -302,7 +340,7 @@ def test_rows_that_agree_exactly_as_much_as_comatch_asks_for_are_linked(monkeypa
     method = get_method("comatch")(graph_threshold=1.0, contrast_weight=1.0)
     z = of_step(method, 0)
     z["student"]["u_w"] = (800.0 * formulas.hot(torch.tensor([0, 0, 2, 1, 2]), CLASSES)).requires_grad_()
-    check(Training(method, None, monkeypatch), start(), z, torch.tensor(LABELS[0]), 0)
+    check(Training(method, None, False, monkeypatch), start(), z, 0)
 
 
 # --- averaged teachers
@@ -331,14 +369,16 @@ def test_a_teacher_over_three_updates(cls, tmp_path_factory, monkeypatch):
 
 # --- which labels are believed, and how much of a text is swapped
 
-# Two heaps that overlap; one far row; and rows that lie almost on one another.
+# Two heaps that overlap; one far row; rows that lie almost on one another; and what takes 15 rounds to settle.
 HEAPS = [
     [0.05, 0.1, 0.2, 0.25, 0.4, 0.7, 0.9, 1.1, 1.6, 1.8, 2.2, 2.5],
     [0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 3.0],
     [0.01, 0.01, 0.011, 0.012, 0.02, 2.0, 2.001, 2.05],
+    [0.5, 0.94, 0.97, 0.98, 0.98, 1.0, 1.0, 1.0, 1.01, 1.03, 1.16, 1.26, 1.6, 1.87, 2.37, 3.68],
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Best performing initialization did not converge")
 @pytest.mark.parametrize("loss", HEAPS)
 def test_the_mixture_of_losses(loss):
     """Ten rounds at most, until they gain less than 0.01, and no variance below 5e-4."""
