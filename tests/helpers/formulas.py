@@ -24,6 +24,12 @@ def dropout(view: str, like: Tensor) -> Tensor:
     return 0.6 * torch.sin(2.3 * place).view(like.shape).to(like.dtype)
 
 
+def moved(view: str, like: Tensor) -> Tensor:
+    """What the student's first update of a step adds to its logits of a view."""
+    place = torch.arange(like.numel(), dtype=torch.float64) - sum(map(ord, view))
+    return 0.5 * torch.cos(1.9 * place).view(like.shape).to(like.dtype)
+
+
 def lam(alpha: float, n: int) -> Tensor:
     """Shares of mixed rows [n], no two alike; ones at alpha 0."""
     return (
@@ -115,7 +121,10 @@ def lead(p: Tensor) -> Tensor:
 
 @dataclass
 class World:
-    """One step. `memory` lasts over the steps, `calls` counts the orders drawn in this one."""
+    """One step. `memory` lasts over the steps, `calls` counts the orders drawn in this one.
+
+    A method that updates twice in a step says when the student has been `updated`.
+    """
 
     method: Any
     z: Mapping[str, Mapping[str, Tensor]]  # role -> view -> logits that may want a gradient
@@ -131,6 +140,7 @@ class World:
     new_round: bool  # whether a round begins with this step
     memory: dict[str, Any]
     calls: Any = field(default_factory=itertools.count)
+    updated: bool = False
     watched: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # pseudo-labels and what they count for
     probes: list[Tensor] = field(default_factory=list)
 
@@ -139,7 +149,10 @@ class World:
         return self.y.shape[1]
 
     def raw(self, *views: str, role: str = "student") -> Tensor:
-        return torch.cat([self.z[role][view] for view in views])
+        rows = [self.z[role][view] for view in views]
+        if self.updated and role == "student":
+            rows = [z + moved(view, z) for view, z in zip(views, rows, strict=True)]
+        return torch.cat(rows)
 
     def seen(
         self, *views: str, role: str = "student", noisy: bool = True, edit: Callable[[Tensor], Tensor] | None = None
@@ -661,8 +674,9 @@ def jointmatch(o: World) -> Losses:
 
 
 def meta_pseudo_labels(o: World) -> Losses:
-    """Without an update between the two measurements of the student h is 0: only soft labels have a meta term."""
     m = o.method
+    if m.finetune and o.progress >= 1 - m.finetune:
+        return {"student_sup": o.sup(o.seen("x")[0])}
     own = soft(o.fixed("u_w", "teacher"))
     p = o.aligned(own)
     label = {"soft": p, "argmax": hot(p.argmax(1), o.classes), "sampled": hot(drawn(p), o.classes)}[m.labels]
@@ -670,20 +684,27 @@ def meta_pseudo_labels(o: World) -> Losses:
     o.watch(p, keep)
     x, s = o.seen("x", "u_s")
     losses = {"student": xent(label, s).mean(), "student_sup": m.label_weight * o.sup(x)}
+    before = float(o.sup(o.fixed("x")))
+    o.updated = True
+    gain = before - float(o.sup(o.fixed("x")))
+    gain = gain if m.sign == "theory" else -gain
+    usual = o.memory.get("usual", 0.0)
+    h = min(max(gain - usual, -m.clip_h), m.clip_h)
+    o.memory["usual"] = m.baseline_decay * usual + (1 - m.baseline_decay) * gain
     t_x, t_w, t_s = o.seen("x", "u_w", "u_s", role="teacher")
-    ramp = linear(o.progress, m.ramp_up)
-    losses |= {
-        "sup": o.sup(t_x),
-        "unsup": m.weight * ramp * (keep * divergence(sharp(p, m.temperature), t_s)).mean(),
-        "meta": 0.0 * t_w.sum(),
-    }
+    adjusted = t_w + (p / own).log()
+    meta = h * xent(label, adjusted).mean()
     if m.labels == "soft":
         way = (o.w[:, None] * (soft(o.fixed("x")) - o.y)).mean(0)  # [C]
         slope = way - (soft(o.fixed("u_s")) * way).sum(1, keepdim=True)
         slope = slope if m.sign == "theory" else -slope
         slope = slope * (m.clip_h / slope.abs().amax(1, keepdim=True)).clamp(max=1)
-        losses["meta"] = m.meta_weight * (soft(t_w + (p / own).log()) * slope).sum(1).mean()
-    return losses
+        meta = (soft(adjusted) * slope).sum(1).mean()
+    return losses | {
+        "sup": o.sup(t_x),
+        "unsup": m.weight * linear(o.progress, m.ramp_up) * (keep * divergence(sharp(p, m.temperature), t_s)).mean(),
+        "meta": m.meta_weight * meta,
+    }
 
 
 # --- rows mixed with one another
@@ -794,6 +815,7 @@ def dividemix(o: World) -> Losses:
             clean[twin] = believed_share(xent(o.known, o.all_labeled(role)), m.least_gap)
     losses = {}
     for role, twin in other.items():
+        o.updated = role == "second"
         if o.progress < m.supervised_until:
             (x,) = o.seen("x", role=role)
             losses[f"sup.{role}"] = o.sup(x)
