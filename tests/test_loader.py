@@ -78,6 +78,17 @@ def test_an_item_depends_on_seed_and_number_alone(task):
     assert equal(loader(task)[5], forward[5])
 
 
+def test_the_seed_changes_labeled_rows_pool_rows_and_noise_each(task):
+    """In a pass over the pool: which rows come together, and what the noise makes of each."""
+    one, other = ([loader(task, seed=seed)[i] for i in range(12)] for seed in (0, 1))
+    for block in ("x", "u"):
+        together = [[set(batch["id"][block].tolist()) for batch in batches] for batches in (one, other)]
+        assert together[0] != together[1], block
+        assert sorted(map(sorted, together[0])) != sorted(map(sorted, together[1])), block
+    noisy = [dict((at, r) for batch in batches for at, *r in rows(batch)["u_s"]) for batches in (one, other)]
+    assert noisy[0].keys() == noisy[1].keys() and sum(noisy[0][at] != noisy[1][at] for at in noisy[0]) > 48
+
+
 def test_length_of_the_run_changes_no_item(task):
     assert equal(loader(task, steps=48)[11], loader(task, steps=12)[11])
 
