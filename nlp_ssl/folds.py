@@ -24,7 +24,7 @@ def why_not_held_out(data: Data) -> str | None:
     if data.targets is not None:
         return "labels that come from elsewhere cannot be held out"
     sizes = np.bincount(data.labels[data.labeled], minlength=len(data.classes))
-    few = [f"{name!r} has {size}" for name, size in zip(data.classes, sizes.tolist(), strict=True) if size < 2]
+    few = [f"{name!r} has {size}" for name, size in zip(data.classes, sizes.tolist(), strict=True) if size == 1]
     return f"held-out labels take two labels of every class, {listed(few)}"
 
 
