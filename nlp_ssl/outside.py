@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from nlp_ssl import atomic
 from nlp_ssl.config import cache_folder
+from nlp_ssl.data.markers import MINUS_ONE, stripped
 from nlp_ssl.data.sources import Table
 from nlp_ssl.data.splits import text_keys
 from nlp_ssl.errors import ConfigError
@@ -34,10 +36,12 @@ def logits_of(folder: Path, texts: pa.ChunkedArray, classes: Sequence[str], cach
         DataError: the folder holds no whole model.
     """
     net = load_trained(folder)
-    known = class_names(net.model.config)
+    known = [stripped(name) for name in class_names(net.model.config)]
     if sorted(known) != sorted(classes):
+        only = set(known) ^ set(classes) == {MINUS_ONE}
+        hint = ": --minus-one class and --minus-one unlabeled say whether -1 is one" if only else ""
         raise ConfigError(
-            238, f"the teacher {folder} knows the classes {', '.join(known)}, the task has {', '.join(classes)}"
+            238, f"the teacher {folder} knows the classes {', '.join(known)}, the task has {', '.join(classes)}{hint}"
         )
     digest = xxhash.xxh3_128(contents([folder]).encode())
     for chunk in texts.iterchunks():
@@ -68,13 +72,13 @@ def joined(pool: Table | None, more: Table, *others: Table) -> Table:
     new = more.take(np.sort(first[~np.isin(keys[first], held)]))
     if pool is None:
         return Table(new.texts, None, new.rows, new.source, None, new.notes)
-    labels = None if pool.labels is None else [*pool.labels, *[None] * len(new)]
-    return Table(
+    none = [None] * len(new)
+    return replace(
+        pool,
         texts=pa.chunked_array([*pool.texts.chunks, *new.texts.chunks], pa.large_string()),
-        labels=labels,
+        labels=None if pool.labels is None else [*pool.labels, *none],
+        label_sets=None,
+        markers=None if pool.markers is None else [*pool.markers, *none],
         rows=np.concatenate([pool.rows, new.rows]),
-        source=pool.source,
         splits=None,
-        notes=pool.notes,
-        classes=pool.classes,
     )

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.multiclass import OneVsRestClassifier
 from tiny import FAST, difference, saved_classifier, tiny_label_sets, tiny_many_task, trained
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
 
 from nlp_ssl import SSLTextClassifier, evaluate, fit, get_method, list_methods
 from nlp_ssl.cli import run
@@ -321,7 +321,7 @@ def test_what_else_is_refused(task, folder, tmp_path, capsys):
     fails(477, lambda: in_scope(task, lambda module, number: None, FAST, 0.1))
     fails(478, lambda: load_trained(folder / "out"))
     rows = Dataset.from_dict({"text": ["good", "bad"], "label": [["a"], ["b"]]})
-    fails(477, lambda: hf_data._table(rows, "train", {}, None))
+    fails(477, lambda: hf_data._table(rows, "train", PreTrainedConfig(), None))
     with pytest.raises(ValueError, match="SSL115: label .'a'. of type list is not a single class"):
         SSLTextClassifier().fit(["good", "bad"], [["a"], ["b", "a"]])
     files, out = ["--labeled", str(folder / "l.csv"), "--label-separator", ";"], str(tmp_path / "never")

@@ -17,6 +17,7 @@ from nlp_ssl.augment.policy import BACK_TRANSLATION, Rewritten, parse_policy
 from nlp_ssl.cli.options import parse
 from nlp_ssl.cli.strong import EngineName, engines_of, rewritings_folder, texts_of, watched
 from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.sources import SUFFIXES, Table, data_stem, read_table
 from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import ConfigError, DataError, RunError, SSLError
@@ -196,9 +197,8 @@ class Job:
 
             def work(source: Path, out: Path) -> str:
                 name = self._name(source)
-                table = read_table(source, text_column=options.text_column, encoding=options.encoding)
-                for note in table.notes:
-                    log.info("%s", note)
+                table = read_table(source, text_column=options.text_column, encoding=options.encoding, label_columns=())
+                log_notes(table.notes)
                 report = Report()
                 total = len(table) * options.samples
                 write_views(

@@ -68,7 +68,7 @@ def readable(files: Files) -> tuple[Tables, list[Finding]]:
     tables: Tables = dict.fromkeys(ROLES)
     errors: list[Finding] = []
     for role in ROLES:
-        tables[role] = _readable(files, role, errors)
+        tables[role] = _readable(files, role, tables["labeled"], errors)
     try:
         return in_roles(tables), errors
     except DataError as error:
@@ -76,16 +76,16 @@ def readable(files: Files) -> tuple[Tables, list[Finding]]:
         return tables, errors
 
 
-def _readable(files: Files, role: str, errors: list[Finding]) -> Table | None:
+def _readable(files: Files, role: str, labeled: Table | None, errors: list[Finding]) -> Table | None:
     """One table, read past what is wrong with it as far as that goes."""
     try:
-        return read(files, role)
+        return read(files, role, labeled)
     except DataError as error:
         text, code = str(error), error.code
     rest: Table | None = None
     for other in _other_ways(files, code):
         try:
-            rest = read(other, role)
+            rest = read(other, role, labeled)
             break
         except DataError:
             continue

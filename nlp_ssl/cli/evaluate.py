@@ -1,7 +1,6 @@
 """`nlp-ssl eval`: what a trained model is worth on labeled texts."""
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,19 +9,20 @@ from typing import Annotated, NoReturn
 import click
 import numpy as np
 
+from nlp_ssl.cli.files import Marking
 from nlp_ssl.cli.options import parse
 from nlp_ssl.data.label_sets import encode_sets, outside
-from nlp_ssl.data.sources import Table, read_table
+from nlp_ssl.data.markers import MINUS_ONE, minus_one_error, stripped
+from nlp_ssl.data.schema import log_notes
+from nlp_ssl.data.sources import Table, markers_of, read_table
 from nlp_ssl.errors import ConfigError, DataError, nearest
 from nlp_ssl.evaluate import Scores, confusion, logits_of_texts, longest_text, score
 from nlp_ssl.method import check
 from nlp_ssl.nets.text import check_pairs, class_names, load_trained
 
-log = logging.getLogger("nlp_ssl")
 
-
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(Marking):
     """Flags of `eval`."""
 
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
@@ -35,6 +35,7 @@ class Options:
     json: Annotated[bool, "print JSON instead"] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.max_length is not None:
             check(self.max_length, "max_length", 3, 1e6)
 
@@ -54,7 +55,8 @@ def main(argv: Sequence[str]) -> None:
     """`nlp-ssl eval MODEL_DIR FILE`: accuracy, macro F1, likelihood, calibration, and what is taken for what."""
     places = [a for a in argv[:2] if not a.startswith("-")]
     doc = (
-        "Scores a trained model on the labeled texts of FILE; rows without a label are left out. "
+        "Scores a trained model on the labeled texts of FILE; rows without a label are left out. The label -1 must be "
+        "told: --minus-one. "
         "Example: nlp-ssl eval out t.csv"
     )
     (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl eval MODEL_DIR FILE", doc=doc)
@@ -76,7 +78,7 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
     """
     net = load_trained(model, kinds=("one", "many"))
     check_pairs(net.model.config, options.pair_column is not None)
-    classes = tuple(class_names(net.model.config))
+    classes = tuple(stripped(name) for name in class_names(net.model.config))
     table = read_table(
         file,
         text_column=options.text_column,
@@ -84,12 +86,16 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
         pair_column=options.pair_column,
         encoding=options.encoding,
         split=options.split,
+        unlabeled_value=options.unlabeled_value,
+        minus_one=options.minus_one,
         expect_labels=True,
         label_separator=options.label_separator if net.kind == "many" else None,
         label_lists=net.kind == "many",
+        class_names=classes,
     )
-    for note in table.notes:
-        log.info("%s", note)
+    log_notes(table.notes)
+    if MINUS_ONE in (table.markers or ()) and not markers_of(options.unlabeled_value, options.minus_one).told:
+        raise minus_one_error(f"{table.source}: label '-1'{', a class of the model,' * (MINUS_ONE in classes)}")
     labels = _indices(table, classes)
     known = np.flatnonzero(labels >= 0 if labels.ndim == 1 else (labels >= 0).any(1))
     if not len(known):

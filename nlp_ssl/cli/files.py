@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from nlp_ssl.data.markers import MinusOne
 from nlp_ssl.data.schema import TextData, build
-from nlp_ssl.data.sources import Table, in_roles, read_table
+from nlp_ssl.data.sources import LABEL_COLUMNS, Table, hidden_columns, in_roles, markers_of, read_table
 from nlp_ssl.errors import DataError
 
 ROLES = ("labeled", "unlabeled", "dev", "test")
@@ -12,7 +13,18 @@ Tables = dict[str, Table | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files:
+class Marking:
+    """Flags that say which labels mark unlabeled rows, for every command that reads labels."""
+
+    unlabeled_value: Annotated[str | None, "label that marks an unlabeled row, beside the empty one and -1"] = None
+    minus_one: Annotated[MinusOne | None, "what the label -1 is; has to be said where others are numbers"] = None
+
+    def __post_init__(self) -> None:
+        markers_of(self.unlabeled_value, self.minus_one)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files(Marking):
     """Flags that say which files there are and how to read them."""
 
     labeled: Annotated[str | None, "file (csv, tsv, jsonl, json, parquet), folder or hub data set with labels"] = None
@@ -20,12 +32,14 @@ class Files:
     dev: Annotated[str | None, "labeled rows for early stopping"] = None
     test: Annotated[str | None, "labeled rows for the closing table"] = None
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
-    label_column: Annotated[str | None, "column of the labels, where it is not found by itself"] = None
+    label_column: Annotated[
+        str | None, "column of the labels, where it is not found by itself; a,b,c where each has a column of 0 and 1"
+    ] = None
     label_separator: Annotated[str | None, "between the labels of a row that has several, e.g. ';'"] = None
+    class_names: Annotated[str | None, "a,b,c: what the numbers stand for where labels are rows of 0 and 1"] = None
     pair_column: Annotated[str | None, "column of the second texts, where rows are pairs of texts"] = None
     encoding: Annotated[str, "of the files"] = "utf-8"
     on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
-    unlabeled_value: Annotated[str | None, "label that marks an unlabeled row, beside the empty one and -1"] = None
     labels_per_class: Annotated[int | None, "draw that many labels a class; the other rows join the pool"] = None
     allow_transductive: Annotated[bool, "keep pool texts that are also test texts"] = False
     drop_leaks: Annotated[bool, "remove training and pool texts that are also test texts"] = False
@@ -36,8 +50,10 @@ class Files:
         return {role: source for role, source in zip(ROLES, sources, strict=True) if source is not None}
 
 
-def read(files: Files, role: str) -> Table | None:
+def read(files: Files, role: str, labeled: Table | None) -> Table | None:
     """The whole table of one flag; None where the flag is not given.
+
+    Of a pool only the column counts that is called as that of the `labeled` table.
 
     Raises:
         DataError: it cannot be read.
@@ -53,9 +69,12 @@ def read(files: Files, role: str) -> Table | None:
         encoding=files.encoding,
         on_bad_lines=files.on_bad_lines,
         unlabeled_value=files.unlabeled_value,
+        minus_one=files.minus_one,
         expect_labels=role != "unlabeled",
         label_separator=files.label_separator,
         label_lists=True,
+        label_columns=hidden_columns(labeled) if role == "unlabeled" else LABEL_COLUMNS,
+        class_names=None if files.class_names is None else files.class_names.split(","),
     )
 
 
@@ -65,7 +84,10 @@ def tables(files: Files) -> Tables:
     Raises:
         DataError: one of them cannot be read.
     """
-    return in_roles({role: read(files, role) for role in ROLES})
+    found: Tables = {}
+    for role in ROLES:
+        found[role] = read(files, role, found.get("labeled"))
+    return in_roles(found)
 
 
 def text(files: Files, found: Tables, seed: int) -> TextData:

@@ -1,7 +1,6 @@
 """`nlp-ssl predict`: label and probability per text, streaming."""
 
 import json
-import logging
 import sys
 import time
 from collections import Counter
@@ -18,12 +17,11 @@ from nlp_ssl.cli import answers
 from nlp_ssl.cli.options import parse
 from nlp_ssl.config import Precision
 from nlp_ssl.data.label_sets import check_separator
+from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.sources import stream_rows
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import check
 from nlp_ssl.predictor import Predictor, Row, answer, open_predictor
-
-log = logging.getLogger("nlp_ssl")
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,7 @@ def main(argv: Sequence[str]) -> None:
         for found in _tables(predictor, rows, columns):
             put(found)
         sys.stdout.flush()
-    for what, count in sorted(counts.items()):
-        log.info("%s: %d", what, count)
+    log_notes(f"{what}: {count}" for what, count in sorted(counts.items()))
 
 
 def _tables(predictor: Predictor, rows: Iterator[Row], columns: pa.Schema) -> Iterator[pa.Table]:

@@ -11,7 +11,7 @@ import numpy as np
 from nlp_ssl.cli.options import parse
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.embedded import encoder_name
-from nlp_ssl.data.schema import TextData, content_hash_of
+from nlp_ssl.data.schema import TextData, content_hash_of, log_notes
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.text import Pooling
@@ -48,9 +48,8 @@ def main(argv: Sequence[str]) -> None:
     if not places or options.output_dir is None:
         raise ConfigError(206, "pretrain needs texts and --output-dir: nlp-ssl pretrain pool.txt --output-dir encoder")
     check_output(options.output_dir, options.resume, options.overwrite, [options.model])
-    table = read_table(places[0], text_column=options.text_column, encoding=options.encoding)
-    for note in table.notes:
-        log.info("%s", note)
+    table = read_table(places[0], text_column=options.text_column, encoding=options.encoding, label_columns=())
+    log_notes(table.notes)
     kept = np.flatnonzero([split not in ("dev", "test") for split in table.splits or ["train"] * len(table)])
     none = np.zeros(0, dtype=np.int64)
     texts = table.take(kept).texts

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from nlp_ssl.cli import console, options
+from nlp_ssl.cli.files import Marking
 from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.embedded import encoder_name, load_embedded, load_named
@@ -48,7 +49,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reviews(Recipe, StrongView):
+class Reviews(Recipe, StrongView, Marking):
     """Movie reviews: the embedded ones, IMDb from the hub, or a folder of your own."""
 
     data: Annotated[str, "embedded, hub, or a folder with train and test rows"] = "embedded"
@@ -72,7 +73,8 @@ class Reviews(Recipe, StrongView):
         if self.data == "embedded":
             train, test = load_embedded("reviews")
         else:
-            train, dev, test = load_named("stanfordnlp/imdb" if self.data == "hub" else self.data)
+            place = "stanfordnlp/imdb" if self.data == "hub" else self.data
+            train, dev, test = load_named(place, unlabeled_value=self.unlabeled_value, minus_one=self.minus_one)
         if test is not None and 0 < self.test_rows < len(test):
             test = test.take(draw_rows(len(test), self.test_rows, seed=0))
         return train, dev, test

@@ -14,6 +14,7 @@ from nlp_ssl.cli.options import parse
 from nlp_ssl.cli.strong import texts_of
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.parquet import write_parquet
+from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import ConfigError, DataError
@@ -77,9 +78,8 @@ def _from_pool(argv: Sequence[str]) -> None:
         raise ConfigError(295, f"{options.out}: the result would take the place of what is read: name another --out")
     if options.out.exists() and not options.overwrite:
         raise ConfigError(224, f"{options.out} exists: name another file or add --overwrite")
-    table = read_table(places[0], text_column=options.text_column, encoding=options.encoding)
-    for note in table.notes:
-        log.info("%s", note)
+    table = read_table(places[0], text_column=options.text_column, encoding=options.encoding, label_columns=())
+    log_notes(table.notes)
     if table.splits is not None and {"dev", "test"} & set(table.splits):
         log.info("rows of dev and test are left out")
         table = table.take(np.flatnonzero([split not in ("dev", "test") for split in table.splits]))
@@ -112,7 +112,7 @@ def _by_class(folder: Path) -> tuple[Scorer, list[str]]:
 def _by_domain(options: Options, pool: pa.ChunkedArray) -> Scorer:
     """Scores by a classifier of texts of the file against texts of the pool."""
     assert options.in_domain is not None
-    ours = read_table(options.in_domain, text_column=options.text_column, encoding=options.encoding)
+    ours = read_table(options.in_domain, text_column=options.text_column, encoding=options.encoding, label_columns=())
     # Drawn, not every n-th: a pool that was put together in turns from several sources would give texts of one alone.
     drawn = np.random.default_rng(options.seed).choice(len(pool), min(len(pool), _SAMPLE), replace=False)
     theirs = pool.take(pa.array(drawn))

@@ -14,7 +14,7 @@ from nlp_ssl.cli.files import Files, Tables, tables, text
 from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.embedded import encoder_name
-from nlp_ssl.data.schema import TextData
+from nlp_ssl.data.schema import TextData, log_notes
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.functional import softmax
@@ -104,8 +104,7 @@ def tasks(
     def task_of(seed: int) -> Task:
         texts = text(files, found, seed)
         task = made(texts, options.model)
-        for note in task.data.notes:
-            log.info("%s", note)
+        log_notes(task.data.notes)
         student = None if options.student is None else made(texts, options.student)
         return _told(replace(task, student=student), texts, options, files, method)
 
@@ -127,9 +126,7 @@ def _with_noisy(found: Tables, options: Options, files: Files) -> Tables:
     labeled = found["labeled"]
     if options.pseudo_labels is None or labeled is None:
         return found
-    noisy = read_table(
-        options.pseudo_labels, text_column=files.text_column, label_column=files.label_column, encoding=files.encoding
-    )
+    noisy = read_table(options.pseudo_labels, text_column=files.text_column, encoding=files.encoding, label_columns=())
     return {**found, "unlabeled": joined(found["unlabeled"], noisy, labeled)}
 
 
@@ -142,6 +139,7 @@ def _told(task: Task, texts: TextData, options: Options, files: Files, method: M
         given = given_labels(
             options.pseudo_labels, pool, texts.classes,
             text_column=files.text_column, label_column=files.label_column, encoding=files.encoding,
+            unlabeled_value=files.unlabeled_value, minus_one=files.minus_one,
         )  # fmt: skip
         log.info("labels for %d of %d pool texts from %s", (given.copies > 0).sum(), len(pool), options.pseudo_labels)
         return replace(task, given=given)

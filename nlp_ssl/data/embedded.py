@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from nlp_ssl.data.markers import MinusOne
 from nlp_ssl.data.sources import Table, by_split, read_table, table_of
 from nlp_ssl.data.splits import draw_groups, text_keys
 from nlp_ssl.errors import DataError, nearest
@@ -57,13 +58,17 @@ def encoder_name(name: str) -> str:
     return str(embedded_encoder()) if name == "embedded" else name
 
 
-def load_named(path: str | Path) -> tuple[Table, Table | None, Table | None]:
+def load_named(
+    path: str | Path, *, unlabeled_value: str | None = None, minus_one: MinusOne | None = None
+) -> tuple[Table, Table | None, Table | None]:
     """(train, dev, test) of a folder, file or Hugging Face data set, as `by_split` tells them apart.
+
+    `unlabeled_value` and `minus_one` say which labels are none, as for `read_table`.
 
     Raises:
         DataError: the folder cannot be read, or has no training rows.
     """
-    return by_split(read_table(path))
+    return by_split(read_table(path, unlabeled_value=unlabeled_value, minus_one=minus_one))
 
 
 def _package(name: str, install: str) -> Path:

@@ -2,13 +2,17 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from typing import cast
 
 import numpy as np
 
+from nlp_ssl.data.markers import stripped
+from nlp_ssl.data.values import is_missing
 from nlp_ssl.errors import ConfigError, DataError, nearest
 
 UNKNOWN = "?"
 LabelSet = tuple[str, ...]  # ("sport", "?politics"): sport applies, politics is not known, no other label applies
+Flags = tuple[int, ...]  # of each label 1 (applies), 0 (does not) or -1 (not known)
 
 
 def check_separator(separator: str | None, classes: Sequence[str] = ()) -> None:
@@ -29,34 +33,81 @@ def is_list(value: object) -> bool:
     return isinstance(value, list | tuple | np.ndarray)
 
 
-def label_set(
-    value: object, separator: str | None, markers: Collection[str | None], name_of: Callable[[object], str | None]
-) -> LabelSet | None:
-    """The labels of a cell; None where it is empty or a marker: nothing is known of the row.
-
-    A separator alone, or an empty list, says that no label applies.
+def label_set(cells: Sequence[object], name_of: Callable[[object], str | None]) -> LabelSet:
+    """The labels in a list; where it is empty none applies.
 
     Raises:
         TypeError, ValueError: it is no list of names that each stand there once.
     """
-    if isinstance(value, list | tuple | np.ndarray):
-        cells: Sequence[object] = list(value)
-    else:
-        cell = name_of(value)
-        if cell is None or cell.strip() in markers:
-            return None
-        cells = [part for part in cell.split(separator) if part.strip()]
     found = []
-    for part in cells:
-        unknown = isinstance(part, str) and part.strip().startswith(UNKNOWN)
-        name = name_of(str(part).strip()[len(UNKNOWN) :] if unknown else part)
+    for cell in cells:
+        if isinstance(cell, float | np.floating) and not is_missing(cell) and not float(cell).is_integer():
+            raise ValueError(f"{cell} is no label: write the names of the labels that apply, not how likely they are")
+        word = stripped(cell) if isinstance(cell, str) else ""
+        unknown = word.startswith(UNKNOWN)
+        name = name_of(word[len(UNKNOWN) :] if unknown else cell)
         if name is None:
             raise ValueError("a label in the list has no name: name it, or leave it out")
-        found.append(UNKNOWN * unknown + name.strip())
+        found.append(UNKNOWN * unknown + name)
     twice = [name for name, times in Counter(map(bare, found)).items() if times > 1]
     if twice:
         raise ValueError(f"label {twice[0]!r} stands there twice: list the names of the labels that apply, each once")
     return tuple(found)
+
+
+def check_class_names(names: Sequence[str] | None, name_of: Callable[[object], str | None]) -> tuple[str, ...] | None:
+    """Class names as labels are read.
+
+    Raises:
+        ConfigError: one is blank, or two are the same.
+    """
+    if names is None:
+        return None
+    found = tuple(name for name in map(name_of, names) if name is not None)
+    if len(set(found)) < len(names):
+        shown = ", ".join(map(repr, names))
+        raise ConfigError(412, f"class names {shown}: give each of them once, and none that is blank")
+    return found
+
+
+def list_flags(value: object) -> Flags | None:
+    """A list of numbers 0 and 1, and -1 or missing where a label is not known; None if it holds anything else."""
+    if not is_list(value):
+        return None
+    cells = [-1 if is_missing(cell) else cell for cell in cast("Sequence[object]", value)]
+    numbers = bool | np.bool_ | int | np.integer | float | np.floating
+    flags = [int(cell) for cell in cells if isinstance(cell, numbers) and cell in (0, 1, -1)]
+    return tuple(flags) if len(flags) == len(cells) and flags not in ([], [-1]) else None
+
+
+def column_flags(cells: Sequence[object], columns: Sequence[str], name_of: Callable[[object], str | None]) -> Flags:
+    """The same of cells in a column for each label, where they may be words.
+
+    Raises:
+        ValueError: a cell holds something else.
+    """
+    numbers = {None: -1, "-1": -1, "0": 0, "1": 1, "false": 0, "true": 1}
+    names = [name_of(cell) for cell in cells]
+    for name, column in zip(names, columns, strict=True):
+        if name not in numbers:
+            raise ValueError(f"column {column!r} holds {name!r}: write 1 where its label applies, 0 where it does not")
+    return tuple(numbers[name] for name in names)
+
+
+def of_flags(flags: Flags, classes: Sequence[str]) -> LabelSet:
+    """The labels that apply, and those that are not known."""
+    return tuple(UNKNOWN * (flag < 0) + name for flag, name in zip(flags, classes, strict=True) if flag)
+
+
+def one_of_flags(flags: Flags, classes: Sequence[str]) -> str:
+    """The only label that applies, in a task of one label a row.
+
+    Raises:
+        TypeError: it is not one.
+    """
+    if flags.count(1) != 1 or min(flags) < 0:
+        raise TypeError(f"{flags.count(1)} of the {len(flags)} numbers are 1")
+    return classes[flags.index(1)]
 
 
 def bare(name: str) -> str:

@@ -1,16 +1,19 @@
 """One validated set of texts, labels and positions out of the tables a user brings."""
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 
-from nlp_ssl.data.label_sets import bare, encode_sets
-from nlp_ssl.data.sources import Table, in_roles, read_table
+from nlp_ssl.data.label_sets import bare, encode_sets, outside
+from nlp_ssl.data.markers import MINUS_ONE, minus_one_error, stripped
+from nlp_ssl.data.sources import Table, hidden_columns, in_roles, read_table
 from nlp_ssl.data.splits import draw_per_class, pair_keys, whole
 from nlp_ssl.errors import ConfigError, DataError, nearest
 from nlp_ssl.many import refuse
@@ -19,6 +22,7 @@ from nlp_ssl.method import Kind
 if TYPE_CHECKING:
     from nlp_ssl.data.sources import Source
 
+log = logging.getLogger("nlp_ssl")
 MANY_CLASSES = 10_000
 EXTREME_IMBALANCE = 1_000
 TRUNCATED_SHARE = 0.1
@@ -106,6 +110,8 @@ def build(
     Two texts are the same when they differ only in case or white space; of pairs both must be. A labeled text that
     stands there with two labels is dropped, or is an error with `conflicts="error"`. Pool texts that repeat a labeled
     text are dropped.
+    Labels of `unlabeled` are hidden truth where they stand in a column of the same name as those of `labeled`; the ones
+    that are no class are not known. Dev and test rows must not be labeled with a marker of unlabeled rows.
     Dev and test texts must not occur among the labeled or unlabeled ones: `drop_leaks` removes them there,
     `allow_transductive` keeps them.
 
@@ -121,19 +127,24 @@ def build(
     if (labeled := tables["labeled"]) is None:
         raise DataError(136, "no labeled rows")
     named, many = _labels_in(labeled), labeled.label_sets is not None
+    _check_declared(labeled)
     classes = _classes(labeled, named)
     if many and labels_per_class is not None:
         refuse("labels_per_class")
-    stack = _Stack(tables)
-    labels = np.concatenate([_encode(table, name, classes, many) for name, table in stack.tables.items()])
-    notes = _source_notes(stack) + _repeats(stack)
+    pool, pool_notes = _hidden(tables["unlabeled"], labeled, classes)
+    stack = _Stack({**tables, "unlabeled": pool})
+    _check_markers(stack, classes)
+    labels = np.concatenate([_encode(table, classes, many) for table in stack.tables.values()])
+    notes = _source_notes(stack) + pool_notes + _repeats(stack)
 
     usable = _without_conflicts(stack, labels, conflicts, notes)
     usable &= _without_leaks(stack, allow_transductive, drop_leaks, notes)
     candidates = np.where(usable if labels.ndim == 1 else usable[:, None], labels, -1)[stack.spans["labeled"]]
     _check_class_sizes(candidates, classes, named, labeled.source, notes)
+    if many:
+        _note_constant_labels(candidates, classes, notes)
     gold = _draw(candidates, classes, labels_per_class, seed)
-    pool = _pool(stack, usable, gold, notes)
+    unlabeled_rows = _pool(stack, usable, gold, notes)
     _note_single_rows(labels[gold], classes, notes)
     dev_rows, test_rows = (_scored(stack, labels, name, notes) for name in ("dev", "test"))
     second = [] if stack.pairs is None else [text_hash(stack.pairs)]
@@ -142,22 +153,28 @@ def build(
         texts=stack.texts,
         labels=labels,
         labeled=gold,
-        unlabeled=pool,
+        unlabeled=unlabeled_rows,
         dev=dev_rows,
         test=test_rows,
         notes=tuple(notes),
-        content_hash=content_hash_of(classes, stack.texts, [labels, gold, pool, dev_rows, test_rows, *second]),
+        content_hash=content_hash_of(
+            classes, stack.texts, [labels, gold, unlabeled_rows, dev_rows, test_rows, *second]
+        ),
         pairs=stack.pairs,
     )
 
 
 def _tables(given: "Mapping[str, Table | Source | None]") -> dict[str, Table | None]:
     """The sources of the roles as tables."""
-    read: dict[str, Table | None] = {
-        role: None if source is None or isinstance(source, Table)
-        else read_table(source, expect_labels=role != "unlabeled", label_lists=True)
-        for role, source in given.items()
-    }  # fmt: skip
+    labeled, read = given["labeled"], dict[str, Table | None]()
+    for role, source in given.items():
+        if source is None or isinstance(source, Table):
+            read[role] = None
+        elif role == "unlabeled":
+            beside = labeled if isinstance(labeled, Table) else read["labeled"]
+            read[role] = read_table(source, label_lists=True, label_columns=hidden_columns(beside))
+        else:
+            read[role] = read_table(source, expect_labels=True, label_lists=True)
     by_role = in_roles(read)
     return {role: source if isinstance(source, Table) else by_role[role] for role, source in given.items()}
 
@@ -170,6 +187,12 @@ def check_lengths(lengths: np.ndarray, max_length: int) -> str | None:
     share = cut / len(lengths)
     note = f"{cut} of {len(lengths)} texts ({share:.1%}) are longer than {max_length} tokens and are cut"
     return f"warning: {note}: raise max-length (longest: {lengths.max()})" if share > TRUNCATED_SHARE else note
+
+
+def log_notes(notes: Iterable[str]) -> None:
+    """Logs notes on data: as warnings those that begin with "warning: "."""
+    for note in notes:
+        log.log(logging.WARNING if note.startswith("warning: ") else logging.INFO, "%s", note)
 
 
 def _place(table: Table, position: int) -> str:
@@ -214,6 +237,15 @@ def _classes(labeled: Table, named: Sequence[str]) -> tuple[str, ...]:
     return (*declared, *in_order(name for name in named if name not in declared))
 
 
+def _check_declared(labeled: Table) -> None:
+    """Refuses labels that are not among the class names that were given."""
+    if labeled.classes is not None:
+        rows = [((name,) if name is not None else ()) for name in labeled.labels or ()] or labeled.label_sets or []
+        if (strange := outside(rows, labeled.classes)) is not None:
+            row, name = _place(labeled, strange[0]), strange[1]
+            raise DataError(134, f"{row}: label {name!r} is not among the class names.{nearest(name, labeled.classes)}")
+
+
 def _first_with(labeled: Table, name: str) -> int:
     """Position of the first row with a label."""
     return next(
@@ -222,7 +254,62 @@ def _first_with(labeled: Table, name: str) -> int:
     )  # fmt: skip
 
 
-def _encode(table: Table, name: str, classes: Sequence[str], many: bool) -> np.ndarray:
+def _hidden(pool: Table | None, labeled: Table, classes: Sequence[str]) -> tuple[Table | None, list[str]]:
+    """The pool with what counts of its labels as hidden truth, and what does not count in words.
+
+    Pools come with columns of many kinds: none of them stops a run.
+    """
+    if pool is None:
+        return None, []
+    none = replace(pool, labels=None, label_sets=None)
+    if not any(known is not None for known in pool.labels or pool.label_sets or ()):
+        return none, []
+    here, there = pool.label_column, labeled.label_column
+    if here is not None and there is not None and stripped(here).lower() != stripped(there).lower():
+        return none, [f"{pool.source}: column {here!r} ignored: the labeled rows have theirs in {there!r}"]
+    if (pool.labels is None) == (labeled.label_sets is None):
+        kinds = ("lists", "single labels") if pool.labels is None else ("single labels", "lists")
+        return none, [f"warning: {pool.source}: {kinds[0]} ignored: the labeled rows have {kinds[1]}"]
+    known = frozenset(classes)
+    if pool.labels is not None:
+        strange = Counter(name for name in pool.labels if name is not None and name not in known)
+        found = replace(pool, labels=[name if name in known else None for name in pool.labels])
+    else:
+        sets = [names if known.issuperset(map(bare, names or ())) else None for names in pool.label_sets or ()]
+        rows = zip(pool.label_sets or (), sets, strict=True)
+        strange = Counter(bare(n) for was, now in rows if now is None for n in was or () if bare(n) not in known)
+        found = replace(pool, label_sets=sets)
+    if not strange:
+        return pool, []
+    shown = ", ".join(f"{name!r} {rows}" for name, rows in strange.most_common(5)) + ", ..." * (len(strange) > 5)
+    return found, [f"warning: {pool.source}: labels that are no class of the labeled rows, taken as not known: {shown}"]
+
+
+def _check_markers(stack: _Stack, classes: Sequence[str]) -> None:
+    """Refuses -1 that marks rows of one table and is a class of another, and any marker where rows are scored."""
+    for name, table in stack.tables.items():
+        if table.markers is None:
+            continue
+        if MINUS_ONE in classes and MINUS_ONE in table.markers:
+            row = _place(table, table.markers.index(MINUS_ONE))
+            raise minus_one_error(f"{row}: label '-1', a class of the labeled rows,")
+        if name in ("dev", "test"):
+            _refuse_marker(table, name)
+
+
+def _refuse_marker(table: Table, name: str) -> None:
+    at = next((i for i, marker in enumerate(table.markers or ()) if marker is not None), None)
+    if at is not None and table.markers is not None:
+        marker = table.markers[at]
+        more = "; or say --minus-one class if it is a class" if marker == MINUS_ONE else ""
+        raise DataError(
+            124,
+            f"{_place(table, at)}: label {marker!r} marks an unlabeled row, and {name} rows are to be scored: take the "
+            f"row out, or empty its label{more}",
+        )
+
+
+def _encode(table: Table, classes: Sequence[str], many: bool) -> np.ndarray:
     """Labels of one table as `TextData` has them."""
     if (table.labels if many else table.label_sets) is not None:
         raise DataError(
@@ -237,8 +324,6 @@ def _encode(table: Table, name: str, classes: Sequence[str], many: bool) -> np.n
     if unknown is not None:
         label = str(found[unknown])
         row = _place(table, unknown)
-        if name == "unlabeled":
-            raise DataError(135, f"{row}: class {label!r} has no labeled row: label one, or leave its labels out")
         raise DataError(134, f"{row}: label {label!r} is not a class of the labeled set.{nearest(label, classes)}")
     return np.fromiter((index[label] for label in found), dtype=np.int64, count=len(table))
 
@@ -335,7 +420,7 @@ def _check_class_sizes(
     lost = next((name for name in empty if name in named), None)
     if lost is not None:
         raise DataError(135, f"{source}: class {lost!r} has no usable labeled row left: label more of its texts")
-    if empty:
+    if empty and candidates.ndim == 1:  # with several labels a row that does not have one teaches it, too
         notes.append(
             f"warning: classes without a labeled row: {_first_few(empty)}: the model has a place for them, but nothing "
             "to learn them from: label texts of them"
@@ -349,6 +434,15 @@ def _check_class_sizes(
             f"warning: class {small!r} has {sizes.min()} rows and {large!r} has {sizes.max()}: take a method with "
             "class-wise thresholds (flexmatch) or distribution alignment, and read macro-F1"
         )
+
+
+def _note_constant_labels(candidates: np.ndarray, classes: Sequence[str], notes: list[str]) -> None:
+    """Notes labels of which no row is an example of the one answer, or of the other."""
+    for which, answer in (("every labeled row", 0), ("no labeled row", 1)):
+        there = [repr(name) for name, has in zip(classes, (candidates == answer).any(0), strict=True) if not has]
+        if there:
+            shown = ", ".join(there[:5]) + ", ..." * (len(there) > 5)
+            notes.append(f"warning: labels that apply to {which}, which teaches nothing of them: {shown}")
 
 
 def _draw(candidates: np.ndarray, classes: Sequence[str], per_class: int | None, seed: int) -> np.ndarray:

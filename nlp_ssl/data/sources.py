@@ -23,9 +23,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nlp_ssl.data.label_sets import LabelSet, check_separator, is_list, label_set
-from nlp_ssl.data.values import plain_list, table_columns
-from nlp_ssl.errors import DataError, nearest
+from nlp_ssl.data.label_sets import (
+    Flags,
+    LabelSet,
+    bare,
+    check_class_names,
+    check_separator,
+    column_flags,
+    is_list,
+    label_set,
+    list_flags,
+    of_flags,
+    one_of_flags,
+)
+from nlp_ssl.data.markers import Markers, MinusOne, stripped
+from nlp_ssl.data.values import is_missing, plain_list, table_columns
+from nlp_ssl.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
     import datasets
@@ -42,7 +55,6 @@ TEXT_COLUMNS = (
 )  # fmt: skip
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
-UNLABELED_MARKERS = frozenset({"-1", "nan", "NaN", "null", "NULL", "None"})
 SPLIT_NAMES = {
     "training": "train", "val": "dev", "valid": "dev", "validation": "dev", "testing": "test",
     "unlabelled": "unlabeled", "unsup": "unlabeled", "unsupervised": "unlabeled",
@@ -85,6 +97,8 @@ class Table:
         label_sets: labels [N] where rows have several, None where nothing is known of one; `labels` is None then.
         classes: class names in the order that the source declares (a ClassLabel), also those that no row has; None
             where it declares none.
+        markers: what marks rows as unlabeled [N], such as "-1", None where nothing does; None as a whole without any.
+        label_column: the column of the labels, where there is one.
     """
 
     texts: pa.ChunkedArray
@@ -96,6 +110,8 @@ class Table:
     pairs: pa.ChunkedArray | None = None
     label_sets: list[LabelSet | None] | None = None
     classes: tuple[str, ...] | None = None
+    markers: list[str | None] | None = None
+    label_column: str | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -108,6 +124,7 @@ class Table:
             pairs=None if self.pairs is None else self.pairs.take(pa.array(positions, pa.int64())),
             labels=None if self.labels is None else [self.labels[i] for i in positions],
             label_sets=None if self.label_sets is None else [self.label_sets[i] for i in positions],
+            markers=None if self.markers is None else [self.markers[i] for i in positions],
             rows=self.rows[positions],
             splits=None if self.splits is None else [self.splits[i] for i in positions],
         )
@@ -147,35 +164,43 @@ def read_table(
     encoding: str = "utf-8",
     on_bad_lines: Literal["error", "skip"] = "error",
     unlabeled_value: str | None = None,
+    minus_one: MinusOne | None = None,
     expect_labels: bool = False,
     split: str | None = None,
     label_separator: str | None = None,
     label_lists: bool = False,
+    label_columns: Sequence[str] = LABEL_COLUMNS,
+    class_names: Sequence[str] | None = None,
 ) -> Table:
     """Reads a CSV, TSV, JSONL, JSON, Parquet or text file (also with .gz), a folder, a frame, a table or a dataset.
 
     A folder is one saved by `datasets`, or holds `train.*`, `dev.*`, `test.*`, `unlabeled.*` files, or `<its name>.*`,
     or a single file. A string that names no path is looked up as a Hugging Face dataset.
 
-    Labels become strings by one map: 1, "1" and 1.0 are all "1", True is "true". Missing labels and the markers -1,
-    NaN, null and None mean unlabeled; with `unlabeled_value` that marker alone does. A byte-order mark outranks
-    `encoding`. `split` keeps the rows of one split. With `pair_column` rows are pairs of texts, the second ones there.
+    Labels become strings by one map: 1, "1" and 1.0 are all "1", True is "true"; white space around them goes. An empty
+    or missing label, -1 and `unlabeled_value` mean unlabeled. Beside numbers -1 may be a class: `minus_one` then has to
+    say. Words such as None and nan are classes, with a warning. Where `label_column` is not given, the column is one of
+    `label_columns`. A byte-order mark outranks `encoding`. `split` keeps the rows of one split. With `pair_column` rows
+    are pairs of texts, the second ones there.
 
     With `label_separator` a cell holds several labels: "sport;politics". A "?" before a name says that it is not known
     whether that label applies to the row, the separator alone that none does. `label_lists` takes lists of labels.
+    Rows of 0 and 1 (-1 not known) say of each of the `class_names` whether it applies: lists of such numbers, or the
+    columns that `label_column` names with commas between them. Where rows have one label, one of them must be 1.
 
     Raises:
-        ConfigError: `label_separator` cannot separate.
+        ConfigError: `label_separator`, `class_names`, `unlabeled_value` or `minus_one` cannot be such.
         DataError: the source cannot be read as a table of texts; the message names the file, the row and the remedy.
     """
     reading = _Reading(encoding, on_bad_lines == "skip")
     check_separator(label_separator)
+    markers = markers_of(unlabeled_value, minus_one)
     try:
         wanted = None if split is None else _split_name(split)
         parts = _of_split(_open(source, reading), wanted)
-        builder = _Builder(reading.counts, unlabeled_value, wanted, label_separator, label_lists)
+        builder = _Builder(reading.counts, markers, wanted, label_separator, label_lists, class_names)
         for part in parts:
-            builder.add(part, text_column, label_column, expect_labels, pair_column)
+            builder.add(part, text_column, label_column, expect_labels, pair_column, label_columns)
     except OSError as error:
         raise DataError(
             104, f"{source}: {error.strerror or _reason(error)}: check the path and its permissions"
@@ -207,6 +232,11 @@ def by_split(table: Table) -> tuple[Table, Table | None, Table | None]:
         train = replace(train, label_sets=[None if split == "unlabeled" else names for names, split in rows])
     dev, test = table.of_split("dev"), table.of_split("test")
     return train, dev if len(dev) else None, test if len(test) else None
+
+
+def hidden_columns(labeled: Table | None) -> tuple[str, ...]:
+    """Columns of a pool whose labels count as hidden truth: those that are called as the labels of the labeled rows."""
+    return () if labeled is None or labeled.label_column is None else (labeled.label_column,)
 
 
 def in_roles(whole: dict[str, Table | None]) -> dict[str, Table | None]:
@@ -289,7 +319,7 @@ def _streamed(
         for part in _open(source, reading):
             texts = [_text_columns(part, text_column)[0]]
             texts += [] if pair_column is None else [_pair_column(part, pair_column, texts[0])]
-            split = ["split"] if part.split is None and "split" in part.columns else []
+            split = [] if part.split is not None else _found(part, "split")
             for number, values in part.rows([*texts, *split]):
                 named = part.split or (_split_name(values[-1]) if split else "train")
                 yield part, number, values[: len(texts)], named
@@ -306,10 +336,10 @@ def column_values(source: str | Path, name: str, encoding: str = "utf-8") -> dic
         DataError: the source cannot be read.
     """
     try:
-        parts = [part for part in _open(source, _Reading(encoding)) if name in part.columns]
+        parts = [part for part in _open(source, _Reading(encoding)) if _found(part, name)]
         if len(parts) > 1:
             raise DataError(147, f"{source}: column {name!r} stands in several files: give one file")
-        return {number: values[0] for part in parts for number, values in part.rows([name])}
+        return {number: values[0] for part in parts for number, values in part.rows(_found(part, name))}
     except OSError as error:
         raise DataError(
             104, f"{source}: {error.strerror or _reason(error)}: check the path and its permissions"
@@ -322,17 +352,38 @@ def table_of(
     *,
     pairs: Sequence[object] | None = None,
     source: str = "texts",
+    unlabeled_value: str | None = None,
+    minus_one: MinusOne | None = None,
+    label_lists: bool = True,
+    class_names: Sequence[str] | None = None,
 ) -> Table:
     """A table from texts [N] and labels [N] in memory, cleaned and checked as a file would be.
 
     These are lists, arrays, tensors, or columns of pandas, Polars, Arrow or `datasets`; None, NaN, NaT and NA are
     missing ones. With `pairs` [N] rows are pairs of texts, and these the second ones. Labels may be lists of names, []
-    where none applies and None where nothing is known: rows then have several labels, as `read_table` says.
+    where none applies and None where nothing is known: rows then have several labels, as `read_table` says, which also
+    tells the other arguments.
 
     Raises:
-        ConfigError: one of them is no column of values.
+        ConfigError: one of them is no column of values, or `class_names`, `unlabeled_value` or `minus_one` cannot be
+            such.
         DataError: the lengths differ, a text is not a string, or a label is not a single value or a list of them.
     """
+    markers = markers_of(unlabeled_value, minus_one)
+    return memory_table(texts, labels, markers, pairs, source, lists=label_lists, class_names=class_names)
+
+
+def memory_table(
+    texts: Sequence[object],
+    labels: Sequence[object] | None,
+    markers: Markers,
+    pairs: Sequence[object] | None = None,
+    source: str = "texts",
+    *,
+    lists: bool = False,
+    class_names: Sequence[str] | None = None,
+) -> Table:
+    """As `table_of`, for callers with a rule of their own for what marks unlabeled rows."""
     texts = plain_list(texts, f"{source}: texts")
     labels = None if labels is None else plain_list(labels, f"{source}: labels")
     pairs = None if pairs is None else plain_list(pairs, f"{source}: second texts")
@@ -342,18 +393,18 @@ def table_of(
         raise DataError(121, f"{source}: {len(texts)} texts but {len(pairs)} second texts: give one for each text")
     given = {"text": texts, "label": labels, "pair": pairs}
     columns = {name: values for name, values in given.items() if values is not None}
-    builder = _Builder(Counter(), None, None, lists=True)
+    builder = _Builder(Counter(), markers, None, lists=lists, class_names=class_names)
     builder.add(_memory_part(columns, source), "text", None, False, None if pairs is None else "pair")
     return builder.table(source)
 
 
 def label_name(value: object) -> str | None:
-    """The one name of a label: 1, "1", 1.0 -> "1", True -> "true", missing or blank -> None.
+    """The one name of a label: 1, "1", 1.0 -> "1", True -> "true", " pos" -> "pos", missing or blank -> None.
 
     Raises:
         TypeError: the value is not a single label (a list, a mapping, bytes, infinity).
     """
-    if value is None:
+    if is_missing(value):
         return None
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
@@ -361,23 +412,23 @@ def label_name(value: object) -> str | None:
         return str(int(value))
     if isinstance(value, float | np.floating):
         number = float(value)
-        if math.isnan(number):
-            return None
         if not math.isinf(number):
             return str(int(number)) if number.is_integer() else str(number)
-    if isinstance(value, str) and not (value.startswith("[") and value.endswith("]")):
-        return _label_word(value)
+    if isinstance(value, str):
+        word = stripped(value)
+        if not (word.startswith("[") and word.endswith("]")):
+            return _label_word(word)
     raise TypeError(f"label {_short(value)} of type {type(value).__name__} is not a single class")
 
 
 def _clean_name(value: object) -> str | None:
     """As `label_name`, in NFC and without what no text may hold."""
     name = label_name(value)
-    return None if name is None else sys.intern(_clean(name, Counter()))
+    return None if name is None else sys.intern(stripped(_clean(name, Counter()))) or None
 
 
 def _label_word(word: str) -> str | None:
-    if not word.strip():
+    if not word:
         return None
     if word.lower() in ("true", "false"):
         return word.lower()
@@ -385,19 +436,33 @@ def _label_word(word: str) -> str | None:
     return re.sub(r"^(-?\d+)\.0+$", r"\1", str(word))
 
 
+def markers_of(unlabeled_value: str | None, minus_one: MinusOne | None) -> Markers:
+    """The rule for unlabeled rows that these arguments make.
+
+    Raises:
+        ConfigError: there is no such label, or they contradict each other.
+    """
+    if minus_one not in (None, "class", "unlabeled"):
+        raise ConfigError(411, f"minus_one cannot be {minus_one!r}: give 'class' or 'unlabeled'")
+    try:
+        return Markers(_clean_name(unlabeled_value), minus_one)
+    except TypeError as error:
+        raise ConfigError(411, f"--unlabeled-value: {error}: give a label as it stands in the file") from None
+
+
 class _Builder:
     """Gathers the cleaned rows of one or more parts into a Table."""
 
     def __init__(
-        self, counts: Counter[str], unlabeled_value: str | None, split: str | None,
-        separator: str | None = None, lists: bool = False,
+        self, counts: Counter[str], markers: Markers, split: str | None,
+        separator: str | None = None, lists: bool = False, class_names: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         self.counts = counts
         self.separator, self.lists = separator, lists
-        self.unlabeled_value = unlabeled_value
-        self.markers = UNLABELED_MARKERS if unlabeled_value is None else frozenset({label_name(unlabeled_value)})
+        self.class_names = check_class_names(class_names, _clean_name)
+        self.rule, self.markers = markers, markers.names
         self.split = split
-        self.marked: Counter[str] = Counter()
+        self.marked: dict[int, str] = {}  # by position
         self.chunks: list[pa.Array] = []
         self.pending: list[str] = []
         self.pair_chunks: list[pa.Array] = []
@@ -406,7 +471,13 @@ class _Builder:
         self.sets: list[LabelSet | None] = []  # empty, or one for each row
         self.rows = array("q")
         self.splits: list[str] = []
-        self.names: set[str] = set()
+        self.names: Counter[str] = Counter()
+        self.flag_columns: list[str] = []  # where each label has a column of its own
+        self.flag_widths: set[int] = set()  # lengths of lists of 0 and 1
+        self.has_flags = False  # some of these cannot be names
+        self.has_name_lists = False  # there are lists that must be names
+        self.has_singles = False
+        self.label_column: str | None = None
         self.seen_splits: set[str] = set()
         self.declared: dict[str, None] = {}  # class names of the parts
         self.has_labels = False
@@ -415,44 +486,51 @@ class _Builder:
 
     def add(
         self, part: _Part, text_column: str | None, label_column: str | None, expect_labels: bool,
-        pair_column: str | None = None,
+        pair_column: str | None = None, label_columns: Sequence[str] = LABEL_COLUMNS,
     ) -> None:  # fmt: skip
         """Streams the rows of one part in.
 
         Raises:
             DataError: a column is missing, or a row holds no usable text or label.
         """
-        text, label = self._columns(part, text_column, label_column, expect_labels)
-        pair = None if pair_column is None else _pair_column(part, pair_column, text)
-        split = "split" if part.split is None and "split" in part.columns else None
-        self.has_labels |= label is not None
-        self.declared |= dict.fromkeys(_declared(part, label))
-        self.has_splits |= part.split is not None or split is not None
-        names = [name for name in (text, label, split, pair) if name is not None]
-        at_split = 2 if label else 1
-        for number, values in part.rows(names):
-            row_split = part.split or (_split_name(values[at_split]) if split else "train")
+        text, labels = self._columns(part, text_column, label_column, expect_labels, label_columns)
+        pairs = [] if pair_column is None else [_pair_column(part, pair_column, text)]
+        split = [] if part.split is not None else _found(part, "split")
+        if labels and self.label_column is None:
+            self.label_column = ",".join(map(stripped, labels))
+        self.has_labels |= bool(labels)
+        self.declared |= dict.fromkeys(name for label in labels for name in _declared(part, label))
+        self.has_splits |= part.split is not None or bool(split)
+        self.flag_columns = labels if len(labels) > 1 else []
+        if self.flag_columns and self.class_names is None:
+            self.class_names = check_class_names(labels, _clean_name)
+        end = 1 + len(pairs)
+        for number, values in part.rows([text, *pairs, *labels, *split]):
+            row_split = part.split or (_split_name(values[-1]) if split else "train")
             self.seen_splits.add(row_split)
             if self.split is None or row_split == self.split:
-                texts = values[:1] if pair is None else (values[0], values[-1])
-                self._row(part.place, number, texts, values[1] if label else None, row_split)
+                cells = values[end : end + len(labels)]
+                label = None if not labels or row_split == "unlabeled" else cells[0] if len(labels) == 1 else cells
+                self._row(part.place, number, values[:end], label, row_split)
 
     def table(self, source: str) -> Table:
         """The finished table.
 
         Raises:
-            DataError: there is no usable row, or -1 may be a class.
+            DataError: there is no usable row, -1 may be a class, or labels are rows of 0 and 1 whose names are unknown.
         """
         if not self.rows:
             self._refuse_nothing(source)
-        if self.unlabeled_value is None and self.marked["-1"] and len(self.names) == 1:
-            (other,) = self.names
+        if self.has_flags or (len(self.flag_widths) == 1 and not self.has_name_lists):
             raise DataError(
-                116,
-                f"{source}: label '-1' stands beside the single class {other!r}: if -1 is a class, name another marker "
-                "with --unlabeled-value none; if it means unlabeled, use --unlabeled-value=-1",
+                125,
+                f"{source}: labels are rows of 0 and 1 that do not say of what: give --class-names (in Python "
+                "class_names=), or write the names of the labels that apply",
             )
+        self.rule.check(source, self.marked.values(), self.names)
         self._flush()
+        known = {*self.declared, *(self.class_names or ())}
+        marked = Counter(self.marked.values())
         many = self.separator is not None or bool(self.sets)
         return Table(
             texts=pa.chunked_array(self.chunks, pa.large_string()),
@@ -461,20 +539,24 @@ class _Builder:
             rows=np.array(self.rows, dtype=np.int64),
             source=source,
             splits=self.splits if self.has_splits else None,
-            notes=(*self.notes, *self._count_notes()),
+            notes=(*self.notes, *self._count_notes(), *self.rule.notes(marked, self.names, known)),
             pairs=pa.chunked_array(self.pair_chunks, pa.large_string()) if self.pair_chunks else None,
-            classes=tuple(self.declared) or None,
+            markers=[self.marked.get(i) for i in range(len(self.rows))] if self.marked else None,
+            label_column=self.label_column,
+            classes=self.class_names or tuple(self.declared) or None,
         )
 
     def _columns(
-        self, part: _Part, text_column: str | None, label_column: str | None, expect_labels: bool
-    ) -> tuple[str, str | None]:
+        self, part: _Part, text_column: str | None, label_column: str | None, expect_labels: bool,
+        label_columns: Sequence[str],
+    ) -> tuple[str, list[str]]:  # fmt: skip
+        """The column of the texts, and those of the labels: several where each holds 0 and 1 for a label of its own."""
         repeated = [name for name, times in Counter(part.columns).items() if times > 1]
         if repeated:
             raise DataError(109, f"{part.place}: column {repeated[0]!r} occurs more than once: rename one of them")
-        if part.split == "unlabeled" and label_column not in part.columns:
-            label_column, expect_labels = None, False
-        labels = _matching(part, label_column, LABEL_COLUMNS)
+        if part.split == "unlabeled":
+            label_column, expect_labels, label_columns = None, False, ()
+        labels = _label_columns(part, label_column, label_columns)
         if expect_labels and not labels and text_column is None and not _matching(part, None, TEXT_COLUMNS):
             raise DataError(
                 108,
@@ -486,10 +568,10 @@ class _Builder:
             raise DataError(
                 108, f"{part.place}: no label column among {_list(part.columns)}: name it with --label-column"
             )
-        for found, what in ((texts, "text"), (labels, "label")):
+        for found, what in ((texts, "text"), ([",".join(names) for names in labels], "label")):
             if len(found) > 1:
                 self.notes.append(f"{what} column {found[0]!r} taken (also there: {_list(found[1:])})")
-        return texts[0], labels[0] if labels else None
+        return texts[0], labels[0] if labels else []
 
     def _row(self, place: str, number: int, values: tuple[object, ...], label: object, split: str) -> None:
         """Adds a row of one text, or of two; where one of them is blank there is none."""
@@ -497,39 +579,81 @@ class _Builder:
         if text is None or None in second:
             return
         try:
-            name = self._label(label)
+            self._keep(self._label(label))
         except TypeError as error:
             raise DataError(115, f"{place} row {number}: {error}: give each text one label") from None
         except ValueError as error:
             raise DataError(197, f"{place} row {number}: {error}") from None
         self.pending.append(text)
         self.pending_pairs += [pair for pair in second if pair is not None]
-        self.labels.append(name)
         self.rows.append(number)
         self.splits.append(split)
         if len(self.pending) == _CHUNK_ROWS:
             self._flush()
 
-    def _label(self, value: object) -> str | None:
-        if self.separator is not None or (self.lists and is_list(value)):
-            self._add_set(label_set(value, self.separator, self.markers, _clean_name))
-            return None
+    def _label(self, value: object) -> str | LabelSet | None:
+        """The label, or the labels, of a row; None where nothing is known of it."""
+        several, flags = self.lists or self.separator is not None, self._flags(value)
+        if flags is not None and self.class_names is not None:
+            if max(flags) < 0:
+                return None
+            return of_flags(flags, self.class_names) if several else one_of_flags(flags, self.class_names)
+        if several and is_list(value):
+            return self._list(list(cast("Sequence[object]", value)), flags)
         name = _clean_name(value)
-        if name is None:
+        if name is None or self._is_marker(name):
             return None
-        if self.sets and name not in self.markers:
-            raise ValueError(f"the single label {name!r}, where rows before have lists: make all of them lists")
-        if name in self.markers:
-            self.marked[name] += 1
-            return None
-        self.names.add(name)
-        return name
+        if self.separator is None:
+            return name
+        return label_set([part for part in name.split(self.separator) if stripped(part)], _clean_name)
 
-    def _add_set(self, names: LabelSet | None) -> None:
-        if self.names:
-            raise ValueError("a list of labels, where rows before have a single one: make all of them lists")
-        self._pad_sets()
-        self.sets.append(names)
+    def _flags(self, value: object) -> Flags | None:
+        """The numbers 0 and 1 of a row that is made of them, one for each class name where there are some."""
+        if self.flag_columns:
+            return column_flags(cast("Sequence[object]", value), self.flag_columns, _clean_name)
+        flags = list_flags(value)
+        if flags is None or self.class_names is None or len(flags) == len(self.class_names):
+            return flags
+        if {"0", "1"} <= set(self.class_names):
+            return None  # they are names of classes
+        raise ValueError(f"{len(flags)} numbers 0 and 1, where there are {len(self.class_names)} class names")
+
+    def _list(self, cells: list[object], flags: Flags | None) -> LabelSet | None:
+        """A list of names. Without class names 0 and 1 may be names, too: the whole column tells."""
+        if flags is None:
+            self.has_name_lists = True
+        else:
+            self.flag_widths.add(len(flags))
+            if len(set(flags)) < len(flags) or min(flags) < 0:
+                self.has_flags = True
+                return ()
+        names = label_set(cells, _clean_name)
+        if len(names) == 1 and self._is_marker(names[0]):
+            return None
+        marker = next((name for name in map(bare, names) if name in self.markers - self.declared.keys()), None)
+        if marker is not None:
+            raise ValueError(f"{marker!r} marks an unlabeled row and stands beside labels: take it or them out")
+        return names
+
+    def _is_marker(self, name: str) -> bool:
+        """Whether the row to come is marked as unlabeled, which is noted."""
+        found = name in self.markers and (name not in self.declared or name == self.rule.other or self.rule.told)
+        if found:
+            self.marked[len(self.rows)] = name
+        return found
+
+    def _keep(self, label: str | LabelSet | None) -> None:
+        if isinstance(label, tuple):
+            if self.has_singles:
+                raise ValueError("a list of labels, where rows before have a single one: make all of them lists")
+            self.names.update(map(bare, label))
+            self._pad_sets().append(label)
+        elif label is not None:
+            if self.sets:
+                raise ValueError(f"the single label {label!r}, where rows before have lists: make all of them lists")
+            self.has_singles = True
+            self.names[label] += 1
+        self.labels.append(label if isinstance(label, str) else None)
 
     def _pad_sets(self) -> list[LabelSet | None]:
         """The label sets, None for the rows since the last one that had some."""
@@ -549,8 +673,7 @@ class _Builder:
         raise DataError(102, f"{source}: no rows with a text{f' ({dropped})' if dropped else ''}: add some rows")
 
     def _count_notes(self) -> list[str]:
-        notes = [f"{what}: {count}" for what, count in sorted(self.counts.items())]
-        return notes + [f"rows labeled {name!r} taken as unlabeled: {n}" for name, n in sorted(self.marked.items())]
+        return [f"{what}: {count}" for what, count in sorted(self.counts.items())]
 
 
 def _text(place: str, number: int, value: object, counts: Counter[str]) -> str | None:
@@ -594,13 +717,31 @@ def _clean(text: str, counts: Counter[str]) -> str:
 def _matching(part: _Part, asked: str | None, usual: Sequence[str]) -> list[str]:
     """The columns that may hold what is wanted, best first; a column asked for by name must be there."""
     if asked is None:
-        by_name = {name.strip().lower(): name for name in part.columns}
+        by_name = {stripped(name).lower(): name for name in part.columns}
         return [by_name[name] for name in usual if name in by_name]
-    if asked not in part.columns:
+    if not (found := _found(part, asked)):
         raise DataError(
             108, f"{part.place}: no column {asked!r} among {_list(part.columns)}.{nearest(asked, part.columns)}"
         )
-    return [asked]
+    return found
+
+
+def _found(part: _Part, name: str) -> list[str]:
+    """The column of this name, whatever surrounds it; nothing where there is none."""
+    same = [column for column in part.columns if stripped(column) == stripped(name)]
+    return [name] if name in part.columns else same[:1]
+
+
+def _label_columns(part: _Part, asked: str | None, usual: Sequence[str]) -> list[list[str]]:
+    """The columns that may hold the labels, best first; names with commas between them are a column for each label."""
+    if asked is None:
+        wanted = [stripped(name).lower() for name in usual]
+        found = [_matching(part, None, [name]) or _matching(part, None, name.split(",")) for name in wanted]
+        return [names for names, name in zip(found, wanted, strict=True) if len(names) in (1, len(name.split(",")))]
+    several = [] if _found(part, asked) else [_found(part, name) for name in asked.split(",")]
+    if len(several) > 1 and all(several):
+        return [[column for found in several for column in found]]
+    return [_matching(part, asked, ())]
 
 
 def _text_columns(part: _Part, asked: str | None) -> list[str]:
@@ -919,19 +1060,31 @@ def _csv_records(path: Path, delimiter: str, reading: _Reading) -> Iterator[tupl
     """(data row, first line, fields) of every record; the header is row 0, blank lines are no record."""
     reader = csv.reader(_lines(path, reading), delimiter=delimiter, strict=True)
     number, line = 0, 1
+    swallowing: list[int] = []  # rows
     while True:
         try:
             fields = next(reader)
         except StopIteration:
+            if swallowing:
+                reading.counts[_swallowed(swallowing[0])] += len(swallowing)
             return
         except csv.Error as error:
             raise DataError(
                 110, f"{path} row {number} (line {line}): {error}: close the quote, or double quotes within a text"
             ) from None
         if fields:
+            if delimiter == "\t" and reader.line_num > line and any({"\t", "\n"} <= set(f) for f in fields):
+                swallowing.append(number)
             yield number, line, fields
             number += 1
         line = reader.line_num + 1
+
+
+def _swallowed(row: int) -> str:
+    return (
+        f"warning: quoted fields with a tab and a line end, the first in row {row}, as where a quote begins a text and "
+        'swallows the lines after it (write such a text within quotes, and its own quotes twice: """good"" film")'
+    )
 
 
 def _json_part(path: Path, reading: _Reading) -> _Part:

@@ -62,28 +62,30 @@ def _all_rows(tables: Tables, options: Options) -> Mended:
     return tables, replace(options, labels_per_class=None), ""
 
 
+def _marked_scored(tables: Tables, options: Options) -> Mended:
+    """Marked rows to be scored are taken as any other rows without a label."""
+    left = dict(tables)
+    for role in ("dev", "test"):
+        table = tables[role]
+        if table is not None and table.markers is not None:
+            left[role] = replace(table, markers=None) if _labels(table) else None
+    return left, options, ""
+
+
 def _unknown_scored(tables: Tables, options: Options) -> Mended:
-    return _unknown(tables, options, ("dev", "test"))
-
-
-def _unknown_in_pool(tables: Tables, options: Options) -> Mended:
-    return _unknown(tables, options, ("unlabeled",))
-
-
-def _unknown(tables: Tables, options: Options, roles: tuple[str, ...]) -> Mended:
     """Labels that no labeled row has are taken away."""
     labeled = tables["labeled"]
     known = set((labeled.labels if labeled else None) or ())
     strange: Counter[str] = Counter()
     left = dict(tables)
-    for role in roles:
+    for role in ("dev", "test"):
         table = tables[role]
         if table is None or table.labels is None:
             continue
         strange.update(name for name in table.labels if name is not None and name not in known)
         kept = [name if name in known else None for name in table.labels]
         # A table without any label left is out of the check: that it has none is no error of its own.
-        left[role] = replace(table, labels=kept) if any(kept) or role == "unlabeled" else None
+        left[role] = replace(table, labels=kept) if any(kept) else None
     if not strange:
         return None
     all_of_them = [f"{name!r} in {rows}" for name, rows in strange.most_common()]
@@ -122,9 +124,9 @@ def _labels(table: Table | None) -> bool:
 
 
 _MENDS: dict[int, Callable[[Tables, Options], Mended]] = {
+    124: _marked_scored,
     131: _all_rows,
     134: _unknown_scored,
-    135: _unknown_in_pool,
     136: _one_spelling,
     137: _without_leaks,
     139: _without_unlabeled_rows,

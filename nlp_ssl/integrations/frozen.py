@@ -13,6 +13,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.schema import log_notes
 from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.fits import without_remarks
@@ -105,6 +106,7 @@ class LabelPropagationClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
         self._check()
         X = validate_data(self, X, dtype=np.float64)
         labels = read_labels(y)
+        log_notes(labels.notes)
         check_consistent_length(X, labels.number)
         order = np.argsort(labels.number < 0, kind="stable")  # labeled rows first
         known = torch.from_numpy(labels.number[order][: int((labels.number >= 0).sum())])

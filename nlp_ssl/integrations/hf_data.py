@@ -1,6 +1,5 @@
 """Data sets of `datasets` as the toolkit's texts, and what a `transformers.Trainer` iterates over."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -9,15 +8,14 @@ import datasets
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.data.label_sets import is_list
-from nlp_ssl.data.schema import TextData, build
-from nlp_ssl.data.sources import LABEL_COLUMNS, TEXT_COLUMNS, Table, table_of
-from nlp_ssl.errors import ConfigError, listed
+from nlp_ssl.data.label_sets import is_list, list_flags
+from nlp_ssl.data.markers import CONVENTION, MINUS_ONE, stripped
+from nlp_ssl.data.schema import TextData, build, log_notes
+from nlp_ssl.data.sources import LABEL_COLUMNS, TEXT_COLUMNS, Table, hidden_columns, memory_table
+from nlp_ssl.errors import ConfigError, DataError, listed
 from nlp_ssl.many import refuse
 from nlp_ssl.method import Batch
 from nlp_ssl.nets.text import class_names
-
-log = logging.getLogger("nlp_ssl")
 
 
 def texts_of(
@@ -38,7 +36,9 @@ def texts_of(
         DataError: texts or labels cannot be used as they are.
     """
     train = _table(labeled, "train_dataset", config, pair_column)
-    pool = None if unlabeled is None else _table(unlabeled, "unlabeled_dataset", config, pair_column)
+    _check_classes(train, config)
+    same = hidden_columns(train)
+    pool = None if unlabeled is None else _table(unlabeled, "unlabeled_dataset", config, pair_column, same)
     devs: list[Table | None] = [
         _table(dataset, "eval_dataset", config, pair_column)
         for dataset in evaluated
@@ -46,9 +46,8 @@ def texts_of(
     ]
     for dev in devs or [None]:
         found = build(train, pool, dev, allow_transductive=allow_transductive)
-    for note in found.notes:
-        log.log(logging.WARNING if note.startswith("warning") else logging.INFO, "%s", note)
-    return _in_order_of(config, replace(found, dev=found.dev[:0]))
+    log_notes(found.notes)
+    return replace(found, classes=tuple(class_names(config)), dev=found.dev[:0])
 
 
 def tokenized(dataset: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, pair_column: str | None = None) -> Any:
@@ -83,12 +82,16 @@ def only(batches: list[Batch]) -> dict[str, Any]:
     return {**batches[0], **batches[0]["inputs"]}
 
 
-def _in_order_of(config: PreTrainedConfig, text: TextData) -> TextData:
+def _check_classes(train: Table, config: PreTrainedConfig) -> None:
+    """Refuses labels that are no class of the model.
+
+    Raises:
+        ConfigError: there is one.
+    """
     numbers = _numbers(config)
-    unknown = next((name for name in text.classes if name not in numbers), None)
+    unknown = next((name for name in train.labels or () if name is not None and name not in numbers), None)
     if unknown is not None:
         raise ConfigError(475, f"label {unknown!r} is not a class of the model: {_remedy(unknown, config)}")
-    return replace(text, classes=tuple(class_names(config)))
 
 
 def _remedy(label: str, config: PreTrainedConfig) -> str:
@@ -104,11 +107,17 @@ def _numbers(config: PreTrainedConfig) -> tuple[str, ...]:
     return tuple(str(i) for i in range(cast(int, config.num_labels)))
 
 
-def _table(dataset: Any, name: str, config: PreTrainedConfig, pair_column: str | None) -> Table:
-    """Texts with the numbers of their classes."""
+def _table(
+    dataset: Any,
+    name: str,
+    config: PreTrainedConfig,
+    pair_column: str | None,
+    label_columns: Sequence[str] = LABEL_COLUMNS,
+) -> Table:
+    """Texts with the numbers of their classes, which stand in one of these columns."""
     if not isinstance(dataset, datasets.Dataset):
         raise ConfigError(471, f"{name} is a {type(dataset).__name__}: give a datasets.Dataset with a column 'text'")
-    text, label = _column(dataset, TEXT_COLUMNS), _column(dataset, LABEL_COLUMNS)
+    text, label = _column(dataset, TEXT_COLUMNS), _column(dataset, label_columns)
     if text is None:
         raise ConfigError(
             471,
@@ -117,14 +126,37 @@ def _table(dataset: Any, name: str, config: PreTrainedConfig, pair_column: str |
         )
     _check_pairs(dataset, name, pair_column)
     plain = dataset.with_format(None)
-    if label is not None and any(map(is_list, plain[label])):
-        refuse("SSLTrainer")
     if label is not None:
         _check_order(dataset.features[label], name, config)
-    label2id = cast(dict[str, int], config.label2id)
-    labels = None if label is None else [label2id.get(value, value) for value in plain[label]]
+    labels = None if label is None else _as_numbers(plain[label], config, name)
     pairs = None if pair_column is None else plain[pair_column]
-    return replace(table_of(plain[text], labels, pairs=pairs, source=name), classes=_numbers(config))
+    table = memory_table(plain[text], labels, CONVENTION, pairs, name, class_names=_numbers(config))
+    return replace(table, label_column=label)
+
+
+def _as_numbers(labels: Sequence[Any], config: PreTrainedConfig, name: str) -> list[Any]:
+    """Labels with the number of their class for its name; what is no class of the model stays as it is.
+
+    Raises:
+        ConfigError: rows have several labels, or may have.
+        DataError: -1 is the name of a class.
+    """
+    if any(map(is_list, labels)) and config.problem_type != "single_label_classification":
+        if all(list_flags(row) is not None for row in labels if is_list(row)):
+            raise ConfigError(
+                485,
+                f"{name} has rows of 0 and 1, SSLTrainer takes one label a row: if there is one 1 in each, set "
+                'problem_type="single_label_classification" in the config of the model',
+            )
+        refuse("SSLTrainer")
+    label2id = {stripped(word): number for word, number in cast(dict[str, int], config.label2id).items()}
+    if MINUS_ONE in label2id and any(not isinstance(v, str) and not is_list(v) and v == -1 for v in labels):
+        raise DataError(
+            116,
+            f"{name}: label -1 may be the class '-1' of the model or mean unlabeled: write {label2id[MINUS_ONE]}, the "
+            "number of the class, or None",
+        )
+    return [label2id.get(stripped(value), value) if isinstance(value, str) else value for value in labels]
 
 
 def _check_order(feature: Any, name: str, config: PreTrainedConfig) -> None:
@@ -148,4 +180,4 @@ def _check_pairs(dataset: datasets.Dataset, name: str, pair_column: str | None) 
 
 
 def _column(dataset: datasets.Dataset, names: Sequence[str]) -> str | None:
-    return next((name for name in names if name in dataset.column_names), None)
+    return next((column for name in names for column in dataset.column_names if stripped(column) == name), None)

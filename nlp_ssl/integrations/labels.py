@@ -1,6 +1,7 @@
 """Columns and labels as scikit-learn's users bring them: lists, arrays, tensors, pandas, Polars and Arrow."""
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
-from nlp_ssl.data.sources import UNLABELED_MARKERS, label_name, table_of
+from nlp_ssl.data.markers import CONVENTION
+from nlp_ssl.data.sources import label_name, table_of
 from nlp_ssl.data.values import numpy_type, plain_list
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.fits import without_remarks
@@ -25,10 +27,14 @@ class InputError(DataError, ValueError):
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels by number: `classes` [C] in their own type, sorted; `number` int64 [N], -1 where there is no label."""
+    """Labels by number: `classes` [C] in their own type, sorted; `number` int64 [N], -1 where there is no label.
+
+    `notes` say what looks doubtful ("warning: ...").
+    """
 
     classes: np.ndarray
     number: np.ndarray
+    notes: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str | None]:
@@ -95,10 +101,11 @@ def read_labels(y: Column) -> Labels:
     """Labels of the rows. Missing ones, blank ones and -1 mean unlabeled.
 
     Raises:
-        InputError: no row has a label, all have the same, or labels are not of one type.
+        InputError: no row has a label, all have the same, two read alike, or labels are not of one type.
     """
     values = column(y, "y")
-    known = _labeled(values)
+    names = _names(values)
+    known = _labeled(names)
     given = values[known].tolist()
     if not known.all() and all(isinstance(v, float) and v.is_integer() for v in given):
         given = [int(v) for v in given]  # whole numbers with gaps are often written as 1.0, 0.0
@@ -113,9 +120,13 @@ def read_labels(y: Column) -> Labels:
     if len(classes) < 2:
         only = classes.tolist()[0]
         raise InputError(133, f"there is only one class, {only!r} (-1 is none): label rows of a second class")
+    if len({label_name(value) for value in classes.tolist()}) < len(classes):
+        raise InputError(136, f"two of the labels {classes.tolist()} read alike: rename one")
     whole = np.full(len(values), -1, dtype=np.int64)
     whole[known] = number
-    return Labels(classes, whole)
+    counts = Counter(name for name in names if name is not None)
+    marked = {name: counts.pop(name) for name in CONVENTION.names & counts.keys()}
+    return Labels(classes, whole, tuple(CONVENTION.notes(marked, counts)))
 
 
 def labeled_accuracy(truth: Column, predicted: np.ndarray, sample_weight: Column | None = None) -> float:
@@ -126,18 +137,22 @@ def labeled_accuracy(truth: Column, predicted: np.ndarray, sample_weight: Column
     """
     values = column(truth, "y")
     check_consistent_length(values, predicted)
-    known = _labeled(values)
+    known = _labeled(_names(values))
     weights = None if sample_weight is None else np.asarray(sample_weight)[known]
     return float(accuracy_score(values[known].tolist(), predicted[known].tolist(), sample_weight=weights))
 
 
-def _labeled(values: np.ndarray) -> np.ndarray:
-    """A bool mask [N] of the rows that have a label."""
+def _names(values: np.ndarray) -> list[str | None]:
+    """What the labels are called [N], None where one is missing."""
     try:
-        names = [label_name(value) for value in values]
+        return [label_name(value) for value in values]
     except TypeError as error:
         raise InputError(115, f"{error}: give each text one label") from None
-    known = np.array([name is not None and name not in UNLABELED_MARKERS for name in names], dtype=bool)
+
+
+def _labeled(names: Sequence[str | None]) -> np.ndarray:
+    """A bool mask [N] of the rows that have a label."""
+    known = np.array([name is not None and name not in CONVENTION.names for name in names], dtype=bool)
     if not known.any():
         raise InputError(132, "no row has a label: label a few rows of each class")
     return known

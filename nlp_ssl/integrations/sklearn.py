@@ -10,7 +10,6 @@ Example:
 """
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -23,8 +22,9 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from nlp_ssl import atomic
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.embedded import encoder_name
-from nlp_ssl.data.schema import build
-from nlp_ssl.data.sources import table_of
+from nlp_ssl.data.markers import READ
+from nlp_ssl.data.schema import build, log_notes
+from nlp_ssl.data.sources import memory_table
 from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.evaluate import logits_of_texts, longest_text
 from nlp_ssl.experiment import SharedStart
@@ -36,7 +36,6 @@ from nlp_ssl.registry import as_method, get_method
 from nlp_ssl.task import text_task
 from nlp_ssl.train import fit
 
-log = logging.getLogger("nlp_ssl")
 _SETTINGS = "nlp_ssl_classifier.json"  # written last: a folder without it holds no whole classifier
 _OWN = ("max_steps", "max_length", "seed")  # settings of the loop that are parameters by themselves
 
@@ -59,8 +58,9 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         notes_: what was dropped, counted or looks doubtful in the texts and labels.
 
     In `fit`, rows labeled -1, None, NaN or "" are unlabeled. (scikit-learn's own tools sort labels: among strings give
-    them "", not None.) `score` is the accuracy on the rows that have a label, so that a grid search scores folds with
-    unlabeled rows rightly.
+    them "", not None.) Words are classes, also "nan", which NumPy makes of NaN among strings. Where -1 or such a word
+    may be meant otherwise there is a warning. `score` is the accuracy on the rows that have a label, so that a grid
+    search scores folds with unlabeled rows rightly.
 
     Raises:
         ConfigError: there is no such parameter; the message names the nearest.
@@ -107,16 +107,16 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         method, config = as_method(self.method), self._config()
         labels = read_labels(y)
         check_consistent_length(X, labels.number)
-        table = table_of(column(X, "X").tolist(), labels.names)
+        table = memory_table(column(X, "X").tolist(), labels.names, READ)
         names = labels.named(table.rows - 1, table.labels or ())
         ordered = replace(table, classes=tuple(names))  # the model's order is that of `classes_`
         task = text_task(build(ordered), encoder_name(str(self.model)), max_length=self.max_length)
-        for note in task.data.notes:
-            log.info("%s", note)
+        notes = (*labels.notes, *task.data.notes)
+        log_notes(notes)
         found = fit(method, task.data, task.build, config, augment=task.augment, start=SharedStart(task, config))
         assert isinstance(found.module, TextNet)
         self.classes_, self.class_names_, self.net_ = labels.classes, names, found.module
-        self.notes_ = task.data.notes
+        self.notes_ = notes
         return self
 
     def predict_proba(self, X: Column) -> np.ndarray:

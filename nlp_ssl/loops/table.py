@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nlp_ssl.data.markers import MINUS_ONE, MinusOne, minus_one_error
 from nlp_ssl.data.parquet import write_parquet
+from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.sources import column_values, read_table
 from nlp_ssl.data.splits import text_keys
 from nlp_ssl.errors import DataError, RunError, nearest
@@ -93,6 +95,8 @@ def given_labels(
     text_column: str | None = None,
     label_column: str | None = None,
     encoding: str = "utf-8",
+    unlabeled_value: str | None = None,
+    minus_one: MinusOne | None = None,
 ) -> PseudoLabels:
     """Labels for a pool out of a file of noisy ones: an earlier round's, a language model's, a rule's.
 
@@ -102,14 +106,24 @@ def given_labels(
     A label that is not the most probable class is a correction and counts alone. Texts are matched as those of the pool
     are compared, without regard to case and white space; rows of other texts do not count. Where a text stands in the
     pool several times, its rows there go with those of the file in order; of more rows in the file the last ones count,
-    and of fewer the first one counts for all that are left.
+    and of fewer the first one counts for all that are left. `unlabeled_value`
+    and `minus_one` say which labels are none, as for `read_table`.
 
     Raises:
         DataError: the file cannot be read, a label, weight or probability makes no sense, or no row counts.
     """
     table = read_table(
-        source, text_column=text_column, label_column=label_column, encoding=encoding, expect_labels=True
+        source,
+        text_column=text_column,
+        label_column=label_column,
+        encoding=encoding,
+        unlabeled_value=unlabeled_value,
+        minus_one=minus_one,
+        expect_labels=True,
     )
+    if MINUS_ONE in classes and MINUS_ONE in (table.markers or ()):
+        raise minus_one_error(f"{source}: label '-1', a class of the labeled rows,")
+    log_notes(note for note in table.notes if note.startswith("warning: "))
     index = {name: i for i, name in enumerate(classes)}
     p, weights = np.zeros((len(table), len(classes))), np.ones(len(table))
     copies, hard, corrected = np.zeros(len(table), dtype=np.int64), True, 0

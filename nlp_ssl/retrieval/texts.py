@@ -1,7 +1,6 @@
 """From corpora to pieces of texts on disk, without vectors yet; reads on wherever it was stopped."""
 
 import itertools
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -12,12 +11,12 @@ import numpy as np
 import xxhash
 
 from nlp_ssl import atomic
+from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.sources import stream_texts
 from nlp_ssl.paraphrase.sentences import split
 from nlp_ssl.retrieval.bank import in_order, open_part, part_name, read_piece, write_piece
 from nlp_ssl.retrieval.plan import PARTS, TEXTS, BankOptions, finish
 
-log = logging.getLogger("nlp_ssl")
 _TIER = 1 << 16
 _NOT_WORDS = re.compile(r"[\W\d_]+")
 
@@ -89,8 +88,7 @@ def read_corpora(folder: Path, plan: dict[str, Any], options: BankOptions) -> No
             break
         keys = np.array([key for _, key, _ in rows], dtype=np.uint64)
         write_piece(pieces / part_name(at), [text for text, _, _ in rows], keys, {"read": rows[-1][2]})
-    for what, count in sorted(counts.items()):
-        log.info("%s: %d", what, count)
+    log_notes(f"{what}: {count}" for what, count in sorted(counts.items()))
     finish(folder, plan, at)
 
 

@@ -26,8 +26,8 @@ def sets(path, **options):
 
 def test_cells_with_a_separator(tmp_path):
     """An empty cell, or a marker, says nothing of a row; the separator alone says that no label applies."""
-    path = csv(tmp_path, "sport;politics", " sport ; ?politics", "", "-1", ";", "1.0;2", "nan", "sport")
-    wanted = [("sport", "politics"), ("sport", "?politics"), None, None, (), ("1", "2"), None, ("sport",)]
+    path = csv(tmp_path, "sport;politics", " sport ; ?politics", "", "-1", ";", "true;v2", "nan", "sport")
+    wanted = [("sport", "politics"), ("sport", "?politics"), None, None, (), ("true", "v2"), ("nan",), ("sport",)]
     assert sets(path, label_separator=";") == wanted
     table = read_table(path, label_separator=";")
     assert table.labels is None and table.take(np.array([4, 0])).label_sets == [(), ("sport", "politics")]
@@ -74,7 +74,9 @@ def test_cells_that_make_no_sense(tmp_path, cell, code, words):
     [
         ([["a"], "b"], r"row 2: the single label 'b', where rows before have lists"),
         (["a", ["b"]], r"row 2: a list of labels, where rows before have a single one"),
-        ([[1, 0, 1]], r"row 1: label '1' stands there twice"),  # ones and zeros for all labels are no names
+        ([["b", "b"]], r"row 1: label 'b' stands there twice"),
+        ([[0.3, 0.7]], r"row 1: 0.3 is no label: write the names of the labels"),
+        ([["a", "-1"]], r"row 1: '-1' marks an unlabeled row and stands beside labels"),
         ([["a", None]], r"row 1: a label in the list has no name"),
     ],
 )

@@ -81,8 +81,8 @@ def test_row25_share_of_cut_texts():
     assert check_lengths(lengths, 4).startswith("warning: 20 of 20 texts (100.0%)")
 
 
-@pytest.mark.parametrize("name", ["Pos", "pos ", "POS"])
-def test_row31_labels_that_differ_in_case_or_space(name):
+@pytest.mark.parametrize("name", ["Pos", "POS"])
+def test_row31_labels_that_differ_in_case(name):
     refused(136, "train row 3", repr(name), "'pos'",
             labeled=table("train", ("a", "pos"), ("b", "neg"), ("c", name)))  # fmt: skip
 
@@ -95,7 +95,6 @@ def test_row34_test_label_that_training_lacks():
 
 
 def test_row35_classes_with_no_or_one_labeled_row():
-    refused(135, "pool row 1", "'c'", labeled=LABELED, unlabeled=table("pool", ("x", "c")))
     refused(135, "'b'", labeled=table("train", ("x", "a"), ("y", "a"), ("z", "b")), test=table("test", ("z", "b")),
             drop_leaks=True)  # fmt: skip
     data = build(table("train", ("x", "a"), ("y", "a"), ("z", "b")), POOL)

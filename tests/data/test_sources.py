@@ -372,7 +372,7 @@ def test_parquet_rows_are_numbered_through(tmp_path):
     ("value", "name"),
     [
         (1, "1"), ("1", "1"), (1.0, "1"), ("1.0", "1"), (np.int64(1), "1"), (np.float32(1), "1"), (True, "true"),
-        (np.bool_(False), "false"), ("True", "true"), (2.5, "2.5"), ("-1.00", "-1"), ("v1.0", "v1.0"), ("pos ", "pos "),
+        (np.bool_(False), "false"), ("True", "true"), (2.5, "2.5"), ("-1.00", "-1"), ("v1.0", "v1.0"), ("pos ", "pos"),
         (None, None), (float("nan"), None), ("", None), ("  ", None),
     ],
 )  # fmt: skip
@@ -389,18 +389,23 @@ def test_row32_missing_labels_mean_unlabeled(tmp_path):
     values = ["null", "NaN", '""', "-1", '"-1"', "-1.0", '"nan"', '"a"', '"b"']
     lines = [f'{{"text": "t{i}", "label": {value}}}' for i, value in enumerate(values)]
     table = read_table(write(tmp_path / "a.jsonl", "\n".join(lines)))
-    assert table.labels == [None] * 7 + ["a", "b"]
-    assert table.notes == ("rows labeled '-1' taken as unlabeled: 3", "rows labeled 'nan' taken as unlabeled: 1")
+    assert table.labels == [None] * 6 + ["nan", "a", "b"]
+    assert table.markers == [None] * 3 + ["-1"] * 3 + [None] * 3
+    assert table.notes[0] == "rows labeled '-1' taken as unlabeled: 3" and len(table.notes) == 2
+    assert table.notes[1].startswith("warning: rows labeled 'nan', a class: 1 ")
 
 
-def test_row33_minus_one_beside_a_single_class_must_be_explained(tmp_path):
+def test_row33_minus_one_beside_numbers_or_a_single_class_must_be_explained(tmp_path):
     path = write(tmp_path / "a.csv", "text,label\na,1\nb,-1\nc,-1\nd,?\n".replace("d,?\n", ""))
-    refused(path, 116, "'-1'", "'1'", "--unlabeled-value")
-    assert read_table(path, unlabeled_value="?").labels == ["1", "-1", "-1"]
+    refused(path, 116, "'-1'", "'1'", "--minus-one class", "--minus-one unlabeled")
+    refused(path, 116, "'-1'", unlabeled_value="?")
+    assert read_table(path, minus_one="class").labels == ["1", "-1", "-1"]
+    assert read_table(path, minus_one="unlabeled").labels == ["1", None, None]
     assert read_table(path, unlabeled_value="-1").labels == ["1", None, None]
     path = write(tmp_path / "b.csv", "text,label\na,1\nb,-1\nc,?\nd,0\ne,\n")
-    assert read_table(path, unlabeled_value="?").labels == ["1", "-1", None, "0", None]
-    assert read_table(path).labels == ["1", None, "?", "0", None]
+    assert read_table(path, unlabeled_value="?", minus_one="class").labels == ["1", "-1", None, "0", None]
+    assert read_table(path, unlabeled_value="?", minus_one="unlabeled").labels == ["1", None, None, "0", None]
+    refused(path, 116, "beside '0', '1', '?'")
 
 
 @pytest.mark.parametrize("value", [["a", "b"], {"a": 1}, "[1, 2]"], ids=str)

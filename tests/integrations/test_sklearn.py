@@ -90,7 +90,7 @@ def test_whole_numbers_stay_whole_numbers(given):
         ["b", "a", -1, "b"],
         np.array(["b", "a", -1, "b"]),  # which NumPy makes "-1"
         np.array(["b", "a", -1, "b"], dtype=object),
-        np.array(["b", "a", np.nan, "b"]),  # and this "nan"
+        np.array(["b", "a", "\u200b", "b"]),
         pd.Series(["b", "a", None, "b"]),
         pd.Series(["b", "a", None, "b"], dtype="category"),
         pl.Series(["b", "a", None, "b"]),
