@@ -77,7 +77,7 @@ def tiny_bert(folder: Path, dropout: float = 0.1, classes: int = 2, names: Seque
 
 def saved_classifier(folder: Path, classes: Sequence[str], texts: Sequence[str]) -> Path:
     """A classifier as `train` leaves it, untrained, whose answers to the texts differ, in the sub-folder "out"."""
-    net = load_text_net(str(tiny_bert(folder / "model", classes=len(classes))), classes).eval()
+    net = load_text_net(str(tiny_bert(folder / "model", classes=len(classes), names=classes)), classes).eval()
     with torch.no_grad():
         net.classifier.weight.mul_(100)
         net.classifier.bias.sub_(logits_of_texts(net, texts, 64).mean(0))
@@ -192,7 +192,7 @@ def tiny_many_task(folder: Path, labeled: int = 24, unlabeled: int = 48, test: i
     """A text task whose rows have several labels; of the first row one is not known."""
     model = folder / "model"
     if not model.exists():
-        tiny_bert(model, dropout=0.0)
+        tiny_bert(model, dropout=0.0, names=("bad", "good"))
     texts, names = tiny_label_sets(labeled + unlabeled + test, seed=3)
     names[0] = ["?bad", "good"]
     pool = slice(labeled, labeled + unlabeled)
