@@ -66,6 +66,17 @@ def test_scores_by_hand():
     assert abs(found.nll - 0.540272) < 3e-4 and abs(found.calibration_error - 0.375) < 3e-4
 
 
+def test_macro_f1_is_the_mean_over_the_classes_of_the_rows():
+    """Truth 0 0 0 1, answers 0 0 2 0: class 0 has tp 2, fp 1, fn 1, F1 2/3; class 1 has F1 0; class 2 has no row.
+
+    The mean over all three names would be 2/9, F1 over all answers 0.5, and weighted by rows it would be 0.5 too.
+    """
+    logits = torch.full((4, 3), -2.0)
+    logits[range(4), [0, 0, 2, 0]] = 2.0
+    found = score(logits, np.array([0, 0, 0, 1]))
+    assert found.macro_f1 == pytest.approx(1 / 3) and found.accuracy == 0.5
+
+
 # --- fast gradient sign ---
 
 

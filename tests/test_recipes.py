@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from tiny import tiny_bert, tiny_texts
 
 from nlp_ssl import cli
 
@@ -38,9 +39,21 @@ def recipe(monkeypatch):
     return run
 
 
-@EMBEDDED
-def test_uda_imdb_prints_the_table_and_saves_a_model_per_seed(recipe, tmp_path, capsys, caplog):
-    flags = [*SMALL, "--seeds", "0,1", "--output-dir", tmp_path / "out"]
+@pytest.fixture(params=["tiny", pytest.param("embedded", marks=[pytest.mark.slow, EMBEDDED])])
+def reviews(request, tmp_path, monkeypatch):
+    """Flags of a small run on reviews: on the embedded ones and encoder as a newcomer has it, or on tiny ones."""
+    if request.param == "embedded":
+        return SMALL
+    monkeypatch.setenv("HOME", str(tmp_path))  # tokenized texts are kept below it
+    (tmp_path / "reviews").mkdir()
+    rows = [f"{text},{label}" for text, label in zip(*tiny_texts(120, seed=5), strict=True)]
+    for name, part in (("train", rows[:100]), ("test", rows[100:])):
+        (tmp_path / f"reviews/{name}.csv").write_text("\n".join(["text,label", *part]) + "\n")
+    return [*SMALL, "--data", tmp_path / "reviews", "--model", tiny_bert(tmp_path / "model")]
+
+
+def test_uda_imdb_prints_the_table_and_saves_a_model_per_seed(recipe, reviews, tmp_path, capsys, caplog):
+    flags = [*reviews, "--seeds", "0,1", "--output-dir", tmp_path / "out"]
     assert recipe("uda_imdb", *flags) == 0
     shown = capsys.readouterr().out
     assert "supervised" in shown and "uda" in shown and "best label-only model" in shown
@@ -50,11 +63,10 @@ def test_uda_imdb_prints_the_table_and_saves_a_model_per_seed(recipe, tmp_path, 
     assert caplog.text.count("already done") == 4 and capsys.readouterr().out == shown
 
 
-@EMBEDDED
 @pytest.mark.parametrize(("name", "method"), [("vat_reviews", "vat"), ("mean_teacher_reviews", "mean_teacher")])
-def test_review_recipes(recipe, name, method, tmp_path, capsys):
+def test_review_recipes(recipe, reviews, name, method, tmp_path, capsys):
     """Trains, prints the table, saves the model and the score under noise that was asked for."""
-    assert recipe(name, *SMALL, "--seeds", "0", "--eval-fgsm", "0.02", "--output-dir", tmp_path / "out") == 0
+    assert recipe(name, *reviews, "--seeds", "0", "--eval-fgsm", "0.02", "--output-dir", tmp_path / "out") == 0
     shown = capsys.readouterr().out
     assert "supervised" in shown and f"{method} " in shown and "best label-only model" in shown
     assert (tmp_path / "out/model.safetensors").exists()
@@ -86,12 +98,11 @@ def test_a_launcher_that_starts_one_process_for_two_is_noticed(tmp_path):
     assert "2 processes were asked for, 1 is running" in done.stderr
 
 
-@EMBEDDED
 @pytest.mark.parametrize("labels", ["sampled", "soft"])
-def test_meta_pseudo_labels_reviews(recipe, labels, tmp_path, capsys):
+def test_meta_pseudo_labels_reviews(recipe, reviews, labels, tmp_path, capsys):
     """Both nets learn, the student is saved; the last of two steps is on labels alone, so that one has an h."""
     more = ["--labels", labels, "--finetune", "0.5", "--log-every", "1", "--output-dir", tmp_path / "out"]
-    assert recipe("meta_pseudo_labels_reviews", *SMALL, "--seeds", "0", *more) == 0
+    assert recipe("meta_pseudo_labels_reviews", *reviews, "--seeds", "0", *more) == 0
     shown = capsys.readouterr().out
     assert "supervised" in shown and "meta_pseudo_labels" in shown
     assert (tmp_path / "out/model.safetensors").exists()
@@ -100,21 +111,20 @@ def test_meta_pseudo_labels_reviews(recipe, labels, tmp_path, capsys):
     assert "student_sup" in last and not {"student", "sup", "h"} & last.keys()
 
 
-@EMBEDDED
-def test_noisy_student_reviews(recipe, tmp_path, capsys):
+def test_noisy_student_reviews(recipe, reviews, tmp_path, capsys):
     more = ["--seeds", "0", "--rounds", "1", "--output-dir", tmp_path / "out"]
-    assert recipe("noisy_student_reviews", *SMALL, *more) == 0
+    assert recipe("noisy_student_reviews", *reviews, *more) == 0
     assert "noisy_student" in capsys.readouterr().out
     assert (tmp_path / "out/round-1/pseudo_labels.parquet").exists()
 
 
-@EMBEDDED
-def test_sentaugment_reviews_from_a_bank(recipe, tmp_path, capsys):
+def test_sentaugment_reviews_from_a_bank(recipe, reviews, tmp_path, capsys):
     (tmp_path / "corpus.txt").write_text("\n".join(f"a film about {a} that is {b}" for a in "war love art sea".split()
                                                    for b in "fine dull good bad slow grand".split()))  # fmt: skip
-    assert cli.run(["index", "build", str(tmp_path / "corpus.txt"), "--out", str(tmp_path / "bank")]) == 0
+    encoder = ["--encoder", str(reviews[reviews.index("--model") + 1])] if "--model" in reviews else []
+    assert cli.run(["index", "build", str(tmp_path / "corpus.txt"), "--out", str(tmp_path / "bank"), *encoder]) == 0
     more = ["--seeds", "0", "--bank", tmp_path / "bank", "--output-dir", tmp_path / "out"]
-    assert recipe("sentaugment_reviews", *SMALL, *more) == 0
+    assert recipe("sentaugment_reviews", *reviews, *more) == 0
     assert "sentaugment" in capsys.readouterr().out
     assert (tmp_path / "out/seed-0/student/model.safetensors").exists()
 

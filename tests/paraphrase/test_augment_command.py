@@ -210,6 +210,7 @@ def test_engines_by_flags(tmp_path, monkeypatch, more, engine):
     assert command(tmp_path, *more) == 0 and asked == [engine]
 
 
+@pytest.mark.slow
 @needs_apertium
 def test_killed_again_and_again(tmp_path):
     """Two kills in the middle: the file is that of the unbroken run, and nothing finished was done twice."""
