@@ -6,10 +6,11 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from torch import nn
 
 from nlp_ssl.data.values import refuse_one_text
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.nets.text import quiet
+from nlp_ssl.nets.opening import check_encoder, entries, is_length, opening, positions
 
 Precision = Literal["float32", "bf16"]
 
@@ -33,13 +34,15 @@ class Embedder:
     def _model(self) -> Any:
         from sentence_transformers import SentenceTransformer
 
-        try:
-            with quiet():
-                model = SentenceTransformer(self.encoder, model_kwargs={"use_safetensors": True})
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(286, f"no encoder can be opened as {self.encoder!r} ({reason}): name a folder") from error
+        with opening(self._refusal):
+            check_encoder(self.encoder)
+            model = SentenceTransformer(self.encoder, model_kwargs={"use_safetensors": True}, trust_remote_code=False)
+            _check(model)
+            model.encode(["A first text."], show_progress_bar=False)  # what opens may still fail at the first text
         return model.bfloat16() if self.precision == "bf16" else model
+
+    def _refusal(self, reason: str) -> ConfigError:
+        return ConfigError(286, f"no encoder can be opened as {self.encoder!r} ({reason}): name a folder")
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of length 1, float32 [n, D].
@@ -71,6 +74,22 @@ class Embedder:
             show_progress_bar=False,
         )  # fmt: skip
         return found
+
+
+def _check(model: Any) -> None:
+    """Refuses an encoder that fails at some texts alone.
+
+    Raises:
+        ValueError: its tokenizer cuts texts where it has no positions, or knows words that it has no vectors of.
+    """
+    from sentence_transformers.models import Transformer
+
+    longest, cut = positions(model), model.max_seq_length
+    if longest is not None and not (is_length(cut) and cut <= longest):
+        raise ValueError(f"texts are cut to {cut} tokens, it has positions for {longest}")
+    if isinstance(model[0], Transformer) and isinstance(words := model[0].model.get_input_embeddings(), nn.Embedding):
+        if (wanted := entries(model.tokenizer)) > words.num_embeddings:
+            raise ValueError(f"its tokenizer has {wanted} entries, the model only {words.num_embeddings}")
 
 
 def _batches(order: Sequence[int], texts: Sequence[str], budget: int) -> Iterator[list[int]]:

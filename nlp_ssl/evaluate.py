@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nlp_ssl import atomic
 from nlp_ssl.adversary import AddNoise, Measure, sized
 from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.data.dataset import Data, Store
@@ -41,6 +42,20 @@ class Scores:
     nll: float
     calibration_error: float
     micro_f1: float | None = None  # with several labels a row alone
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> "Scores":
+        """Scores as they were saved.
+
+        Raises:
+            TypeError, ValueError: one is missing, unknown, of another kind or out of range.
+        """
+        made = cls(**saved)
+        for name, value in asdict(made).items():
+            most = 1e30 if name == "nll" else 1.001
+            if not (atomic.is_number(value) and 0 <= value <= most) and not (name == "micro_f1" and value is None):
+                raise ValueError(f"{name} is {value!r}")
+        return made
 
     @property
     def leading(self) -> Literal["accuracy", "micro_f1"]:

@@ -19,7 +19,8 @@ from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError, DataError, RunError
 from nlp_ssl.evaluate import by_length, finite, logits_of_texts, longest_text, probabilities
 from nlp_ssl.method import Kind
-from nlp_ssl.nets.text import TextNet, class_names, kind_of, load_trained, of_pairs, quiet
+from nlp_ssl.nets.opening import ask, check_answer, check_labels, open_config, open_tokenizer, opening, quiet
+from nlp_ssl.nets.text import TextNet, class_names, kind_of, load_trained, of_pairs
 
 Quantize = Literal["no", "int8"]
 # Largest difference of a probability that is taken for rounding.
@@ -67,24 +68,19 @@ class OnnxClassifier:
             import onnxruntime
         except ImportError as error:
             raise _not_installed() from error
-        from transformers import AutoConfig, AutoTokenizer
-
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()  # by itself it takes every core of the machine
-        try:
-            with quiet():
-                config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-                self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        with opening(lambda why: DataError(123, f"{folder}: the exported model is damaged ({why}): export it again")):
+            config = open_config(str(folder))
+            check_labels(config)
+            self.tokenizer = open_tokenizer(str(folder))
             self._session = onnxruntime.InferenceSession(
                 folder / _GRAPH, options, onnxruntime.get_available_providers()
             )
-        except Exception as error:  # ONNX Runtime has a dozen classes of errors that share no other base
-            raise DataError(
-                123, f"{folder}: the exported model is damaged ({_reason(error)}): export it again"
-            ) from error
-        self.classes = tuple(class_names(config))
-        self.kind = kind_of(config)
-        self.of_pairs = of_pairs(config)
+            self.classes = tuple(class_names(config))
+            self.kind = kind_of(config)
+            self.of_pairs = of_pairs(config)
+            check_answer(ask(self._forward, self.tokenizer, self.of_pairs), len(self.classes))
 
     def longest_text(self, asked: int | None = None) -> int:
         """Tokens per text: what was asked for, or as many as the graph was made for.

@@ -58,10 +58,20 @@ class Outcome:
         """An outcome as it was saved.
 
         Raises:
-            KeyError, TypeError: something is missing.
+            KeyError, TypeError, ValueError: something is missing or of another kind.
         """
-        scores = {split: Scores(**values) for split, values in saved["scores"].items()}
-        return cls(scores, saved["steps"], saved["seconds"], saved["warnings"])
+        if not isinstance(saved["scores"], dict):
+            raise TypeError("scores are of another kind")
+        made = cls(
+            {split: Scores.of(values) for split, values in saved["scores"].items()},
+            saved["steps"],
+            saved["seconds"],
+            saved["warnings"],
+        )
+        numbers = atomic.is_count(made.steps) and atomic.is_number(made.seconds) and made.seconds >= 0
+        if not numbers or not isinstance(made.warnings, list) or not all(isinstance(w, str) for w in made.warnings):
+            raise ValueError("steps, seconds or warnings are of another kind")
+        return made
 
 
 @dataclass
@@ -126,8 +136,8 @@ def read_result(output_dir: Path) -> tuple[Outcome, dict[str, Any]] | None:
     if not path.exists():
         return None
     try:
-        saved = json.loads(path.read_text())
-        return Outcome.of(saved), dict(saved["identity"])
+        saved = atomic.read_json(path)
+        return Outcome.of(saved), _identity_of(saved["identity"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(303, f"{path} is damaged: delete it and resume again") from error
 
@@ -157,9 +167,25 @@ def claim(output_dir: Path, made: Mapping[str, Any]) -> None:
 
 def read_identity(output_dir: Path) -> dict[str, Any]:
     """What the run in a folder is, finished or not; empty where nobody knows."""
-    with contextlib.suppress(OSError, ValueError, TypeError):  # none, or a damaged one
-        return dict(json.loads((output_dir / IDENTITY).read_text()))
+    with contextlib.suppress(OSError, ValueError):  # none, or a damaged one
+        return _identity_of(atomic.read_json(output_dir / IDENTITY))
     return {}
+
+
+def _identity_of(saved: Any) -> dict[str, Any]:
+    """What a run is, as it was saved.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    if not isinstance(saved, dict) or not all(
+        isinstance(saved.get(k, {}), dict) for k in ("options", "config", "task")
+    ):
+        raise ValueError("the identity of the run is of another kind")
+    seed = saved.get("config", {}).get("seed", 0)
+    if not isinstance(saved.get("method", ""), str) or not isinstance(seed, int):
+        raise ValueError("method or seed of the run are of another kind")
+    return saved
 
 
 def write_result(output_dir: Path, made: Mapping[str, Any], outcome: Outcome) -> None:

@@ -193,6 +193,27 @@ def test_a_damaged_export_is_one_line(folder, tmp_path, capsys, name):
     assert f"{name} is missing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "name, fields",
+    [
+        ("config.json", {"dtype": "evil"}),
+        ("config.json", {"id2label": None, "num_labels": 10**9}),
+        ("config.json", {"id2label": {"0": "neg", "1": "pos"}}),  # the graph has three outputs
+        ("config.json", {"id2label": ["neg", "pos", "x"]}),
+        ("tokenizer_config.json", {"model_max_length": "evil"}),
+        ("tokenizer_config.json", {"model_input_names": 5}),
+    ],
+    ids=str,
+)
+def test_an_export_with_changed_fields_is_one_line(folder, tmp_path, capsys, name, fields):
+    place = shutil.copytree(folder / "onnx", tmp_path / "x")
+    values = json.loads((place / name).read_text()) | fields
+    (place / name).write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
+    assert run(["predict", str(place), str(folder / "t.txt")]) == 3
+    shown = capsys.readouterr()
+    assert len(shown.err.strip().splitlines()) == 1 and shown.err.startswith("SSL123: ") and shown.out == ""
+
+
 def test_longer_texts_than_the_graph_takes_are_refused(folder, capsys):
     assert run(["predict", str(folder / "onnx"), str(folder / "t.txt"), "--max-length", "65"]) == 2
     assert "64 tokens" in capsys.readouterr().err

@@ -119,16 +119,23 @@ class ImageNet(Module):
             ConfigError: the architecture is unknown, or needs torchvision and it is not installed.
         """
         spec = _read_spec(folder / CONFIG_FILE)
-        net = build_image_net(
-            spec.name, len(spec.classes), spec.channels, classes=spec.classes, mean=spec.mean, std=spec.std
-        )
         path = folder / WEIGHTS_FILE
         try:
-            net.load_state_dict(load_file(path))
+            weights = load_file(path)
         except (OSError, SafetensorError) as error:
             raise DataError(170, f"{path}: cannot be read ({_line(error)}): save the net again") from error
-        except RuntimeError as error:
-            raise DataError(171, f"{path}: weights do not fit {spec.name!r} as {CONFIG_FILE} describes it") from error
+
+        def build() -> ImageNet:
+            return build_image_net(
+                spec.name, len(spec.classes), spec.channels, classes=spec.classes, mean=spec.mean, std=spec.std
+            )
+
+        with torch.device("meta"):  # a description can be of any size: it takes no memory yet
+            described = build().state_dict()
+        if {k: v.shape for k, v in described.items()} != {k: v.shape for k, v in weights.items()}:
+            raise DataError(171, f"{path}: weights do not fit {spec.name!r} as {CONFIG_FILE} describes it")
+        net = build()
+        net.load_state_dict(weights)
         net.pretrained = True
         return net
 
@@ -210,8 +217,7 @@ def _well_formed(raw: Mapping[str, Any]) -> bool:
         isinstance(raw.get("name"), str)
         and isinstance(raw.get("channels"), int)
         and holds("classes", str)
-        and holds("mean", (int, float))
-        and holds("std", (int, float))
+        and all(holds(key, (int, float)) and all(abs(v) < 1e6 for v in raw[key]) for key in ("mean", "std"))
     )
 
 

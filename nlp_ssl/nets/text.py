@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -10,22 +11,25 @@ from typing import Any, Final, Literal, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
-from transformers.utils import logging as hf_logging
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from nlp_ssl import draws
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.method import Kind
 from nlp_ssl.nets.base import Edit, Module
+from nlp_ssl.nets.opening import (
+    ask,
+    check_answer,
+    check_labels,
+    entries,
+    open_config,
+    open_tokenizer,
+    opening,
+    positions,
+    quiet,
+)
 
 log = logging.getLogger("nlp_ssl")
 Pooling = Literal["auto", "mean", "stock"]
@@ -244,14 +248,7 @@ class TextNet(Module):
 
     def longest(self) -> int | None:
         """Tokens the model has positions for; None where positions are not learned."""
-        config = self.model.config.to_dict()
-        if config.get("position_embedding_type", "absolute") != "absolute" or "rope_theta" in config:
-            return None
-        table = next((m for n, m in self.named_modules() if n.endswith("position_embeddings")), None)
-        if not isinstance(table, nn.Embedding):
-            return None
-        # RoBERTa counts positions from behind the padding id.
-        return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+        return positions(self)
 
     @property
     def kind(self) -> Kind:
@@ -327,47 +324,64 @@ def load_text_net(
     Raises:
         ConfigError: the model cannot be found or read, or its tokenizer does not fit it.
     """
-    try:
-        with quiet():
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-            known = class_names(config)
-            _name_classes(config, known if classes is None else classes)
-            if dropout is not None:
-                there = config.to_dict()
-                for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
-                    if key in there:
-                        config.update({key: dropout})
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                name,
-                config=config,
-                dtype=torch.float32,
-                trust_remote_code=False,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+
+    def refusal(reason: str) -> ConfigError:
         if (Path(name) / "config.json").is_file():
-            raise ConfigError(
+            return ConfigError(
                 220, f"cannot open the model in {name}: it is damaged or incomplete; save or train it again [{reason}]"
-            ) from error
-        raise ConfigError(
+            )
+        return ConfigError(
             220,
             f"cannot open the model {name!r}: neither a folder with safetensors weights nor a reachable hub model "
             f"(check the spelling; offline, give a folder and set HF_HUB_OFFLINE=1) [{reason}]",
-        ) from error
-    if classes is None and (loading["missing_keys"] or loading["mismatched_keys"]):
+        )
+
+    with opening(refusal):
+        config = open_config(name, AutoModelForSequenceClassification)
+        check_labels(config)
+        known = class_names(config)
+        _name_classes(config, known if classes is None else classes)
+        if dropout is not None:
+            there = config.to_dict()
+            for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+                if key in there:
+                    config.update({key: dropout})
+        tokenizer = open_tokenizer(name)
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    if not _weights_fit(model, loading, trained=classes is None):
         raise ConfigError(228, f"the model in {name!r} is incomplete: its weights and config.json do not fit together")
     rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise ConfigError(224, f"the tokenizer of {name!r} has {len(tokenizer)} entries, the model only {rows}")
+    if entries(tokenizer) > rows:
+        raise ConfigError(224, f"the tokenizer of {name!r} has {entries(tokenizer)} entries, the model only {rows}")
     if tokenizer.pad_token_id is None:
         raise ConfigError(225, f"the tokenizer of {name!r} has no pad token: set one and save it with the model")
     if classes is not None:
         _place_head(model, name, known, list(classes), loading)
+    with opening(refusal):
+        first = ask(lambda inputs: model(**inputs).logits, tokenizer, of_pairs(config))
+        check_answer(first, len(class_names(config)))
     return TextNet(model, tokenizer, pooling)
+
+
+def _weights_fit(model: PreTrainedModel, loading: Mapping[str, Any], trained: bool) -> bool:
+    """Whether the weights are those of the model that config.json describes; if it is not `trained`, of its encoder.
+
+    An encoder comes without a classifier, often without a pooler, and may have had another head.
+    """
+    missing, other = loading["missing_keys"], {name for name, *_ in loading["mismatched_keys"]}
+    encoder = f"{model.base_model_prefix}."
+    if trained:
+        layers_left = any(re.search(r"\.\d+\..*\.weight$", name) for name in loading["unexpected_keys"])
+        return not (missing or other or layers_left)
+    return not any(n.startswith(encoder) and not n.startswith(f"{encoder}pooler.") for n in {*missing, *other})
 
 
 def _name_classes(config: Any, classes: Sequence[str]) -> None:
@@ -509,18 +523,3 @@ def _fold(model: Any) -> Any:
         weights[prefix + norm] = torch.ones(config.hidden_size)
     folded.load_state_dict(weights)
     return folded.eval()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences the library's loading report and progress bars: what matters is raised as an error."""
-    level = hf_logging.get_verbosity()
-    bars = hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity(logging.CRITICAL)
-    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

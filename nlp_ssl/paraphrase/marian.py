@@ -15,6 +15,7 @@ from nlp_ssl.atomic import CheckpointError
 from nlp_ssl.config import cache_folder
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import check
+from nlp_ssl.nets.opening import open_config, open_tokenizer, opening
 from nlp_ssl.paraphrase.sentences import by_sentence
 
 _LONGER = 2  # a translation may have that many times the tokens of its sentence, and _MORE
@@ -164,24 +165,29 @@ def _limit(tokens: int, room: int) -> int:
 def _load(name: str) -> tuple[Any, Any]:
     from transformers import AutoModelForSeq2SeqLM
 
-    try:
-        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(285, f"no translation model can be opened as {name!r} ({reason}): name a folder") from error
-    return _tokenizer(name), model.eval()
+    def refusal(reason: str) -> ConfigError:
+        return ConfigError(285, f"no translation model can be opened as {name!r} ({reason}): name a folder")
+
+    with opening(refusal):
+        config = open_config(name, AutoModelForSeq2SeqLM, pickles=True)
+        model = AutoModelForSeq2SeqLM.from_pretrained(
+            name, config=config, dtype=torch.float32, trust_remote_code=False
+        ).eval()
+    tokenizer = _tokenizer(name)
+    with opening(refusal):
+        first = tokenizer(["A first text."], return_tensors="pt")
+        model.generate(**first, max_new_tokens=1, max_length=None, num_beams=1, do_sample=False)
+    return tokenizer, model
 
 
 def _tokenizer(name: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
+    def refusal(reason: str) -> ConfigError:
+        return ConfigError(
             285, f"the tokenizer of {name!r} cannot be opened ({reason}): pip install sentencepiece, or name a folder"
-        ) from error
+        )
+
+    with opening(refusal):
+        return open_tokenizer(name)
 
 
 def _convert(name: str, precision: Precision) -> Path:

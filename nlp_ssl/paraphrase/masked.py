@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import xxhash
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nlp_ssl.augment.counter_rng import row_keys, uniform
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import check
+from nlp_ssl.nets.opening import ask, entries, open_config, open_tokenizer, opening
 from nlp_ssl.paraphrase.sentences import batches
 
 _ROOM = 512  # tokens of a window where neither model nor tokenizer knows better
@@ -252,20 +252,25 @@ def _room(model: Any, tokenizer: Any) -> int:
 
 def _load(name: str) -> tuple[Any, Any]:
     """Tokenizer and model; only safetensors weights are read, and no remote code runs."""
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
+    from transformers import AutoModelForMaskedLM
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model, loading = AutoModelForMaskedLM.from_pretrained(
-            name, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(
+    def refusal(reason: str) -> ConfigError:
+        return ConfigError(
             290,
             f"no masked language model can be opened as {name!r} ({reason}): name a folder with its safetensors "
             "weights, config and tokenizer",
-        ) from error
+        )
+
+    with opening(refusal):
+        tokenizer = open_tokenizer(name)
+        model, loading = AutoModelForMaskedLM.from_pretrained(
+            name,
+            config=open_config(name, AutoModelForMaskedLM),
+            dtype=torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
     if loading["missing_keys"]:
         raise ConfigError(
             290,
@@ -276,8 +281,11 @@ def _load(name: str) -> tuple[Any, Any]:
     for wrong, what in (
         (not tokenizer.is_fast, "is not a fast one, which knows where each token stands in the text"),
         (tokenizer.mask_token_id is None, "has no mask token"),
-        (len(tokenizer) > rows, f"has {len(tokenizer)} entries and its model only {rows}"),
+        (entries(tokenizer) > rows, f"has {entries(tokenizer)} entries and its model only {rows}"),
     ):
         if wrong:
             raise ConfigError(291, f"the tokenizer of {name!r} {what}: name another model, such as bert-base-uncased")
-    return tokenizer, model.eval()
+    with opening(refusal):
+        model.eval()
+        ask(lambda inputs: model(**inputs), tokenizer)
+    return tokenizer, model

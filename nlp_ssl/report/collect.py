@@ -1,8 +1,7 @@
 """A run's folder as values: outcomes, settings, curves and predictions, as far as they are there."""
 
-import json
+import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nlp_ssl import atomic
-from nlp_ssl.errors import ConfigError
+from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.experiment import GIVEN, START, Comparison
 from nlp_ssl.loops.engine import ROUNDS
 from nlp_ssl.pipeline import DISTILLED, FOLDERS, PRETRAINED
-from nlp_ssl.report.record import FACTS, PREDICTIONS
+from nlp_ssl.report.checked import metrics_line, read_predictions
+from nlp_ssl.report.record import PREDICTIONS
 from nlp_ssl.train import Outcome, read_identity, read_result
+
+log = logging.getLogger("nlp_ssl")
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Rows:
         return self.numbers("logits")
 
     def numbers(self, column: str) -> np.ndarray:
-        """A column of lists as an array [n, width]; nothing that is not finite is in it."""
+        """A column of lists as an array [n, width]; nothing that is not finite or very large is in it."""
         found = np.array(self.table[column].to_pylist(), dtype=np.float64).reshape(len(self), -1)
-        return np.nan_to_num(found, nan=0.0, posinf=1e4, neginf=-1e4)
+        return np.nan_to_num(found, nan=0.0).clip(-1e4, 1e4)
 
     def contents(self, column: str = "content") -> list[bytes | None]:
         """Texts in UTF-8 or PNG images."""
@@ -172,14 +173,14 @@ def collect(folder: Path) -> RunFolder:
         ConfigError: there is no run in it.
         RunError: a result in it is damaged.
     """
-    places = sorted((p for p in folder.glob("seed-*") if p.name[5:].isdigit()), key=lambda p: int(p.name[5:]))
+    places = _numbered(folder, "seed-")
     stages = [found for place in places if (found := _stages(place))] or [[folder]]
     if not _is_run(stages[0][-1]):
         raise ConfigError(402, f"{folder} holds no run: name the --output-dir of a training run")
     places = [place for place in places if _stages(place)] or [folder]
     runs = tuple(_side(found[-1]) for found in stages)
     baselines = [place / "baseline" for place in places]
-    return RunFolder(
+    made = RunFolder(
         name=folder.resolve().name,
         seeds=tuple(_seed(place, run) for place, run in zip(places, runs, strict=True)),
         runs=runs,
@@ -188,6 +189,10 @@ def collect(folder: Path) -> RunFolder:
         earlier=tuple({_named(place): _side(place) for place in found[:-1]} for found in stages),
         stage=_stage(stages[0][-1], runs[0], _is_run(baselines[0])),
     )
+    sides = made.comparison.sides.values() if made.comparison is not None else ()
+    if len({scores.leading for side in sides for outcome in side for scores in outcome.scores.values()}) > 1:
+        raise RunError(303, f"{folder}: some results are of one label a row, others of several: train again")
+    return made
 
 
 def _stages(place: Path) -> list[Path]:
@@ -213,9 +218,15 @@ def _is_run(place: Path) -> bool:
     return any((place / name).is_file() for name in ("result.json", "metrics.jsonl", ROUNDS))
 
 
+def _numbered(folder: Path, prefix: str) -> list[Path]:
+    """The folders of seeds or rounds in their order."""
+    found = {int(n): path for path in folder.glob(f"{prefix}*") if (n := path.name.removeprefix(prefix)).isdecimal()}
+    return [found[number] for number in sorted(found)]
+
+
 def _side(place: Path) -> Side:
     outcome, identity = read_result(place) or (None, read_identity(place))
-    rounds = sorted((p for p in place.glob("round-*") if p.name[6:].isdigit()), key=lambda p: int(p.name[6:]))
+    rounds = _numbered(place, "round-")
     metrics = rounds[-1] if rounds else place  # of a run in rounds the last student's
     return Side(
         outcome, identity, _metrics(metrics / "metrics.jsonl", "step"), _predictions(place / PREDICTIONS),
@@ -225,24 +236,32 @@ def _side(place: Path) -> Side:
 
 def _seed(place: Path, run: Side) -> int:
     named = place.name.removeprefix("seed-")
-    return int(named) if named.isdigit() else int(run.identity.get("config", {}).get("seed", 0))
+    return int(named) if named.isdecimal() else int(run.identity.get("config", {}).get("seed", 0))
 
 
 def _metrics(path: Path, clock: str) -> list[dict[str, Any]]:
-    return [line for line in atomic.json_lines(path) if isinstance(line.get(clock), int)]
+    lines = [metrics_line(raw, clock) for raw in atomic.json_lines(path)]
+    if left_out := lines.count(None):
+        log.warning("%s: %d lines are damaged and left out", path, left_out)
+    return [line for line in lines if line is not None]
 
 
 def _predictions(path: Path) -> Predictions | None:
     """None where the file is absent, of another format or damaged: runs before it existed have none."""
-    with suppress(OSError, ValueError, KeyError, TypeError, pa.ArrowException):
-        table = pq.read_table(path)
-        facts = json.loads((table.schema.metadata or {})[FACTS])
-        if facts["format"] == 1 and len(table):
-            return Predictions(facts, table)
-    return None
+    try:
+        found = read_predictions(path)
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
+        log.warning("%s is damaged and left out: %s", path, " ".join(str(error).split())[:200])
+        return None
+    return None if found is None else Predictions(*found)
 
 
 def _start(place: Path) -> Outcome | None:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return Outcome.of(json.loads((place / START).read_text()))
-    return None
+    """What the warm start scored; None where there was none."""
+    try:
+        return Outcome.of(atomic.read_json(place / START))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        log.warning("%s is damaged and left out", place / START)
+        return None

@@ -167,7 +167,18 @@ def other_weights(folder):
     save_file(weights, folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("damage", [damage_json, odd_json, no_weights, cut_weights, other_weights])
+def giant(folder):
+    """Billions of numbers, if it were built."""
+    raw = json.loads((folder / "image_net.json").read_text())
+    (folder / "image_net.json").write_text(json.dumps({**raw, "name": "wrn-994-99"}))
+
+
+def giant_mean(folder):
+    raw = json.loads((folder / "image_net.json").read_text())
+    (folder / "image_net.json").write_text(json.dumps({**raw, "mean": [10**400]}))
+
+
+@pytest.mark.parametrize("damage", [damage_json, odd_json, no_weights, cut_weights, other_weights, giant, giant_mean])
 def test_damaged_folders_are_one_line(tmp_path, damage):
     net().save(tmp_path)
     damage(tmp_path)

@@ -1,9 +1,11 @@
 """Back-translation by Marian models: tiny random ones, through the real tokenizer, generation and conversion."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.paraphrase.cache import Cache
@@ -118,6 +120,40 @@ def test_models_that_are_none(tmp_path):
         pass
     with pytest.raises(ConfigError, match="temperature must lie in"):
         Marian(temperature=-1.0)
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"vocab_size": 10**9}, "a model of"),
+        ({"max_position_embeddings": 10**9}, "a model of"),
+        ({"encoder_layers": 100_000}, "encoder_layers 100000"),
+        ({"decoder_attention_heads": 0}, ""),
+        ({"activation_function": "evil"}, ""),
+        ({"attn_implementation": "some/kernel"}, "asks for attention by"),
+        ({"auto_map": {"AutoModelForSeq2SeqLM": "evil.Evil"}, "model_type": "evil"}, ""),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("pickled", [False, True])
+def test_a_hostile_model_is_one_line(model, tmp_path, fields, words, pickled):
+    folder = shutil.copytree(model, tmp_path / "x")
+    if pickled:
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+    line = f"^SSL285: [^\\n]*{words}[^\\n]*$"
+    with pytest.raises(ConfigError, match=line), Marian(str(folder), str(folder)).open():
+        pass
+
+
+def test_pickled_weights_translate_alike(model, tmp_path):
+    folder = shutil.copytree(model, tmp_path / "x")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    options = {"temperature": 0.0}
+    assert views(Marian(str(folder), str(folder), **options)) == views(Marian(model, model, **options))
 
 
 # --- sentences

@@ -1,5 +1,6 @@
 """Words drawn by masked language models: tiny random ones, through real tokenizers with pieces, windows and offsets."""
 
+import json
 import re
 
 import numpy as np
@@ -307,6 +308,24 @@ def test_models_that_will_not_do(tmp_path, model):
     refused(saved(tmp_path / "bare", bare), "SSL291: .* has no mask token: name another model")
     refused(saved(tmp_path / "slow", CanineTokenizer()), "SSL291: .* is not a fast one")
     refused(saved(tmp_path / "large", wordpiece([*VOCABULARY, "more"])), r"SSL291: .* has \d+ entries and its model")
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"vocab_size": 10**9}, "a model of"),
+        ({"num_hidden_layers": 100_000}, "num_hidden_layers 100000"),
+        ({"dtype": "evil"}, "evil"),
+        ({"layer_norm_eps": "evil"}, "layer_norm_eps"),
+        ({"attn_implementation": "some/kernel"}, "asks for attention by"),
+    ],
+    ids=str,
+)
+def test_a_hostile_model_is_one_line(tmp_path, fields, words):
+    folder = saved(tmp_path / "x", wordpiece())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+    refused(folder, f"SSL290: [^\\n]*{words}[^\\n]*$")
 
 
 def test_pickled_weights_are_not_read(tmp_path):
