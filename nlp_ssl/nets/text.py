@@ -317,8 +317,8 @@ def load_text_net(
 ) -> TextNet:
     """A pre-trained encoder with a classifier over `classes`; without `classes`, the classifier saved with it.
 
-    A classifier saved with the encoder stays where it knows these very classes, by their names and in any order;
-    otherwise the last layer starts anew, and the log says so.
+    A classifier saved with the encoder stays where it knows these very classes, by their names and in any order, and
+    "auto" then pools as it was trained; otherwise the last layer starts anew, and the log says so.
     Only safetensors weights are read, no remote code runs, and weights are float32 whatever the file holds.
 
     Raises:
@@ -363,12 +363,12 @@ def load_text_net(
         raise ConfigError(224, f"the tokenizer of {name!r} has {entries(tokenizer)} entries, the model only {rows}")
     if tokenizer.pad_token_id is None:
         raise ConfigError(225, f"the tokenizer of {name!r} has no pad token: set one and save it with the model")
-    if classes is not None:
-        _place_head(model, name, known, list(classes), loading)
+    kept = classes is None or _place_head(model, name, known, list(classes), loading)
     with opening(refusal):
         first = ask(lambda inputs: model(**inputs).logits, tokenizer, of_pairs(config))
         check_answer(first, len(class_names(config)))
-    return TextNet(model, tokenizer, pooling)
+    # A classifier that is kept was trained on features pooled as the architecture does it: others would make it wrong.
+    return TextNet(model, tokenizer, "stock" if kept and pooling == "auto" else pooling)
 
 
 def _weights_fit(model: PreTrainedModel, loading: Mapping[str, Any], trained: bool) -> bool:
@@ -389,18 +389,22 @@ def _name_classes(config: Any, classes: Sequence[str]) -> None:
     config.label2id = {label: i for i, label in enumerate(classes)}
 
 
-def _place_head(model: Any, name: str, known: list[str], wanted: list[str], loading: Mapping[str, Any]) -> None:
-    """Puts the rows of a saved last layer where its classes are wanted; where it knows others, makes a new one."""
+def _place_head(model: Any, name: str, known: list[str], wanted: list[str], loading: Mapping[str, Any]) -> bool:
+    """Puts the rows of a saved last layer where its classes are wanted; where it knows others, makes a new one.
+
+    Returns whether the saved one is kept.
+    """
     path, linear = _final_linear(model)
-    key = f"{path}.weight"
-    if key in loading["missing_keys"] or known == wanted:
-        return
+    if f"{path}.weight" in loading["missing_keys"]:
+        return False
+    if known == wanted:
+        return True
     if sorted(known) == sorted(wanted):
         rows = torch.tensor([known.index(label) for label in wanted])
         with torch.no_grad():
             for values in linear.parameters():
                 values.copy_(values[rows])
-        return
+        return True
     if len(known) == len(wanted):  # of another number the library has made it anew already
         fresh = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None)
         model.set_submodule(path, fresh)
@@ -408,6 +412,7 @@ def _place_head(model: Any, name: str, known: list[str], wanted: list[str], load
     _say_once(
         f"the last layer of {name} is for the classes {_shown(known)}, here they are {_shown(wanted)}: it starts anew"
     )
+    return False
 
 
 @lru_cache
