@@ -398,8 +398,8 @@ class _Loop:
     def _save(self) -> None:
         if self.output_dir is None:
             raise ConfigError(215, "save_every needs an output folder")
+        tensors = self.session.tensors()
         if self.accelerator.is_main_process:
-            tensors = self.session.tensors()
             tensors["optimizer"] = checkpoint.flatten_optimizer(self.optimizer, self.names)
             if self.best_weights:
                 tensors["best"] = self.best_weights
