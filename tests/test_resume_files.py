@@ -120,12 +120,12 @@ def test_a_signal_in_the_middle_of_a_line_of_metrics_changes_no_file(
 
 @pytest.mark.parametrize("kind", ["rounds", "pretrain"])
 def test_killed_rounds_and_pretraining_leave_the_same_files(task: Task, tmp_path: Path, kind: str) -> None:
-    if kind == "rounds":
-        config = replace(CONFIG, max_steps=3)
-        work: Work = lambda folder, resume: fit_rounds(SelfTraining(rounds=2, threshold=0.5), task, config,
-                                                       output_dir=folder, resume=resume)  # fmt: skip  # noqa: E731
-    else:
-        work = lambda folder, resume: pretrain(MaskedWords(), task, CONFIG, 3, folder=folder, resume=resume)  # noqa: E731
+    def work(folder: Path, resume: bool) -> object:
+        if kind == "rounds":
+            loop, config = SelfTraining(rounds=2, threshold=0.5), replace(CONFIG, max_steps=3)
+            return fit_rounds(loop, task, config, output_dir=folder, resume=resume)
+        return pretrain(MaskedWords(), task, CONFIG, 3, folder=folder, resume=resume)
+
     with copied_at_every_write(tmp_path / "whole", tmp_path / "copies") as copies:
         work(tmp_path / "whole", False)
     wanted = content(tmp_path / "whole")
