@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,12 +84,12 @@ def write_file(path: Path) -> Iterator[Path]:
         remove(temporary)
 
 
-def verify(folder: Path, *, contents: bool = True) -> dict[str, Any]:
+def verify(folder: Path, *, contents: bool | Collection[str] = True) -> dict[str, Any]:
     """Checks every file of a directory made by `write_dir` against its manifest and returns its `meta`.
 
-    Without `contents` only the sizes are looked at, which takes no time however large the files are. Raises
-    CheckpointError when the manifest is missing or damaged, a file is missing, changed or unexpected, or reading
-    fails.
+    Without `contents` only the sizes are looked at, which takes no time however large the files are; with names of
+    files, these alone are read. Raises CheckpointError when the manifest is missing or damaged, a file is missing,
+    changed or unexpected, or reading fails.
     """
     with reading(folder):
         files, meta = _read_manifest(folder)
@@ -99,7 +99,7 @@ def verify(folder: Path, *, contents: bool = True) -> dict[str, Any]:
         for name in sorted(found - files.keys()):
             raise CheckpointError(314, f"{folder / name} is not in the manifest: move it out of {folder}")
         for name, expected in files.items():
-            _check_file(folder, name, expected, contents)
+            _check_file(folder, name, expected, contents if isinstance(contents, bool) else name in contents)
     return meta
 
 
