@@ -10,19 +10,22 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nlp_ssl.errors import RunError
+from nlp_ssl.errors import RunError, SSLError
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"  # what a writer has not finished
 REPLACED = ".replaced-"  # the former target, for the instant between the two renames of a replacement
 
+# Libraries in Rust (safetensors, tokenizers) tell the operating system's error in their text alone.
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None}  # None: NumPy says "16 requested and 8 written", no number
 
 
@@ -47,7 +50,7 @@ def write_dir(target: Path, meta: Mapping[str, Any]) -> Iterator[Path]:
             _seal(temporary, meta)
             _move(temporary, target)
         finally:
-            _remove(temporary)
+            remove(temporary)
             _settle(target)
 
 
@@ -78,15 +81,15 @@ def write_file(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
             _flush(path.parent)
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
-def verify(folder: Path, *, contents: bool = True) -> dict[str, Any]:
+def verify(folder: Path, *, contents: bool | Collection[str] = True) -> dict[str, Any]:
     """Checks every file of a directory made by `write_dir` against its manifest and returns its `meta`.
 
-    Without `contents` only the sizes are looked at, which takes no time however large the files are. Raises
-    CheckpointError when the manifest is missing or damaged, a file is missing, changed or unexpected, or reading
-    fails.
+    Without `contents` only the sizes are looked at, which takes no time however large the files are; with names of
+    files, these alone are read. Raises CheckpointError when the manifest is missing or damaged, a file is missing,
+    changed or unexpected, or reading fails.
     """
     with reading(folder):
         files, meta = _read_manifest(folder)
@@ -96,7 +99,7 @@ def verify(folder: Path, *, contents: bool = True) -> dict[str, Any]:
         for name in sorted(found - files.keys()):
             raise CheckpointError(314, f"{folder / name} is not in the manifest: move it out of {folder}")
         for name, expected in files.items():
-            _check_file(folder, name, expected, contents)
+            _check_file(folder, name, expected, contents if isinstance(contents, bool) else name in contents)
     return meta
 
 
@@ -109,7 +112,7 @@ def clean(parent: Path) -> None:
         for path in parent.glob(f"{REPLACED}*"):
             _settle(parent / path.name.removeprefix(REPLACED))
         for path in parent.glob(f"{TEMPORARY}*"):
-            _remove(path)
+            remove(path)
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -158,21 +161,38 @@ def discard(path: Path) -> None:
     with writing(path):
         temporary = _temporary(path.parent)
         os.rename(path, temporary)
-        _remove(temporary)
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or tree, if it is there; what cannot be removed now is left for the next `clean`."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an operating-system error of the block into a one-line RunError that says how to get `path` written."""
+    """Turns an operating-system error of the block, also one that a library passes on, into a one-line RunError that
+    says how to get `path` written.
+    """
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in _FULL:
-            message = f"no space left to write {path} ({reason}): free space or choose another place"
-            raise RunError(316, message) from error
-        message = f"cannot write {path} ({reason}): make its directory writable or choose another place"
-        raise RunError(317, message) from error
+        raise _not_written(path, error) from error
+    except Exception as error:
+        number = None if isinstance(error, SSLError) else _SYSTEM_ERROR.search(str(error))
+        if number is None:
+            raise
+        raise _not_written(path, OSError(int(number[1]), os.strerror(int(number[1])))) from error
+
+
+def _not_written(path: Path, error: OSError) -> RunError:
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return RunError(316, f"no space left to write {path} ({reason}): free space or choose another place")
+    return RunError(317, f"cannot write {path} ({reason}): make its directory writable or choose another place")
 
 
 @contextmanager
@@ -187,14 +207,6 @@ def reading(path: Path) -> Iterator[None]:
 
 def _temporary(parent: Path) -> Path:
     return parent / f"{TEMPORARY}{uuid.uuid4().hex}"
-
-
-def _remove(path: Path) -> None:
-    """Removes a file or tree, if it is there; what cannot be removed now is left for the next `clean`."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
@@ -233,7 +245,7 @@ def _move(temporary: Path, target: Path) -> None:
     """Renames a sealed directory to `target`, whose former contents step aside until `_settle`."""
     if os.path.lexists(target):
         aside = target.with_name(REPLACED + target.name)
-        _remove(aside)
+        remove(aside)
         os.rename(target, aside)
     os.rename(temporary, target)
     _flush(target.parent)
@@ -244,7 +256,7 @@ def _settle(target: Path) -> None:
     aside = target.with_name(REPLACED + target.name)
     if os.path.lexists(aside):
         if os.path.lexists(target):
-            _remove(aside)
+            remove(aside)
         else:
             os.rename(aside, target)
 

@@ -3,7 +3,6 @@
 A checkpoint holds safetensors and JSON only; nothing in it is ever unpickled.
 """
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -128,15 +127,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: Sequence[str], te
 def _write_group(path: Path, tensors: Mapping[str, Tensor]) -> None:
     # Each tensor gets memory of its own: safetensors refuses tied weights and views.
     own = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
-    try:
-        save_file(own, path)
-    except SafetensorError as error:
-        # The library tells the operating system's error number only in its text.
-        code = re.search(r"os error (\d+)", str(error))
-        if code is None:
-            raise
-        number = int(code[1])
-        raise OSError(number, os.strerror(number), str(path)) from error
+    save_file(own, path)
 
 
 def _candidates(folder: Path) -> list[tuple[int, Path]]:

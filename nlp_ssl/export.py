@@ -209,6 +209,8 @@ def _trace(net: TextNet, folder: Path, quantize: Quantize, out: Path) -> None:
         with _silent():
             model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
             OnnxExporter().export(model, inputs, config).save_pretrained(out)  # type: ignore[no-untyped-call]
+    except OSError:  # of the disk: the model's files have all been read before
+        raise
     except Exception as error:  # tracing fails in as many ways as there are models
         raise RunError(391, f"this model cannot be written as an ONNX graph ({_reason(error)})") from error
 

@@ -59,7 +59,7 @@ def logits_of(folder: Path, texts: pa.ChunkedArray, classes: Sequence[str], cach
     found = np.concatenate(parts) if parts else np.zeros((0, len(known)), dtype=np.float32)
     with atomic.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic.write_file(path) as temporary, temporary.open("wb") as file:
+    with atomic.write_file(path) as temporary, atomic.writing(path), temporary.open("wb") as file:
         np.save(file, found)
     return torch.from_numpy(found[:, [known.index(name) for name in classes]])
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+from nlp_ssl import atomic
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.evaluate import predict
@@ -95,7 +96,8 @@ def _one_seed(
         outcome = run_one(what, of, config, start=start, output_dir=place / folder, resume=resume)
         sides.setdefault(name, []).append(outcome)
 
-    place.mkdir(parents=True, exist_ok=True)
+    with atomic.writing(place):
+        place.mkdir(parents=True, exist_ok=True)
     start = SharedStart(task, config, place)
     stage("supervised", Supervised(), _labels_alone(task), start, "baseline")
     if (begun := start.outcome()) is not None:

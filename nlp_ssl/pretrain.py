@@ -17,6 +17,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.functional import ce
 from nlp_ssl.method import Batch, Head, Losses, Method, Range
 from nlp_ssl.nets.base import Module
+from nlp_ssl.process import place_files
 from nlp_ssl.reduce import mean
 from nlp_ssl.run import Run
 from nlp_ssl.task import Task
@@ -123,7 +124,7 @@ def pretrain(
     result = fit(method, data, task.build, config, augment=task.augment, output_dir=folder, resume=resume)
     weights = {k: v.detach().cpu().contiguous() for k, v in result.module.state_dict().items() if k[:6] != "extra."}
     if path is not None:
-        with atomic.write_file(path) as temporary:
+        with atomic.write_file(path) as temporary, atomic.writing(path):
             save_file(weights, temporary)
     return weights
 
@@ -141,8 +142,14 @@ def begun_from(task: Task, weights: dict[str, Tensor]) -> Task:
 
 
 def save_encoder(net: Any, folder: Path) -> None:
-    """Writes the encoder of a text net with its tokenizer, as `AutoModel` opens it."""
-    with atomic.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    net.model.base_model.save_pretrained(folder)
-    net.tokenizer.save_pretrained(folder)
+    """Writes the encoder of a text net with its tokenizer, as `AutoModel` opens it.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
+
+    def write(place: Path) -> None:
+        net.model.base_model.save_pretrained(place)
+        net.tokenizer.save_pretrained(place)
+
+    place_files(folder, write)

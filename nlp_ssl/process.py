@@ -3,17 +3,16 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import filelock
-from safetensors import SafetensorError
 
 from nlp_ssl import atomic
-from nlp_ssl.errors import ConfigError, RunError
+from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.base import Module
 
 _RUN_FILES = (
@@ -35,6 +34,7 @@ _MODEL_FILES = (  # by the names under which libraries save them: a folder may h
 )  # fmt: skip
 CARD = "README.md"
 CARD_MARK = "<!-- nlp-ssl model card: take this line out to keep a text of your own -->"
+_STAGING = ".model-"  # begins the name of a folder of model files that are not all there yet
 _MARK = "config.json"  # moved last: a folder without it holds no whole model
 
 
@@ -72,7 +72,7 @@ def signals(processes: int) -> Iterator[list[int]]:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock: two runs cannot share one."""
+    """Holds the folder's lock: two runs cannot share one. What a killed one left half written there is removed."""
     lock: AbstractContextManager[Any] = nullcontext()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +84,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(216, f"cannot write to {folder}: {error.strerror}; choose another folder") from error
     try:
+        if isinstance(lock, filelock.BaseFileLock):
+            atomic.clean(folder)
         yield
     finally:
         if isinstance(lock, filelock.BaseFileLock):
@@ -131,7 +133,7 @@ def _is_run(folder: Path) -> bool:
 
 def _of_run(folder: Path) -> list[Path]:
     """The files and folders of a run, and of its model, that are in a folder."""
-    names = (*(name for name in _RUN_FILES if name != ".lock"), *_MODEL_FILES, ".model-*", *_RUN_FOLDERS)
+    names = (*(name for name in _RUN_FILES if name != ".lock"), *_MODEL_FILES, f"{_STAGING}*", *_RUN_FOLDERS)
     return [found for name in names for found in folder.glob(name)]
 
 
@@ -163,33 +165,54 @@ def is_our_card(path: Path) -> bool:
 
 
 def save_model(module: Module, folder: Path) -> None:
-    """Writes the model's files into a folder that may hold other things; each file appears whole or not at all."""
-    for left in folder.glob(".model-*"):  # of a run that was killed here
-        shutil.rmtree(left, ignore_errors=True)
-    staging = folder / f".model-{os.getpid()}"
-    with atomic.writing(folder):
-        staging.mkdir(parents=True)
-        try:
-            module.save(staging)
-        except SafetensorError as error:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise RunError(316, f"cannot write the model to {folder} ({error}): free space, then --resume") from error
+    """Writes the model's files into a folder that may hold other things; each file appears whole or not at all.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
+    place_files(folder, module.save)
+
+
+def place_files(folder: Path, write: Callable[[Path], object]) -> None:
+    """Puts the files that `write` leaves in an empty folder into another one, once all of them are there.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
+    with _staging(folder) as staging:
+        write(staging)
         (folder / _MARK).unlink(missing_ok=True)
         for path in sorted(staging.iterdir(), key=_mark_last):
             os.chmod(path, 0o666 & ~_umask())
             os.replace(path, folder / path.name)
-        staging.rmdir()
 
 
 def copy_model(source: Path, folder: Path) -> None:
-    """Puts a finished run's model files into another folder, each whole or not at all; the first process does it."""
+    """Puts a finished run's model files into another folder, each whole or not at all; the first process does it.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
     if int(os.environ.get("RANK", "0")):
         return
-    with atomic.writing(folder):
+    with _staging(folder) as staging:
         for path in sorted({p for pattern in _MODEL_FILES for p in source.glob(pattern)}, key=_mark_last):
-            staged = folder / f".model-{os.getpid()}"
-            shutil.copyfile(path, staged)
-            os.replace(staged, folder / path.name)
+            shutil.copyfile(path, staging / path.name)
+            os.replace(staging / path.name, folder / path.name)
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """An empty folder within a folder, gone when the block ends; what a killed writer left goes, too."""
+    staging = folder / f"{_STAGING}{os.getpid()}"
+    with atomic.writing(folder):
+        for left in folder.glob(f"{_STAGING}*"):
+            atomic.remove(left)
+        staging.mkdir(parents=True)
+        try:
+            yield staging
+        finally:
+            atomic.remove(staging)
 
 
 def _mark_last(path: Path) -> tuple[bool, str]:

@@ -43,8 +43,8 @@ class Run:
     features: Callable[[str, str], Tensor] = _no_data  # (net role, block) -> features of all its rows [n, D]
     labels: Tensor = field(default_factory=lambda: torch.empty(0))  # of all labeled rows, [n] classes or [n, C]
     policy: Policy | None = None  # of the views "controlled" and "probe"; its rates are `state["rates"]`
-    _sums: dict[str, Tensor] = field(default_factory=dict)
-    _counts: dict[str, int] = field(default_factory=dict)
+    log_sums: dict[str, Tensor] = field(default_factory=dict)  # of what was logged since the last line of metrics
+    log_counts: dict[str, int] = field(default_factory=dict)  # values in each of these sums
 
     @property
     def progress(self) -> float:
@@ -54,8 +54,8 @@ class Run:
     def log(self, name: str, value: Tensor | float) -> None:
         """Adds a value to the mean that is written every `log_every` steps. Costs no host sync."""
         value = value.detach().float() if isinstance(value, Tensor) else torch.tensor(float(value))
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._counts[name] = self._counts.get(name, 0) + 1
+        self.log_sums[name] = self.log_sums[name] + value if name in self.log_sums else value
+        self.log_counts[name] = self.log_counts.get(name, 0) + 1
 
     def aligned(self, p: Tensor, *, whole_pool: bool = False) -> Tensor:
         """Pseudo-label probabilities [N, C] whose average over the run is the class shares estimated on the pool.
@@ -120,6 +120,6 @@ class Run:
 
     def flush(self) -> dict[str, Tensor]:
         """Means of what was logged since the last call, still on their device."""
-        means = {name: total / self._counts[name] for name, total in self._sums.items()}
-        self._sums, self._counts = {}, {}
+        means = {name: total / self.log_counts[name] for name, total in self.log_sums.items()}
+        self.log_sums, self.log_counts = {}, {}
         return means

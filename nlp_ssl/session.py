@@ -184,7 +184,7 @@ class Session:
 
     def record(self) -> dict[str, Any]:
         """Means over all ranks of what was logged since the last call. A new warning of the guard is kept and told."""
-        means = {k: reduce.total(v.to(self.device)) / reduce.world_size() for k, v in self.run.flush().items()}
+        means = {k: self._over_ranks(v) for k, v in self.run.flush().items()}
         line: dict[str, Any] = {k: v.tolist() for k, v in means.items()}
         known, right = line.pop("pseudo_known", 0.0), line.pop("pseudo_right", 0.0)
         if known:
@@ -198,6 +198,9 @@ class Session:
             log.warning("step %d: %s", self.run.step, warning)
         return {**line, "state": self._small_state()}
 
+    def _over_ranks(self, v: Tensor) -> Tensor:
+        return reduce.total(v.to(self.device)) / reduce.world_size()
+
     def _small_state(self) -> dict[str, Any]:
         """What the method keeps that is one number, or one a class: running thresholds and shares."""
         small = ((), (1,), (len(self.data.classes),))
@@ -207,9 +210,10 @@ class Session:
     # --- what is kept in checkpoints ---
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Weights of every net and the method's state, by group."""
+        """Weights of every net, the method's state and the begun line of metrics, by group. All ranks call it."""
         nets = {f"net.{role}": dict(module.state_dict()) for role, module in self.modules.items()}
-        return {**nets, "state": self.run.state}
+        log_sums = {name: self._over_ranks(v) for name, v in self.run.log_sums.items()}
+        return {**nets, "state": self.run.state, "log": log_sums}
 
     def meta(self) -> dict[str, Any]:
         """What else there is to restore."""
@@ -219,6 +223,8 @@ class Session:
             "warnings": self.warnings,
             "bad_updates": self.bad_updates,
             "guard": self.guard.seen,
+            "log_counts": self.run.log_counts,
+            "tokens": {role: [net.real_tokens, net.computed_tokens] for role, net in self.nets.items()},
         }
 
     def _restore(self, saved: Checkpoint) -> None:
@@ -232,6 +238,11 @@ class Session:
         self.bad_updates = saved.meta["bad_updates"]
         self.guard = self._guard()
         self.guard.seen = dict(saved.meta["guard"])
+        # Version 0.1.0 kept none of these: the line of metrics that was begun then holds the steps from here on alone.
+        self.run.log_sums = {k: v.to(self.device) for k, v in saved.tensors.get("log", {}).items()}
+        self.run.log_counts = dict(saved.meta.get("log_counts", {}))
+        for role, (real, computed) in saved.meta.get("tokens", {}).items():
+            self.nets[role].real_tokens, self.nets[role].computed_tokens = real, computed
 
     # --- set-up ---
     def _untrained(self, known: bool, given: Mapping[str, Module | Tensor]) -> list[str]:

@@ -421,8 +421,8 @@ class _Loop:
     def _save(self) -> None:
         if self.output_dir is None:
             raise ConfigError(215, "save_every needs an output folder")
+        tensors = self.session.tensors()
         if self.accelerator.is_main_process:
-            tensors = self.session.tensors()
             tensors["optimizer"] = checkpoint.flatten_optimizer(self.optimizer, self.names)
             if self.best_weights:
                 tensors["best"] = self.best_weights
@@ -444,7 +444,8 @@ class _Loop:
 
     def _write_metrics(self, line: Mapping[str, Any]) -> None:
         if self.output_dir is not None and self.accelerator.is_main_process:
-            with (self.output_dir / "metrics.jsonl").open("a") as file:
+            path = self.output_dir / "metrics.jsonl"
+            with atomic.writing(path), path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
     def _restore_metrics(self, step: int) -> None:

@@ -212,7 +212,7 @@ def test_clean_ends_a_replacement_that_was_cut_in_two(tmp_path):
 
 def test_discard_renames_first(tmp_path, monkeypatch):
     target = make(tmp_path / "out")
-    monkeypatch.setattr(atomic, "_remove", lambda path: None)  # as if killed before the first file goes
+    monkeypatch.setattr(atomic, "remove", lambda path: None)  # as if killed before the first file goes
     discard(target)
     (leftover,) = tmp_path.iterdir()
     assert leftover.name.startswith(".tmp-")

@@ -18,7 +18,7 @@ from nlp_ssl.cli.options import parse
 from nlp_ssl.cli.strong import EngineName, engines_of, rewritings_folder, texts_of, watched
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.schema import log_notes
-from nlp_ssl.data.sources import SUFFIXES, Table, data_stem, read_table
+from nlp_ssl.data.sources import SUFFIXES, Table, check_regular, data_stem, read_table
 from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import ConfigError, DataError, RunError, SSLError
 from nlp_ssl.method import check
@@ -98,11 +98,12 @@ def _pairs(source: Path, out: Path) -> list[tuple[Path, Path]]:
     """Files of texts, and the files of their views.
 
     Raises:
-        DataError: the folder holds no file of texts.
+        DataError: the folder holds no file of texts, or the source is a pipe or a device.
         ConfigError: two files would have the same file of views, or one would take the place of the texts.
     """
     if out.resolve() == source.resolve():
         raise ConfigError(295, f"{out}: the views would take the place of the texts: name another --out")
+    check_regular(source)
     if not source.is_dir():
         return [(source, out)]
     files = [p for p in sorted(source.iterdir()) if p.is_file() and p.name[0] not in "._" and data_stem(p) is not None]

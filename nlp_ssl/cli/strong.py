@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import pyarrow as pa
 from filelock import FileLock
 
+from nlp_ssl import atomic
 from nlp_ssl.augment.base import Augment
 from nlp_ssl.augment.policy import Rewritten, parse_policy
 from nlp_ssl.augment.tfidf import TfidfReplace
@@ -72,7 +73,8 @@ class StrongView:
         if self.back_translation is None:
             return None if self.views is None else read_views(self.views)
         folder, report = rewritings_folder(), Report()
-        folder.mkdir(parents=True, exist_ok=True)
+        with atomic.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         columns = [c for table in tables for c in (table.texts, table.pairs) if c is not None]
         texts = (text for column in columns for text in texts_of(column))
         # Of several processes one translates; the others wait, and find all of it done.

@@ -23,8 +23,11 @@ def write_parquet(path: Path, rows: Iterable[tuple[Any, ...]], schema: pa.Schema
     with atomic.write_file(path) as temporary:
         with atomic.writing(path):
             writer = pq.ParquetWriter(temporary, schema)
-        with writer:
+        try:
             while part := list(islice(left, _ROWS)):
                 arrays = [pa.array(c, f.type) for c, f in zip(zip(*part, strict=True), schema, strict=True)]
                 with atomic.writing(path):
                     writer.write_table(pa.table(arrays, schema=schema))
+        finally:
+            with atomic.writing(path):
+                writer.close()

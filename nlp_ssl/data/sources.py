@@ -145,6 +145,17 @@ class _Part:
     named: bool = True  # lines of plain text have no column name that one could ask for
     classes: Mapping[str, list[str]] = field(default_factory=dict)  # class names of columns that hold their numbers
 
+    def read(self, names: Sequence[str]) -> Iterator[Row]:
+        """The values of the named columns, row by row.
+
+        Raises:
+            DataError: there are two columns of one of these names.
+        """
+        for name in names:
+            if self.columns.count(name) > 1:
+                raise DataError(109, f"{self.place}: column {name!r} occurs more than once: rename one of them")
+        return self.rows(names)
+
 
 @dataclass(frozen=True)
 class _Reading:
@@ -320,7 +331,7 @@ def _streamed(
             texts = [_text_columns(part, text_column)[0]]
             texts += [] if pair_column is None else [_pair_column(part, pair_column, texts[0])]
             split = [] if part.split is not None else _found(part, "split")
-            for number, values in part.rows([*texts, *split]):
+            for number, values in part.read([*texts, *split]):
                 named = part.split or (_split_name(values[-1]) if split else "train")
                 yield part, number, values[: len(texts)], named
     except OSError as error:
@@ -339,7 +350,7 @@ def column_values(source: str | Path, name: str, encoding: str = "utf-8") -> dic
         parts = [part for part in _open(source, _Reading(encoding)) if _found(part, name)]
         if len(parts) > 1:
             raise DataError(147, f"{source}: column {name!r} stands in several files: give one file")
-        return {number: values[0] for part in parts for number, values in part.rows(_found(part, name))}
+        return {number: values[0] for part in parts for number, values in part.read(_found(part, name))}
     except OSError as error:
         raise DataError(
             104, f"{source}: {error.strerror or _reason(error)}: check the path and its permissions"
@@ -505,7 +516,7 @@ class _Builder:
         if self.flag_columns and self.class_names is None:
             self.class_names = check_class_names(labels, _clean_name)
         end = 1 + len(pairs)
-        for number, values in part.rows([text, *pairs, *labels, *split]):
+        for number, values in part.read([text, *pairs, *labels, *split]):
             row_split = part.split or (_split_name(values[-1]) if split else "train")
             self.seen_splits.add(row_split)
             if self.split is None or row_split == self.split:
@@ -551,9 +562,6 @@ class _Builder:
         label_columns: Sequence[str],
     ) -> tuple[str, list[str]]:  # fmt: skip
         """The column of the texts, and those of the labels: several where each holds 0 and 1 for a label of its own."""
-        repeated = [name for name, times in Counter(part.columns).items() if times > 1]
-        if repeated:
-            raise DataError(109, f"{part.place}: column {repeated[0]!r} occurs more than once: rename one of them")
         if part.split == "unlabeled":
             label_column, expect_labels, label_columns = None, False, ()
         labels = _label_columns(part, label_column, label_columns)
@@ -943,7 +951,18 @@ def _stem(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).stem
 
 
+def check_regular(path: Path) -> None:
+    """Refuses what is neither a file nor a folder: reading a pipe or a device could wait for ever.
+
+    Raises:
+        DataError: it is such a thing.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(153, f"{path}: a pipe, a device or a socket, not a file: write its rows to a file first")
+
+
 def _file_part(path: Path, reading: _Reading) -> _Part:
+    check_regular(path)
     suffix = _suffix(path)
     if suffix not in SUFFIXES:
         raise DataError(105, f"{path}: unknown format {suffix!r}: use {', '.join(SUFFIXES)}, each also with .gz")
@@ -1181,11 +1200,24 @@ def _arrow_rows(
     number = 0
     try:
         for batch in batches:
-            values = [_named(batch.column(name).to_pylist(), names.get(name), place) for name in columns]
+            values = [_named(_plain(batch, name, f"{place} after row {number}"), names.get(name), place)
+                      for name in columns]  # fmt: skip
             yield from enumerate(zip(*values, strict=True), number + 1)
             number += batch.num_rows
     except (pa.ArrowException, UnicodeError, OSError) as error:
         raise DataError(113, f"{place} after row {number}: damaged data ({_reason(error)}): write it again") from None
+
+
+def _plain(batch: pa.RecordBatch, name: str, place: str) -> list[object]:
+    """The values of a column."""
+    column = batch.column(name)
+    try:
+        return cast("list[object]", column.to_pylist())
+    except (OverflowError, ValueError) as error:  # dates, times and durations of Python are narrower than Arrow's
+        if isinstance(error, pa.ArrowException | UnicodeError):
+            raise
+        message = f"{place}: column {name!r} of type {column.type} cannot be read ({error}): write it as text"
+        raise DataError(154, message) from None
 
 
 def _named(values: list[object], names: list[str] | None, place: str) -> list[object]:

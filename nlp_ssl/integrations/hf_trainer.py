@@ -314,9 +314,9 @@ class SSLTrainer(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
+        session, student = self._now(), f"net.{self.method.default_net()}"
+        tensors = session.tensors()
         if self.args.should_save:
-            session, student = self._now(), f"net.{self.method.default_net()}"
-            tensors = session.tensors()
             heads = {k: v for k, v in tensors[student].items() if k.startswith("extra.")}
             tensors[student] = heads  # the rest is the saved model
             meta = session.meta() | {"identity": identity(self.method, self.task.data, self.settings)}

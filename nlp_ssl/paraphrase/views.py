@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from nlp_ssl.data.parquet import write_parquet
 from nlp_ssl.data.ragged import Ragged
+from nlp_ssl.data.sources import check_regular
 from nlp_ssl.errors import DataError
 from nlp_ssl.paraphrase.gates import View
 
@@ -37,6 +38,8 @@ def write_views(path: Path, views: Iterable[View], made_of: str = "") -> None:
 
 def made_of(path: Path) -> str | None:
     """What `write_views` was told about the file; None where there is no whole file of views."""
+    if not path.is_file():
+        return None
     try:
         found = (pq.read_schema(path).metadata or {}).get(_MADE_OF)
     except (OSError, pa.ArrowException):
@@ -52,6 +55,7 @@ def read_views(path: Path) -> pa.Table:
     Raises:
         DataError: the file cannot be read or lacks a column.
     """
+    check_regular(path)
     try:
         table = pq.read_table(path, columns=_COLUMNS.names).cast(_COLUMNS)
     except (OSError, pa.ArrowException, KeyError) as error:

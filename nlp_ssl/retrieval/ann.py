@@ -20,6 +20,11 @@ _SMALL, _LARGE = 20_000, 5_000_000  # texts from which `auto` takes lists, and c
 _PER_LIST = 39  # vectors that a list needs to be trained
 _TRAINING = 64  # vectors that a list is trained on
 _MOST_TRAINING = 1_000_000
+# The largest number there in a factory string: more takes all memory, some of it before there is a single vector.
+_SIZES = (
+    (r"IVF(\d+)", 1 << 22), (r"(?:HNSW|NSG)(\d+)", 512), (r"IMI2x(\d+)", 11), (r"(?<!IMI2)x(\d+)", 16),
+    (r"(?<!IVF)(?<!\d)(\d+)", 1 << 16),
+)  # fmt: skip
 _WIDEST = 4096  # of what a search looks at, where the index has no lists
 
 
@@ -44,7 +49,7 @@ def factory_of(kind: str, count: int, dim: int) -> str:
     """The FAISS factory string of a kind, or the kind itself where it is one already.
 
     Raises:
-        ConfigError: the kind is unknown.
+        ConfigError: the kind is unknown, or a size in it is out of range.
     """
     if kind == "auto":
         kind = "flat" if count < _SMALL else "sq8" if count < _LARGE else "pq"
@@ -58,11 +63,37 @@ def factory_of(kind: str, count: int, dim: int) -> str:
     }
     if kind in known:
         return known[kind]
-    if re.search(r"[A-Za-z]0+(?!\d)", kind):  # FAISS ends the process, or divides by it
+    if re.search(r"[A-Za-z_]0+(?!\d)", kind):  # FAISS ends the process, or divides by it
         raise ConfigError(298, f"index {kind!r} has a size of 0: give it 1 or more")
+    for place, most in _SIZES:
+        for size in re.findall(place, kind):
+            if int(size) > most:
+                raise ConfigError(298, f"index {kind!r} has a size of {size}: give it {most} or less")
     if not re.search(r"[A-Z]", kind):
         raise ConfigError(298, f"no kind of index {kind!r}.{nearest(kind, KINDS)}")
     return kind
+
+
+def check_factory(kind: str, dim: int) -> None:
+    """Refuses a FAISS factory string of which there is no index of vectors of this size, before any are made.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    import faiss
+
+    if kind in KINDS:
+        return
+    try:
+        index = faiss.index_factory(dim, factory_of(kind, 1, dim), faiss.METRIC_INNER_PRODUCT)
+    except (RuntimeError, AssertionError, TypeError, MemoryError) as error:
+        raise _no_index(kind, f"vectors of {dim} numbers", error) from error
+    if isinstance(index, faiss.IndexIDMap | faiss.IndexIDMap2):
+        raise ConfigError(298, f"index {kind!r} keeps ids of its own: leave out IDMap")
+
+
+def _no_index(factory: str, of: str, error: Exception) -> ConfigError:
+    return ConfigError(298, f"no index {factory!r} of {of} ({first_line(error)}): try --kind flat")
 
 
 def _pieces(dim: int) -> int:
@@ -87,10 +118,8 @@ def make(factory: str, bank: Bank) -> Any:
             chosen = np.random.default_rng(0).choice(len(bank), wanted, replace=False)
             index.train(bank.vectors(np.sort(chosen)))
         fill(index, bank)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            298, f"no index {factory!r} of {len(bank)} texts ({_first(error)}): try --kind flat"
-        ) from error
+    except (RuntimeError, AssertionError, MemoryError) as error:
+        raise _no_index(factory, f"{len(bank)} texts", error) from error
     return index
 
 
@@ -134,13 +163,13 @@ def write(index: Any, path: Path) -> None:
     try:
         faiss.write_index(index, str(path))
     except RuntimeError as error:
-        raise RunError(316, f"cannot write {path} ({_first(error)}): free space or choose another place") from error
+        raise RunError(316, f"cannot write {path} ({first_line(error)}): free space or choose another place") from error
 
 
-def _first(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """What FAISS says, without the place in its source."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1].removeprefix("Error: ").strip()[:160]
+    return lines[-1].rpartition("Error: ")[2].rpartition("failed: ")[2].strip()[:160]
 
 
 def look(index: Any, reach: Reach) -> None:

@@ -111,12 +111,12 @@ def in_order(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def open_part(folder: Path) -> Part:
-    """A part whose files have the sizes that they were written with.
+    """A part whose files have the sizes that they were written with, and whose texts begin where they did.
 
     Raises:
-        CheckpointError: a file is missing, cut off or no array.
+        CheckpointError: a file is missing, cut off, changed or no array.
     """
-    meta = atomic.verify(folder, contents=False)
+    meta = atomic.verify(folder, contents=("offsets.npy",))  # small beside the vectors
     with atomic.reading(folder):
         try:
             texts, arrays = folder / "texts.bin", {}

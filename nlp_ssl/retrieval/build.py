@@ -15,12 +15,22 @@ from nlp_ssl.data.values import refuse_one_text
 from nlp_ssl.embed import Embedder, Precision
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.method import check
-from nlp_ssl.process import exclusive
 from nlp_ssl.retrieval import ann
-from nlp_ssl.retrieval.bank import Bank
+from nlp_ssl.retrieval.bank import Bank, open_part
 from nlp_ssl.retrieval.encode import encode
-from nlp_ssl.retrieval.index import Index, vouch
-from nlp_ssl.retrieval.plan import INDEX, PARTS, PLAN, TEXTS, BankOptions, files, identity, make_plan, read_plan
+from nlp_ssl.retrieval.index import FILE, Index, read_file, vouch
+from nlp_ssl.retrieval.plan import (
+    INDEX,
+    PARTS,
+    PLAN,
+    TEXTS,
+    BankOptions,
+    files,
+    identity,
+    make_plan,
+    read_plan,
+    undone_on_failure,
+)  # fmt: skip
 from nlp_ssl.retrieval.texts import read_corpora
 
 log = logging.getLogger("nlp_ssl")
@@ -71,14 +81,24 @@ def build(
     ann.factory_of(kind, 1, 1)
     check(target, "recall", 0.0, 1.0)
     check_place(folder)
-    with exclusive(folder):
+    with undone_on_failure(folder):
         tidy(folder)
         reading = {"text_column": text_column, "encoding": encoding, "precision": precision}
         plan = make_plan(folder, [identity(c) for c in files(corpora)], asdict(options) | reading, encoder, append)
+        vectors_of = embed or Embedder(plan["encoder"], precision)
+        if embed is None or kind not in ann.KINDS:
+            ann.check_factory(kind, _dim(folder, vectors_of))
         read_corpora(folder, plan, options)
-        encode(folder, embed or Embedder(plan["encoder"], precision), ray_workers)
+        encode(folder, vectors_of, ray_workers)
         make_index(folder, plan, kind, target)
     return Index.open(folder)
+
+
+def _dim(folder: Path, vectors_of: Callable[[Sequence[str]], np.ndarray]) -> int:
+    """Size of the vectors that are there, or else of one made now: an encoder that cannot be opened shows early."""
+    for place in (folder / PARTS).glob("[0-9]*"):
+        return int(open_part(place).vectors.shape[1])
+    return int(vectors_of(["one text"]).shape[1])
 
 
 def check_place(folder: Path) -> None:
@@ -121,12 +141,19 @@ def make_index(folder: Path, plan: dict[str, Any], kind: str, target: float) -> 
     factory, trained, index = ann.factory_of(kind, len(bank), bank.dim), len(bank), None
     if place.exists():
         meta = atomic.verify(place)
-        held = [(name, mark) for name, mark in meta["parts"]]
-        if (held, meta["kind"], meta["target"]) == (parts, kind, target):
-            log.info("the index is there already")
-            return
-        if (meta["kind"], held) == (kind, parts[: len(held)]) and len(bank) < _GROWTH * meta["trained"]:
-            index, factory, trained = faiss.read_index(str(place / "index.faiss")), meta["factory"], meta["trained"]
+        try:
+            held = [(name, mark) for name, mark in meta["parts"]]
+            if (held, meta["kind"], meta["target"]) == (parts, kind, target):
+                log.info("the index is there already")
+                return
+            if (meta["kind"], held) == (kind, parts[: len(held)]) and len(bank) < _GROWTH * meta["trained"]:
+                index = read_file(place / FILE, Bank(folder / PARTS, [name for name, _ in held]))
+                factory, trained = str(meta["factory"]), int(meta["trained"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                143, f"{place} says something else than an index ({type(error).__name__}): delete it and build again"
+            ) from error
+        if index is not None:
             ann.fill(index, bank)
     began = time.monotonic()
     if index is None:
@@ -141,5 +168,5 @@ def make_index(folder: Path, plan: dict[str, Any], kind: str, target: float) -> 
         "faiss": faiss.__version__, "reach": asdict(reach), "tried": [asdict(one) for one in tried],
     }  # fmt: skip
     with atomic.write_dir(place, meta) as temporary:
-        ann.write(index, temporary / "index.faiss")
-        vouch(temporary / "index.faiss")
+        ann.write(index, temporary / FILE)
+        vouch(temporary / FILE)

@@ -23,7 +23,7 @@ from nlp_ssl.retrieval import ann, probe
 from nlp_ssl.retrieval.bank import Bank
 from nlp_ssl.retrieval.plan import INDEX, PARTS
 
-_FILE = "index.faiss"
+FILE = "index.faiss"
 _PATIENCE = 600.0  # seconds for the child that opens an unknown file
 
 
@@ -72,8 +72,7 @@ class Index:
             for part, (_, mark) in zip(bank.parts, meta["parts"], strict=True):
                 if part.mark != mark:
                     raise CheckpointError(311, f"{folder}: part {part.name} is not that of the index: build again")
-            _admit(folder / INDEX / _FILE, bank)
-            found = cls(folder, meta, bank, faiss.read_index(str(folder / INDEX / _FILE)))
+            found = cls(folder, meta, bank, read_file(folder / INDEX / FILE, bank))
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = str(error).splitlines()[-1][:160]
             raise DataError(
@@ -165,6 +164,20 @@ def vouch(path: Path) -> None:
     with atomic.writing(known):
         known.mkdir(parents=True, exist_ok=True)
         (known / _hash(path)).touch()
+
+
+def read_file(path: Path, bank: Bank) -> Any:
+    """The FAISS index of a file that belongs to the texts of a bank.
+
+    Raises:
+        DataError: it does not, or cannot be read.
+        CheckpointError: there is no such file.
+    """
+    _admit(path, bank)
+    try:
+        return faiss.read_index(str(path))
+    except RuntimeError as error:
+        raise DataError(143, f"{path} cannot be read ({ann.first_line(error)}): build it again") from error
 
 
 def _admit(path: Path, bank: Bank) -> None:

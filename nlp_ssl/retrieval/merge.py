@@ -12,12 +12,22 @@ import numpy as np
 from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.method import check
-from nlp_ssl.process import exclusive
 from nlp_ssl.retrieval import ann
 from nlp_ssl.retrieval.bank import Bank, Part, part_name, write_part
 from nlp_ssl.retrieval.build import check_place, make_index, tidy
 from nlp_ssl.retrieval.index import Index
-from nlp_ssl.retrieval.plan import INDEX, PARTS, TEXTS, UNREAD, alike, finish, names, read_plan, start
+from nlp_ssl.retrieval.plan import (
+    INDEX,
+    PARTS,
+    TEXTS,
+    UNREAD,
+    alike,
+    finish,
+    names,
+    read_plan,
+    start,
+    undone_on_failure,
+)
 from nlp_ssl.retrieval.texts import Seen
 
 log = logging.getLogger("nlp_ssl")
@@ -47,9 +57,10 @@ def merge(folder: Path, shards: Sequence[Path], *, kind: str = "auto", target: f
     ann.factory_of(kind, 1, 1)
     check(target, "recall", 0.0, 1.0)
     banks = [_finished(shard) for shard in shards]
+    ann.check_factory(kind, banks[0].dim)
     plan = _joined(shards, [read_plan(shard) for shard in shards], banks)
     check_place(folder)
-    with exclusive(folder):
+    with undone_on_failure(folder):
         tidy(folder)
         if not start(folder, plan) and not alike(read_plan(folder), plan):
             raise ConfigError(462, f"{folder} holds an index of something else: name another folder")

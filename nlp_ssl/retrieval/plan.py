@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,10 +10,11 @@ from typing import Annotated, Any, Literal
 import xxhash
 
 from nlp_ssl import atomic
-from nlp_ssl.data.sources import data_stem
-from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.data.sources import check_regular, data_stem
+from nlp_ssl.errors import ConfigError, DataError, SSLError
 from nlp_ssl.method import check
 from nlp_ssl.paraphrase.engine import contents
+from nlp_ssl.process import exclusive
 
 PARTS, TEXTS, INDEX = "parts", "texts", "index"  # texts with vectors; texts still without; what is searched
 PLAN = "build.json"
@@ -60,6 +62,7 @@ def identity(source: str) -> dict[str, Any]:
         DataError: it cannot be read.
     """
     path = Path(source)
+    check_regular(path)
     if not path.is_file():
         return {"source": source}
     digest = xxhash.xxh3_128()
@@ -113,6 +116,39 @@ def make_plan(
             f"{folder} holds other corpora, or these as they were before: --append adds them, or name another folder",
         )
     return known
+
+
+@contextmanager
+def undone_on_failure(folder: Path) -> Iterator[None]:
+    """Leaves a folder as it was where the block fails before it has written down a single text.
+
+    What there was of an index stays, and its plan is again what it was; where there was none, nothing is left.
+    """
+    path, held, existed = folder / PLAN, _held(folder), folder.is_dir()
+    before = path.read_text() if path.is_file() else None
+    with exclusive(folder):
+        try:
+            yield
+        except BaseException:
+            if _held(folder) == held:
+                _put_back(folder, before, existed)
+            raise
+
+
+def _held(folder: Path) -> set[str]:
+    """The parts and pieces of a folder."""
+    return {str(path) for where in (PARTS, TEXTS) for path in (folder / where).glob("[0-9]*")}
+
+
+def _put_back(folder: Path, plan: str | None, existed: bool) -> None:
+    with suppress(OSError, SSLError):  # the failure itself is what is told
+        if plan is not None:
+            atomic.write_text(folder / PLAN, plan)
+            return
+        for name in (PLAN, PARTS, TEXTS, ".lock"):
+            atomic.remove(folder / name)
+        if not existed:
+            folder.rmdir()
 
 
 def start(folder: Path, plan: dict[str, Any]) -> bool:

@@ -77,7 +77,9 @@ def tiny_bert(folder: Path, dropout: float = 0.1, classes: int = 2, names: Seque
 
 def saved_classifier(folder: Path, classes: Sequence[str], texts: Sequence[str]) -> Path:
     """A classifier as `train` leaves it, untrained, whose answers to the texts differ, in the sub-folder "out"."""
-    net = load_text_net(str(tiny_bert(folder / "model", classes=len(classes), names=classes)), classes).eval()
+    net = load_text_net(
+        str(tiny_bert(folder / "model", classes=len(classes), names=classes)), classes, pooling="mean"
+    ).eval()
     with torch.no_grad():
         net.classifier.weight.mul_(100)
         net.classifier.bias.sub_(logits_of_texts(net, texts, 64).mean(0))
@@ -103,7 +105,7 @@ def tiny_files(folder: Path) -> Path:
 
     "noisy.csv" labels the last twenty texts of the pool and twenty others.
     """
-    tiny_bert(folder / "model")
+    tiny_bert(folder / "model", names=("other", "classes"))  # a task starts with a last layer of its own
     texts, labels = tiny_texts(140, seed=5)
     rows = [f"{t},{y}" for t, y in zip(texts, labels, strict=True)]
     for name, part in (("l.csv", rows[:16]), ("noisy.csv", rows[60:100]), ("t.csv", rows[100:])):
@@ -123,7 +125,7 @@ def tiny_tables(labeled: int = 16, unlabeled: int = 96, test: int = 40) -> tuple
 def tiny_task(
     folder: Path,
     dropout: float = 0.1,
-    pooling: Pooling = "auto",
+    pooling: Pooling = "mean",
     strong: Augment | Strongest = TFIDF,
     unlabeled: int = 96,
 ) -> Task:
@@ -202,4 +204,6 @@ def tiny_many_task(folder: Path, labeled: int = 24, unlabeled: int = 48, test: i
         table_of(texts[pool.stop :], names[pool.stop :]),
     )
     data = build(parts[0], parts[1], None, parts[2])
-    return text_task(data, str(model), strong=TfidfReplace(0.2), max_length=24, cache_dir=folder / "cache")
+    return text_task(
+        data, str(model), pooling="mean", strong=TfidfReplace(0.2), max_length=24, cache_dir=folder / "cache"
+    )
