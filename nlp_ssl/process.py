@@ -14,6 +14,7 @@ import filelock
 from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.base import Module
+from nlp_ssl.paths import check_utf8
 
 _RUN_FILES = (
     ".lock",
@@ -73,6 +74,7 @@ def signals(processes: int) -> Iterator[list[int]]:
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Holds the folder's lock: two runs cannot share one. What a killed one left half written there is removed."""
+    check_utf8(folder)
     lock: AbstractContextManager[Any] = nullcontext()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -58,12 +58,13 @@ def _run(argv: list[str]) -> int:
     if verb in ("-h", "--help"):
         click.echo(_HELP, nl=False)
         return 0
-    from nlp_ssl.cli.console import guarded
+    from nlp_ssl.cli.console import check_words, guarded
     from nlp_ssl.errors import ConfigError, nearest
 
     def command() -> None:
         if verb not in MODULES:
             raise ConfigError(200, f"no command {verb!r}.{nearest(verb, MODULES)}")
+        check_words(argv)
         importlib.import_module(f"nlp_ssl.cli.{MODULES[verb]}").main(rest)  # what others need stays unloaded
 
     return guarded(command)

@@ -31,6 +31,7 @@ from nlp_ssl.paraphrase.on_ray import on_ray
 from nlp_ssl.paraphrase.rewrite import Rewriting
 from nlp_ssl.paraphrase.views import made_of, write_views
 from nlp_ssl.paraphrase.words import change_words
+from nlp_ssl.paths import absolute, check_utf8
 
 log = logging.getLogger("nlp_ssl")
 _MASKED_LM = "masked_lm"
@@ -78,6 +79,10 @@ def main(argv: Sequence[str]) -> None:
     if gates.lowest_cosine > -1 and options.cosine_encoder is None:
         raise ConfigError(287, "--lowest-cosine needs an encoder that measures it: add --cosine-encoder embedded")
     pairs = _pairs(Path(places[0]), options.out)
+    for source, out in pairs:
+        check_utf8(out)
+        if options.scheduler == "ray":
+            absolute(source)
     job = Job(_absolute(options), gates)
     if not options.overwrite:
         pairs = [pair for pair in pairs if not job.is_done(*pair)]
@@ -131,7 +136,7 @@ def _here(job: "Job", pairs: Sequence[tuple[Path, Path]]) -> Iterator[tuple[str,
 def _absolute(options: Options) -> Options:
     """The options with folders that mean the same on any machine, and one copy of each engine for a worker of Ray."""
     folders = {
-        name: type(value)(str(Path(value).absolute()))
+        name: type(value)(absolute(value))
         for name in ("there", "back", "masked_model", "cosine_encoder", "same_label", "cache_dir")
         if (value := vars(options)[name]) is not None and (name == "cache_dir" or Path(value).is_dir())
     }

@@ -1,10 +1,11 @@
 """What every command shares: logging, one-line errors, exit codes and the closing table."""
 
+import io
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import click
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from nlp_ssl.data.sources import is_text_file
 from nlp_ssl.errors import SSLError
 from nlp_ssl.experiment import Comparison, table
+from nlp_ssl.paths import check_utf8, is_utf8
 from nlp_ssl.process import Interrupted
 from nlp_ssl.reduce import close
 
@@ -22,10 +25,7 @@ log = logging.getLogger("nlp_ssl")
 
 def guarded(command: Callable[[], None]) -> int:
     """Runs a command and returns its exit code: 0 done, 1 run failed, 2 usage, 3 data, 130/143 stopped by a signal."""
-    level = logging.INFO if _rank() == 0 else logging.ERROR
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    for talkative in ("httpx", "sentence_transformers", "faiss"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
+    _set_up_streams()
     try:
         command()
         if sys.stdout is not None:  # closed from the start (`>&-`)
@@ -51,6 +51,29 @@ def guarded(command: Callable[[], None]) -> int:
     finally:
         close()
     return 0
+
+
+def _set_up_streams() -> None:
+    level = logging.INFO if _rank() == 0 else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    for talkative in ("httpx", "sentence_transformers", "faiss"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path is shown as it was given, whatever its bytes
+
+
+def check_words(argv: Sequence[str]) -> None:
+    """Refuses places whose names are not UTF-8, but for files that Python reads by itself: libraries cannot open them.
+
+    Raises:
+        ConfigError: a word of the command line is such a place.
+    """
+    words = [word.partition("=")[2] if word.startswith("--") and "=" in word else word for word in argv]
+    if argv[:2] == ["index", "search"]:  # among these is a query, which may be anything
+        words = [word for word in words if os.path.lexists(word)]
+    for word in words:
+        if not (is_utf8(word) or is_text_file(Path(word)) or word.endswith((".yaml", ".yml"))):
+            check_utf8(word)
 
 
 def check_processes() -> None:

@@ -947,6 +947,11 @@ def data_stem(path: Path) -> str | None:
     return _stem(path) if _suffix(path) in SUFFIXES else None
 
 
+def is_text_file(path: Path) -> bool:
+    """Whether this is the name of a file of texts that Python reads by itself."""
+    return _suffix(path) in SUFFIXES and _suffix(path) != ".parquet" and not path.is_dir()
+
+
 def _stem(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).stem
 

@@ -28,6 +28,7 @@ from nlp_ssl.augment.tfidf import document_frequency, inverse_document_frequency
 from nlp_ssl.data.pairs import PairFrame, Pairs
 from nlp_ssl.data.ragged import Ragged, offsets_of, spans
 from nlp_ssl.errors import ConfigError, DataError, RunError
+from nlp_ssl.paths import check_utf8
 
 FORMAT = 2
 _REWRITING, _SECOND = np.uint64(5), np.uint64(6)  # random streams of their own, beside those of word noise
@@ -215,11 +216,12 @@ class TokenStore:
 
         Raises:
             DataError: `texts` are not strings, a row is null, or `fit_rows` points past the last row.
-            ConfigError: the tokenizer has no Rust backend or no pad token.
+            ConfigError: the tokenizer has no Rust backend or no pad token, or the directory's name is not UTF-8.
             RunError: the directory cannot be written.
         """
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise ConfigError(264, f"tokenizer: {type(tokenizer).__name__} has no Rust backend: use a fast tokenizer")
+        check_utf8(cache_dir)
         frame, chunks, fitted = Frame.of(tokenizer), _text_chunks(texts), _fitted(fit_rows, len(texts))
         encoder = _plain(tokenizer)
         options = {"format": FORMAT, "frame": asdict(frame), "max_words": max_words, "encoder": encoder.to_str()}

@@ -1,5 +1,6 @@
 """What an engine is: a frozen value that names what rewrites texts; opened, it does."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -41,7 +42,7 @@ def contents(options: Iterable[object]) -> str:
             continue
         some = True
         for path in sorted(p for p in Path(option).iterdir() if p.is_file()):
-            digest.update(path.name.encode())
+            digest.update(os.fsencode(path.name))
             with path.open("rb") as file:
                 while block := file.read(1 << 22):
                     digest.update(block)

@@ -14,6 +14,7 @@ from nlp_ssl.data.sources import check_regular, data_stem
 from nlp_ssl.errors import ConfigError, DataError, SSLError
 from nlp_ssl.method import check
 from nlp_ssl.paraphrase.engine import contents
+from nlp_ssl.paths import absolute
 from nlp_ssl.process import exclusive
 
 PARTS, TEXTS, INDEX = "parts", "texts", "index"  # texts with vectors; texts still without; what is searched
@@ -91,7 +92,7 @@ def make_plan(
         ConfigError: the folder holds something else.
         DataError: its plan is damaged.
     """
-    name = str(Path(encoder).absolute()) if Path(encoder).is_dir() else encoder
+    name = absolute(encoder) if Path(encoder).is_dir() else encoder
     wanted = {"format": 1, "options": options, "encoder": name, "encoder_hash": contents([encoder]), "corpora": corpora,
               **UNREAD}  # fmt: skip
     if start(folder, wanted):
