@@ -141,7 +141,7 @@ def test_the_first_parts_of_a_list():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["pos", "neg"], "SSL475: label 'neg' is not a class of the model: its label2id has 'LABEL_0', 'LABEL_1', "
+        (["pos", "neg"], "SSL475: label 'pos' is not a class of the model: its label2id has 'LABEL_0', 'LABEL_1', "
          "make it with the label2id and id2label of your labels"),
         ([0, 2], "SSL475: label '2' is not a class of the model: it has 0 to 1, make it with a larger num_labels"),
     ],
