@@ -349,7 +349,7 @@ def test_a_row_on_the_threshold_is_selected(name):
     assert state["selected"].tolist() == [0, 0]
 
 
-def test_a_label_believed_to_exactly_the_threshold_is_not():
+def test_dividemix_does_not_believe_a_label_on_the_threshold():
     method = DivideMix(threshold=0.5, supervised_until=0.0)
     state = {f"clean.{role}": torch.full((2,), 0.5) for role in method.nets}
     z = {view: torch.ones(2, 2, dtype=torch.float64) for view in method.views}
