@@ -60,7 +60,8 @@ def train(folder, out, *more, method="fixmatch"):
     return run(["train", "--method", method, "--model", str(folder / "model"), "--labeled", str(folder / "l.csv"),
                 "--test", str(folder / "t.csv"), "--label-separator", ";", "--max-steps", "40", "--max-length", "24",
                 "--warm-steps", "5", "--learning-rate", "1e-3", "--head-learning-rate", "1e-2", "--mixed-precision",
-                "no", "--output-dir", str(folder / out), "--cache-dir", str(folder / "cache"), *more])  # fmt: skip
+                "no", "--pooling", "mean", "--output-dir", str(folder / out), "--cache-dir", str(folder / "cache"),
+                *more])  # fmt: skip
 
 
 # --- training ---
