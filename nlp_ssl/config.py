@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.method import check
+from nlp_ssl.utils.ranges import check
 
 Precision = Literal["auto", "no", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]

@@ -1,72 +1,21 @@
 """The contract: a method is a frozen value with a `step`; the engine owns nets, state, optimizer and ranks."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict, get_args, get_origin
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from torch import Tensor
-
-from nlp_ssl.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from nlp_ssl.run import Run
+from typing import TYPE_CHECKING
 
+from nlp_ssl.types import Batch, DataSpec, Head, Kind, Losses, Role
+from nlp_ssl.utils.ranges import Range, check_ranges
 
-@dataclass(frozen=True)
-class Range:
-    """Limits of a hyper-parameter, as a note on the type of its field."""
-
-    low: float
-    high: float
-
-
-Share = Annotated[float, Range(0.0, 1.0)]
-Weight = Annotated[float, Range(0.0, 1e6)]
-Temperature = Annotated[float, Range(1e-3, 1e3)]
-Losses = dict[str, Tensor]
-Role = Literal["trained", "ema", "frozen"]
-Kind = Literal["one", "many"]  # labels of a row
-
-
-class Batch(TypedDict):
-    """One step's rows. Blocks are "x" (labeled) and "u" (unlabeled); views are "x", "u_w", "u_s", "u_s2", ..."""
-
-    inputs: dict[str, Tensor]  # one padded block of rows [R, ...]
-    lengths: np.ndarray  # [R] on the host: tokens of each row (1 for images)
-    rows: dict[str, slice]  # view name -> its rows in the block
-    y: Tensor  # [B] classes or [B, C] probabilities; with several labels a row B, N and C are those of `nlp_ssl.many`
-    w: Tensor  # [B] weights of the labeled rows
-    id: dict[str, Tensor]  # block -> number of each row among the labeled ("x") or unlabeled ("u") rows
-    keys: dict[str, np.ndarray]  # view -> key of each row's augmentation, uint64
-    hidden: Tensor  # [N] true classes of the unlabeled rows, -1 where unknown: for logging only
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """What a method may know of the data before training.
-
-    With several labels a row ("many") rows are (row, label) and classes no and yes: see `nlp_ssl.many`.
-    """
-
-    num_classes: int
-    pool_size: int = 0
-    labeled_size: int = 0
-    prior: tuple[float, ...] | None = None  # estimated share of each class in the pool
-    kind: Kind = "one"
-
-
-@dataclass(frozen=True)
-class Head:
-    """One more output on the pooled features, trained with the net and left out of the saved model.
-
-    "linear" and "mlp" (one hidden layer) start at random, "classifier" as a noisy copy of the net's own, behind a
-    dropout of its own. Width 0 is the features' own width, or the number of classes.
-    """
-
-    kind: Literal["linear", "mlp", "classifier"]
-    width: int = 0
+if TYPE_CHECKING:
+    from nlp_ssl.rounds.teacher import Teacher
+from nlp_ssl.types import PseudoLabels
 
 
 @dataclass(frozen=True)
@@ -78,7 +27,7 @@ class Method:
     nets: ClassVar[Mapping[str, Role]] = {"student": "trained"}
     heads: ClassVar[Mapping[str, Head]] = {}
     pool_optional: ClassVar[bool] = False  # also worth training without unlabeled rows
-    kinds: ClassVar[tuple[Kind, ...]] = ("one",)  # labels of a row that it is defined for: see `nlp_ssl.many`
+    kinds: ClassVar[tuple[Kind, ...]] = ("one",)  # labels of a row that it is defined for: see `nlp_ssl.ops.multilabel`
     images: ClassVar[Mapping[str, Any]] = {}  # defaults that suit images better than text
 
     def __post_init__(self) -> None:
@@ -131,44 +80,37 @@ class Method:
         return next(iter(cls.nets))
 
 
-def check_ranges(value: Any) -> None:
-    """Checks every field of a dataclass value against the `Range` of its type.
+@dataclass(frozen=True)
+class Loop:
+    """Base of all methods that work in rounds: fields are hyper-parameters, and so flags and saved settings.
 
-    Raises:
-        ConfigError: a value lies outside.
+    A round is `label`, then supervised training of a student from the common start on the labels and what it returned;
+    the student is the next round's teacher.
     """
-    for field in fields(value):
-        for note in get_args(field.type)[1:] if get_origin(field.type) is Annotated else ():
-            if isinstance(note, Range):
-                check(value.__dict__[field.name], field.name, note.low, note.high)
 
+    name: ClassVar[str] = ""
+    student_view: ClassVar[Literal["weak", "strong"]] = "weak"
+    kinds: ClassVar[tuple[Kind, ...]] = ("one",)  # labels of a row that it is defined for
+    images: ClassVar[Mapping[str, Any]] = {}  # defaults that suit images better than text
+    rounds: Annotated[int, Range(1, 1000)] = 3
 
-def check(value: float, name: str, low: float, high: float) -> None:
-    """Range check of a hyper-parameter.
+    def __post_init__(self) -> None:
+        """Checks every field against the `Range` of its type.
 
-    Raises:
-        ConfigError: value is not a number in [low, high].
-    """
-    if not low <= value <= high:  # also false for NaN
-        raise ConfigError(202, f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+        Raises:
+            ConfigError: a value lies outside.
+        """
+        check_ranges(self)
 
+    def defined_for(self) -> tuple[Kind, ...]:
+        """`kinds`, where the options do not change them."""
+        return self.kinds
 
-def make(cls: type[Any], options: Mapping[str, Any]) -> Any:
-    """A dataclass value from a mapping; unknown keys and choices fail with the nearest name.
+    def label(self, teacher: "Teacher") -> PseudoLabels:
+        """What the next student learns from the pool."""
+        raise NotImplementedError
 
-    Raises:
-        ConfigError: unknown key, a value outside the choices of a Literal field, or no number where one is wanted.
-    """
-    known = {f.name: f for f in fields(cls)}
-    for key, value in options.items():
-        if key not in known:
-            raise ConfigError(203, f"unknown option {key!r} of {cls.__name__}.{nearest(key, known)}")
-        kind: Any = known[key].type
-        kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-        if get_origin(kind) is Literal and value not in get_args(kind):
-            hint = nearest(str(value), [str(a) for a in get_args(kind)])
-            raise ConfigError(204, f"{key} cannot be {value!r}.{hint}")
-        number = {int: Integral, float: Real}.get(kind)
-        if number is not None and (isinstance(value, bool) or not isinstance(value, number)):
-            raise ConfigError(204, f"{key} must be a {'whole ' if kind is int else ''}number, not {value!r}")
-    return cls(**options)
+    @classmethod
+    def for_images(cls) -> "Loop":
+        """The loop with the defaults that suit images."""
+        return cls(**cls.images)

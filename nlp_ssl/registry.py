@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from nlp_ssl.errors import ConfigError, nearest
-from nlp_ssl.loop import Loop
-from nlp_ssl.method import Method
+from nlp_ssl.method import Loop, Method
 
 M = TypeVar("M", bound=type[Method] | type[Loop])
 _METHODS: dict[str, type[Method]] = {}

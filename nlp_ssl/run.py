@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlp_ssl.functional import align, entropy
-from nlp_ssl.method import DataSpec, Method
-from nlp_ssl.nets.base import Forward
-from nlp_ssl.reduce import gather, shared_mean, stat
+from nlp_ssl.method import Method
+from nlp_ssl.ops.distributed import gather, shared_mean, stat
+from nlp_ssl.ops.functional import align, entropy
+from nlp_ssl.types import DataSpec, Forward
 
 _POOL_DECAY = 0.95  # of the running mean of pseudo-labels: about the last 20 batches
 

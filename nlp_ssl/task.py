@@ -15,7 +15,6 @@ from nlp_ssl.augment.base import Augment, Identity
 from nlp_ssl.augment.ctaugment import ImagePolicy, TextPolicy
 from nlp_ssl.augment.image import OPS, FlipShift, Strong
 from nlp_ssl.augment.policy import Rewritten
-from nlp_ssl.augment.strength import Strongest
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.config import cache_folder
 from nlp_ssl.data.dataset import Data
@@ -23,11 +22,12 @@ from nlp_ssl.data.images import ImageData
 from nlp_ssl.data.schema import TextData, check_lengths
 from nlp_ssl.data.tokens import TokenStore
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.loop import PseudoLabels
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.image import ImageNet, build_image_net
 from nlp_ssl.nets.text import Pooling, TextNet, load_text_net, load_trained, set_task
 from nlp_ssl.paraphrase.views import rewritings_of
+from nlp_ssl.training.view_strength import Strongest
+from nlp_ssl.types import PseudoLabels
 
 # Word replacement as strong as the started model can stand.
 TFIDF = Strongest((*(TfidfReplace(p) for p in (0.4, 0.2, 0.1, 0.05)), Identity()))

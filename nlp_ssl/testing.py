@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlp_ssl.functional import softmax
-from nlp_ssl.many import answers, as_questions, per_label
-from nlp_ssl.method import Batch, DataSpec, Head, Kind, Method
-from nlp_ssl.nets.base import Edit
+from nlp_ssl.method import Method
+from nlp_ssl.ops.functional import softmax
+from nlp_ssl.ops.multilabel import answers, as_questions, per_label
 from nlp_ssl.run import Run
+from nlp_ssl.types import Batch, DataSpec, Edit, Head, Kind
 
 
 @dataclass(frozen=True)

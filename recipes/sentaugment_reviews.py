@@ -16,11 +16,12 @@ from nlp_ssl.cli import console, options
 from nlp_ssl.cli.recipe import Reviews
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.evaluate import logits_of_texts
-from nlp_ssl.experiment import Comparison, SharedStart, run_one
-from nlp_ssl.process import check_output
+from nlp_ssl.experiments.compare import Comparison, run_one
+from nlp_ssl.experiments.start import SharedStart
+from nlp_ssl.inference.predict import logits_of_texts
 from nlp_ssl.retrieval import Index
-from nlp_ssl.sentaugment import Retrieval, augment, with_sentences
+from nlp_ssl.retrieval.sentaugment import Retrieval, augment, with_sentences
+from nlp_ssl.training.run_folder import check_output
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 from nlp_ssl import Supervised
 from nlp_ssl.cli import console, options
 from nlp_ssl.cli.recipe import IMAGE_LOOP, Images
-from nlp_ssl.pipeline import Stages, run_stages
-from nlp_ssl.process import check_output
+from nlp_ssl.experiments.pipeline import Stages, run_stages
+from nlp_ssl.training.run_folder import check_output
 
 IMAGES = Images(output_dir=Path("runs/simclr"), pool_size=5000)
 STAGES = Stages(pretrain="contrastive", pretrain_steps=600)

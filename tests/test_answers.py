@@ -11,7 +11,7 @@ from tiny import saved_classifier, tiny_texts
 
 from nlp_ssl.cli import answers, run
 from nlp_ssl.data.sources import read_table
-from nlp_ssl.predictor import Answers
+from nlp_ssl.inference.predictor import Answers
 
 TEXTS, _ = tiny_texts(12, seed=5)
 NAMES = (

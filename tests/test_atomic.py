@@ -6,9 +6,9 @@ import stat
 
 import pytest
 
-from nlp_ssl import atomic
-from nlp_ssl.atomic import CheckpointError, clean, discard, verify, write_dir, write_text
 from nlp_ssl.errors import RunError
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.atomic import CheckpointError, clean, discard, verify, write_dir, write_text
 
 
 def make(target, meta=None, text="hello"):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny import FAST, difference, tiny_images, tiny_task, trained
 
-from nlp_ssl import fit, get_method, list_methods, train
+from nlp_ssl import fit, get_method, list_methods
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.methods import DivideMix, MetaPseudoLabels, Supervised
-from nlp_ssl.nets import roles
+from nlp_ssl.training import loop, roles
 
 WITH_EMA = [c for c in map(get_method, list_methods()) if "ema" in c.nets.values()]
 
@@ -28,7 +28,7 @@ def copy_of(module):
 def one_step(method, task, monkeypatch, **settings):
     """(nets by role, their weights before the update, optimizer) of a run of one step."""
     nets, before, optimizers = {}, {}, []
-    step, make_optimizer = type(method).step, train.make_optimizer
+    step, make_optimizer = type(method).step, loop.make_optimizer
 
     def watched(self, run, batch):
         nets.update({role: net.module for role, net in run.nets.items()})
@@ -41,7 +41,7 @@ def one_step(method, task, monkeypatch, **settings):
         return found
 
     monkeypatch.setattr(type(method), "step", watched)
-    monkeypatch.setattr(train, "make_optimizer", noted)
+    monkeypatch.setattr(loop, "make_optimizer", noted)
     result = fit(method, task.data, task.build, replace(FAST, max_steps=1, **settings), augment=task.augment)
     return nets, before, optimizers[0], result.module
 

@@ -11,10 +11,10 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from nlp_ssl import FixMatch, fit
-from nlp_ssl.calibrate import cool, temperature_of
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.evaluate import predict
+from nlp_ssl.inference.predict import predict
 from nlp_ssl.report.collect import collect
+from nlp_ssl.training.calibration import cool, temperature_of
 
 
 def drawn(temperature, rows=20_000):
@@ -80,7 +80,7 @@ def test_a_saved_model_is_calibrated_on_dev_rows(task, tmp_path):
 
 
 def test_held_out_labels_are_not_trained_on(task, tmp_path, monkeypatch):
-    import nlp_ssl.train as engine
+    import nlp_ssl.training.loop as engine
 
     seen, plain_fit = [], engine.fit
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nlp_ssl import atomic
-from nlp_ssl.atomic import CheckpointError
-from nlp_ssl.checkpoint import Checkpoint, flatten_optimizer, load_latest, restore_optimizer, save
 from nlp_ssl.errors import RunError
+from nlp_ssl.training.checkpoint import Checkpoint, flatten_optimizer, load_latest, restore_optimizer, save
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.atomic import CheckpointError
 
 
 def example(step: int) -> Checkpoint:

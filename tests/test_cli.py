@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_bert
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from nlp_ssl import experiment, process
 from nlp_ssl.cli import run
 from nlp_ssl.cli.methods import rows
+from nlp_ssl.experiments import compare
 from nlp_ssl.nets.text import load_text_net
-from nlp_ssl.process import exclusive
 from nlp_ssl.registry import get_method, list_loops, list_methods
+from nlp_ssl.training import run_folder
+from nlp_ssl.training.run_folder import exclusive
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_resume_refuses_another_model_pooling_or_view(files, replaced, tmp_path,
 
 def test_a_comparison_that_was_interrupted_keeps_the_row_of_its_start(files, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    honest = experiment.fit
+    honest = compare.fit
 
     def killed(method, *given, **more):
         done = honest(method, *given, **more)
@@ -176,7 +177,7 @@ def test_a_comparison_that_was_interrupted_keeps_the_row_of_its_start(files, tmp
             raise KeyboardInterrupt
         return done
 
-    monkeypatch.setattr(experiment, "fit", killed)
+    monkeypatch.setattr(compare, "fit", killed)
     assert train(files, out, "--baseline", "--save-every", "2") == 130
     monkeypatch.undo()
     capsys.readouterr()
@@ -325,12 +326,12 @@ def test_a_model_that_is_half_written_is_not_taken_for_whole(files, out, monkeyp
         honest(source, target)
 
     honest = os.replace
-    monkeypatch.setattr(process.os, "replace", killed)
+    monkeypatch.setattr(run_folder.os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        process.save_model(load_text_net(str(out)), out)
+        run_folder.save_model(load_text_net(str(out)), out)
     monkeypatch.undo()
     assert run(["predict", str(out), str(files / "u.txt")]) == 3
-    process.save_model(load_text_net(str(files / "model")), out)
+    run_folder.save_model(load_text_net(str(files / "model")), out)
     assert not list(out.glob(".model-*")) and run(["predict", str(out), str(files / "u.txt")]) == 0
 
 

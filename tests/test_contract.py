@@ -11,10 +11,10 @@ from tiny import FAST, difference, neutral_draws, tiny_images, tiny_task, traine
 from nlp_ssl import TrainConfig
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.method import make
 from nlp_ssl.methods import FixMatch, Supervised
 from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.testing import step_losses
+from nlp_ssl.utils.ranges import make
 
 METHODS = list_methods()
 WITH_POOL = [name for name in METHODS if any(view.startswith("u") for view in get_method(name)().wanted_views())]

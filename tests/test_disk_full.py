@@ -14,12 +14,14 @@ import transformers
 from safetensors import SafetensorError
 from tiny import saved_classifier, tiny_bert, tiny_texts
 
-from nlp_ssl import TrainConfig, atomic, cli, pretrain
-from nlp_ssl.data.parquet import write_parquet
+from nlp_ssl import TrainConfig, cli
 from nlp_ssl.errors import RunError
-from nlp_ssl.export import export
+from nlp_ssl.experiments import pretrain
+from nlp_ssl.inference.export import export
 from nlp_ssl.nets.text import TextNet, load_trained
-from nlp_ssl.process import copy_model, exclusive, save_model
+from nlp_ssl.training.run_folder import copy_model, exclusive, save_model
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.parquet import write_parquet
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 IN_WORDS = "No space left on device (os error 28)"  # all that libraries in Rust tell

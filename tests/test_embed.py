@@ -5,9 +5,9 @@ import pytest
 from banks import D, static_encoder
 from tiny import FILLER, tiny_bert
 
-from nlp_ssl.embed import Embedder, _batches
+from nlp_ssl.experiments.out_of_scope import likeness
+from nlp_ssl.inference.embedder import Embedder, _batches
 from nlp_ssl.paraphrase.checks import Cosines
-from nlp_ssl.scope import likeness
 
 
 @pytest.fixture

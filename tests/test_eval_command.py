@@ -8,7 +8,8 @@ import torch
 from tiny import tiny_bert, tiny_texts
 
 from nlp_ssl.cli import run
-from nlp_ssl.evaluate import confusion, features_of_texts, logits_of_texts, predict_texts
+from nlp_ssl.inference.metrics import confusion
+from nlp_ssl.inference.predict import features_of_texts, logits_of_texts, predict_texts
 from nlp_ssl.nets.text import load_text_net
 
 TEXTS, LABELS = tiny_texts(40, seed=5)

@@ -10,13 +10,15 @@ from tiny import FAST, tiny_images, tiny_task, trained
 from torch import nn
 
 from nlp_ssl import compare, fit
-from nlp_ssl.adversary import AddNoise
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.evaluate import batches, features, predict, predict_attacked, score, score_splits
-from nlp_ssl.experiment import table
+from nlp_ssl.experiments.compare import table
+from nlp_ssl.inference.attack import predict_attacked
+from nlp_ssl.inference.metrics import score, score_splits
+from nlp_ssl.inference.predict import batches, features, predict
 from nlp_ssl.methods import FixMatch, Supervised
 from nlp_ssl.nets.base import Module, Net
+from nlp_ssl.ops.adversary import AddNoise
 
 
 @pytest.mark.parametrize("pooling", ["mean", "stock"])

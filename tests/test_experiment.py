@@ -2,9 +2,9 @@
 
 import pytest
 
-from nlp_ssl.evaluate import Scores
-from nlp_ssl.experiment import Comparison, table
-from nlp_ssl.train import Outcome
+from nlp_ssl.experiments.compare import Comparison, table
+from nlp_ssl.inference.metrics import Scores
+from nlp_ssl.training.loop import Outcome
 
 
 def comparison(**sides):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nlp_ssl.functional import (
+from nlp_ssl.ops.functional import (
     align,
     ce,
     entropy,

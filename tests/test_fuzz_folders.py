@@ -12,14 +12,14 @@ import pytest
 from tiny import FAST, saved_classifier, tiny_task
 
 from nlp_ssl import FreeMatch, compare
-from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import SSLError
+from nlp_ssl.inference.embedder import Embedder
+from nlp_ssl.inference.predictor import open_predictor
 from nlp_ssl.nets.text import load_text_net
-from nlp_ssl.predictor import open_predictor
 from nlp_ssl.report.card import card
 from nlp_ssl.report.collect import collect
 from nlp_ssl.report.page import render
-from nlp_ssl.report.record import FACTS, PREDICTIONS
+from nlp_ssl.training.predictions import FACTS, PREDICTIONS
 
 TEXTS = ["good film", "the a " * 40]  # the second one is longer than there are positions
 VALUES = [

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from nlp_ssl.guard import Guard
-from nlp_ssl.method import DataSpec
 from nlp_ssl.methods import FixMatch
 from nlp_ssl.run import Run
+from nlp_ssl.training.guard import Guard
+from nlp_ssl.types import DataSpec
 
 NAMES = ("neg", "pos")
 FINE = {"mask_rate": 0.5, "pseudo_entropy": 0.3, "pseudo_hist": [0.55, 0.45]}

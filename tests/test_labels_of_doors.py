@@ -12,10 +12,10 @@ from transformers import AutoModelForSequenceClassification, TrainingArguments
 from nlp_ssl import SSLTextClassifier, SSLTrainer, TrainConfig
 from nlp_ssl.cli import run
 from nlp_ssl.cli.recipe import Reviews
+from nlp_ssl.data.pseudo_labels import given_labels
 from nlp_ssl.errors import DataError, SSLError
+from nlp_ssl.inference.teacher import logits_of
 from nlp_ssl.integrations.labels import InputError, read_labels
-from nlp_ssl.loops.table import given_labels
-from nlp_ssl.outside import logits_of
 
 TEXTS, _ = tiny_texts(60, seed=7)
 SIGNS = [str(i % 3 - 1) for i in range(60)]  # -1, 0, 1

@@ -20,9 +20,7 @@ import torch
 from tiny import neutral_draws
 from torch.nn import functional as F
 
-from nlp_ssl.evaluate import confusion
-from nlp_ssl.many import as_questions, known_answers, per_label
-from nlp_ssl.method import Batch
+from nlp_ssl.inference.metrics import confusion
 from nlp_ssl.methods import (
     UDA,
     VAT,
@@ -36,8 +34,10 @@ from nlp_ssl.methods import (
     Supervised,
     TemporalEnsembling,
 )
+from nlp_ssl.ops.multilabel import as_questions, known_answers, per_label
 from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.testing import step_losses
+from nlp_ssl.types import Batch
 
 ZX = [[2.0, 0.5, -1.0], [0.2, -3.0, 0.4]]
 ZW = [[4.0, 0.0, -1.0], [1.5, -2.0, 0.8]]

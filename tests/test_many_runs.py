@@ -17,20 +17,21 @@ from sklearn.multiclass import OneVsRestClassifier
 from tiny import FAST, difference, saved_classifier, tiny_label_sets, tiny_many_task, trained
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
 
-from nlp_ssl import SSLTextClassifier, evaluate, fit, get_method, list_methods
-from nlp_ssl.calibrate import temperature_of
+from nlp_ssl import SSLTextClassifier, fit, get_method, list_methods
 from nlp_ssl.cli import run
 from nlp_ssl.errors import SSLError
-from nlp_ssl.evaluate import confusion, features, predict, score
-from nlp_ssl.experiment import compare
+from nlp_ssl.experiments.compare import compare
+from nlp_ssl.experiments.out_of_scope import in_scope
+from nlp_ssl.inference.metrics import confusion, score
+from nlp_ssl.inference.predict import features, logits_of_texts, predict
 from nlp_ssl.integrations import hf_data
-from nlp_ssl.many import known_answers
 from nlp_ssl.methods import EntropyMin, FixMatch, Supervised
 from nlp_ssl.nets.text import load_trained
+from nlp_ssl.ops.multilabel import known_answers
 from nlp_ssl.registry import list_loops
-from nlp_ssl.scope import in_scope
-from nlp_ssl.train import _Loop
-from nlp_ssl.warm import fit_head, overlap, pair_loss
+from nlp_ssl.training.calibration import temperature_of
+from nlp_ssl.training.loop import _Loop
+from nlp_ssl.training.warm_start import fit_head, overlap, pair_loss
 
 ABLE = [name for name in list_methods() if "many" in get_method(name).kinds]
 LONG = replace(FAST, max_steps=150, head_learning_rate=1e-2, batch_size=8)
@@ -221,7 +222,7 @@ def test_answers_join_labels_and_score_themselves(folder, tmp_path, capsys):
     texts = ["the film", *[row["text"] for row in csv.DictReader((folder / "t.csv").open())]]
     (tmp_path / "t.txt").write_text("\n".join([*texts[:3], "", *texts[3:]]))
     net = load_trained(folder / "out", kinds=("one", "many"))
-    p = torch.cat([evaluate.logits_of_texts(net, [text], 24) for text in texts]).double().sigmoid().numpy()
+    p = torch.cat([logits_of_texts(net, [text], 24) for text in texts]).double().sigmoid().numpy()
     for ending in ("csv", "tsv", "jsonl", "parquet"):
         out = tmp_path / f"p.{ending}"
         assert predict_to(folder, tmp_path, "--out", str(out), "--all") == 0
@@ -280,7 +281,7 @@ def test_early_stopping_and_calibration_go_by_dev_rows(folder):
     with (folder / "d.csv").open() as file:
         rows = list(csv.DictReader(file))
     truth = np.array([[name in row["label"].split(";") for name in ("bad", "good")] for row in rows], dtype=np.int8)
-    logits, answers = known_answers(evaluate.logits_of_texts(bare, [row["text"] for row in rows], 24), truth)
+    logits, answers = known_answers(logits_of_texts(bare, [row["text"] for row in rows], 24), truth)
     wanted = temperature_of(logits.numpy(), answers)
     ratio = (bare.classifier.weight / cooled.classifier.weight).detach()
     assert ratio.numpy() == pytest.approx(wanted, rel=1e-4), "one temperature for all labels, that of the dev rows"

@@ -27,14 +27,14 @@ from nlp_ssl import (
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.doctor.probe import probe_of
 from nlp_ssl.errors import ConfigError, listed
-from nlp_ssl.evaluate import score
-from nlp_ssl.experiment import SharedStart
+from nlp_ssl.experiments.out_of_scope import foreign
+from nlp_ssl.experiments.start import SharedStart
+from nlp_ssl.experiments.tuning import Candidate, held_out_start, tune
+from nlp_ssl.inference.metrics import score
 from nlp_ssl.integrations.labels import read_labels
-from nlp_ssl.loop import PseudoLabels
 from nlp_ssl.methods import UDA
-from nlp_ssl.scope import foreign
-from nlp_ssl.targets import clean_probability
-from nlp_ssl.tuning import Candidate, held_out_start, tune
+from nlp_ssl.ops.targets import clean_probability
+from nlp_ssl.types import PseudoLabels
 
 STARTED = replace(FAST, max_steps=1, warm_start="contrastive", warm_steps=1, batch_size=2)
 

@@ -5,15 +5,15 @@ import pytest
 import torch
 from tiny import tiny_images, tiny_task
 
-from nlp_ssl import draws
-from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.data.loader import Loader, Sizes
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.method import Head
-from nlp_ssl.mixing import Blend, Swap, mix, span_swap
 from nlp_ssl.nets.base import Net
-from nlp_ssl.pretext import Pretext, pretext_loss
+from nlp_ssl.ops import random
+from nlp_ssl.ops.mixing import Blend, Swap, mix, span_swap
+from nlp_ssl.ops.pretext import Pretext, pretext_loss
 from nlp_ssl.testing import StubNet
+from nlp_ssl.types import Head
+from nlp_ssl.utils.counter_rng import row_keys
 
 VIEWS = {"x": "weak", "u_w": "weak"}
 
@@ -105,7 +105,7 @@ def test_one_share_for_all_rows_or_one_each():
 def test_mean_of_the_larger_share(alpha, wanted):
     """E max(l, 1 - l) of Beta(0.75, 0.75) is 0.778 and of Beta(16, 16) 0.570; spread below 0.15, 20,000 draws."""
     torch.manual_seed(0)
-    lam = draws.beta(alpha, 20_000, torch.zeros(1))
+    lam = random.beta(alpha, 20_000, torch.zeros(1))
     assert torch.maximum(lam, 1 - lam).mean().item() == pytest.approx(wanted, abs=3 * 0.15 / 20_000**0.5 + 5e-4)
 
 

@@ -9,7 +9,7 @@ from tiny import tiny_bert, tiny_images
 
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.nets.text import load_text_net
-from nlp_ssl.optim import make_optimizer, rate_factor, set_rates
+from nlp_ssl.training.optim import make_optimizer, rate_factor, set_rates
 
 CONFIG = TrainConfig(max_steps=100, learning_rate=1e-4, head_learning_rate=1e-2, weight_decay=0.1)
 

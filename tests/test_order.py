@@ -18,18 +18,18 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 from nlp_ssl import SSLTextClassifier, SSLTrainer, TrainConfig, build_data, compare, fit, table_of, text_task
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.cli import run
+from nlp_ssl.data.pseudo_labels import given_labels, write_labels
 from nlp_ssl.data.schema import in_order
 from nlp_ssl.data.sources import by_split, read_table
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.evaluate import logits_of_texts
-from nlp_ssl.experiment import SharedStart
-from nlp_ssl.imbalance import adjustment
-from nlp_ssl.loops.self_training import SelfTraining
-from nlp_ssl.loops.table import given_labels, write_labels
+from nlp_ssl.experiments.start import SharedStart
+from nlp_ssl.inference.predict import logits_of_texts
+from nlp_ssl.inference.teacher import joined, logits_of
 from nlp_ssl.methods import Distillation
 from nlp_ssl.nets.text import MANY, PAIRS, kind_of, load_text_net, load_trained, of_pairs
-from nlp_ssl.outside import joined, logits_of
 from nlp_ssl.registry import as_method
+from nlp_ssl.rounds.self_training import SelfTraining
+from nlp_ssl.training.imbalance import adjustment
 
 NUMBERS = list(range(12))
 NAMES = [f"n{7 * i % 12:02d}" for i in NUMBERS]  # a data set's own order, which is not that of the names

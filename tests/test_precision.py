@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nlp_ssl import precision
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.utils import precision
 
 CPU = torch.device("cpu")
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 from tiny import saved_classifier, tiny_texts
 
-from nlp_ssl import evaluate, predictor
 from nlp_ssl.cli import run
-from nlp_ssl.evaluate import batches, by_length, logits_of_texts, token_budget
+from nlp_ssl.inference import predict as prediction
+from nlp_ssl.inference import predictor
+from nlp_ssl.inference.predict import batches, by_length, logits_of_texts, token_budget
+from nlp_ssl.inference.predictor import Predictor, answer, open_predictor
 from nlp_ssl.nets.text import load_text_net
-from nlp_ssl.predictor import Predictor, answer, open_predictor
 
 TEXTS, _ = tiny_texts(12, seed=5)
 CLASSES = ("neg", "pos", "=it")
@@ -160,21 +161,21 @@ def test_texts_of_like_length_share_a_batch(folder):
 
 def test_a_gpu_takes_batches_by_its_free_memory(folder, monkeypatch):
     net = load_text_net(str(folder / "out"))
-    assert token_budget(net) == evaluate._CPU_TOKENS
-    monkeypatch.setattr(evaluate, "_place", lambda module: torch.device("cuda"))
+    assert token_budget(net) == prediction._CPU_TOKENS
+    monkeypatch.setattr(prediction, "_place", lambda module: torch.device("cuda"))
     free = [0]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 0))
     found = []
     for free[0] in (10**6, 10**7, 2 * 10**7, 10**12):
         found.append(token_budget(net))
     # A quarter of the memory; width 32, wide layer 64: 4 * (6 * 32 + 2 * 64) = 1280 bytes a token.
-    assert found == [evaluate._CPU_TOKENS, evaluate._CPU_TOKENS, 3906, evaluate._GPU_TOKENS]
+    assert found == [prediction._CPU_TOKENS, prediction._CPU_TOKENS, 3906, prediction._GPU_TOKENS]
 
 
 def test_bf16_is_taken_where_it_is_measured_to_be_faster(folder, wanted, monkeypatch):
     answers = {}
     for fast in (False, True):
-        monkeypatch.setattr("nlp_ssl.precision._measured_here", lambda device, fast=fast: fast)
+        monkeypatch.setattr("nlp_ssl.utils.precision._measured_here", lambda device, fast=fast: fast)
         answers[fast] = open_predictor(folder / "out").logits(TEXTS, None).double().softmax(-1).numpy()
     assert np.abs(answers[False] - wanted).max() < 1e-6
     assert 1e-6 < np.abs(answers[True] - wanted).max() < 0.05

@@ -12,13 +12,14 @@ from safetensors.torch import load_file
 from tiny import FAST, difference, tiny_bert, tiny_files, tiny_images, tiny_task, tiny_texts
 from transformers import AutoModel, AutoTokenizer
 
-from nlp_ssl import FixMatch, SelfTraining, pipeline, pretrain
+from nlp_ssl import FixMatch, SelfTraining
 from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.loop import PseudoLabels
-from nlp_ssl.pipeline import Stages, run_stages
-from nlp_ssl.pretrain import Contrastive, MaskedWords, begun_from, contrast, objective_of, unlabeled_only
+from nlp_ssl.experiments import pipeline, pretrain
+from nlp_ssl.experiments.pipeline import Stages, run_stages
+from nlp_ssl.experiments.pretrain import Contrastive, MaskedWords, begun_from, contrast, objective_of, unlabeled_only
 from nlp_ssl.report.collect import collect
+from nlp_ssl.types import PseudoLabels
 
 QUICK = replace(FAST, max_steps=3)
 
@@ -172,8 +173,8 @@ def test_a_killed_pipeline_goes_on_to_the_same_model(task, tmp_path, monkeypatch
 
 def test_what_is_complete_is_not_run_again(task, tmp_path, monkeypatch):
     stacked(task, tmp_path / "out")
-    monkeypatch.setattr("nlp_ssl.experiment.fit", None)
-    monkeypatch.setattr("nlp_ssl.pretrain.fit", None)
+    monkeypatch.setattr("nlp_ssl.experiments.compare.fit", None)
+    monkeypatch.setattr("nlp_ssl.experiments.pretrain.fit", None)
     assert stacked(task, tmp_path / "out", resume=True).method == "distilled"
 
 

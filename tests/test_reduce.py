@@ -6,7 +6,7 @@ import pytest
 import ranks
 import torch
 
-from nlp_ssl import reduce
+from nlp_ssl.ops import distributed
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +55,19 @@ def test_gather_of_any_sizes_in_rank_order(name, rows, found):
 
 def test_one_process():
     v = torch.tensor([1.0, 2.0, 6.0], requires_grad=True)
-    assert reduce.world_size() == 1
-    assert reduce.mean(v).item() == 3.0
-    assert reduce.mean(v, where=torch.tensor([True, False, True])).item() == 3.5
-    assert reduce.mean(v, where=torch.tensor([0.0, 1.0, 0.0])).item() == 2.0
-    assert reduce.total(v).tolist() == [1.0, 2.0, 6.0] and not reduce.total(v).requires_grad
-    assert reduce.stat(torch.stack([v, -v], 1)).tolist() == [3.0, -3.0]
-    ids, values = reduce.gather(torch.tensor([4, 2, 9]), v)
+    assert distributed.world_size() == 1
+    assert distributed.mean(v).item() == 3.0
+    assert distributed.mean(v, where=torch.tensor([True, False, True])).item() == 3.5
+    assert distributed.mean(v, where=torch.tensor([0.0, 1.0, 0.0])).item() == 2.0
+    assert distributed.total(v).tolist() == [1.0, 2.0, 6.0] and not distributed.total(v).requires_grad
+    assert distributed.stat(torch.stack([v, -v], 1)).tolist() == [3.0, -3.0]
+    ids, values = distributed.gather(torch.tensor([4, 2, 9]), v)
     assert ids.tolist() == [4, 2, 9] and values is v
 
 
 def test_empty_mask_is_zero_with_a_graph():
     v = torch.tensor([1.0, 2.0], requires_grad=True)
-    loss = reduce.mean(v, where=torch.zeros(2, dtype=torch.bool))
+    loss = distributed.mean(v, where=torch.zeros(2, dtype=torch.bool))
     assert loss.item() == 0.0
     loss.backward()
     assert v.grad.tolist() == [0.0, 0.0]
@@ -76,5 +76,5 @@ def test_empty_mask_is_zero_with_a_graph():
 def test_a_mask_carries_no_gradient():
     v = torch.tensor([1.0, 2.0], requires_grad=True)
     where = torch.tensor([1.0, 1.0], requires_grad=True)
-    reduce.mean(v, where=where).backward()
+    distributed.mean(v, where=where).backward()
     assert where.grad is None and v.grad.tolist() == [0.5, 0.5]

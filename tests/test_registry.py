@@ -7,9 +7,10 @@ import pytest
 from nlp_ssl import registry
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.method import Method, check, make
+from nlp_ssl.method import Method
 from nlp_ssl.methods import UDA, FixMatch
 from nlp_ssl.registry import get_method, list_methods, register
+from nlp_ssl.utils.ranges import check, make
 
 
 @pytest.fixture

@@ -18,11 +18,13 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from tiny import FAST, tiny_bert, tiny_task, tiny_texts
 
-from nlp_ssl import DataSpec, FixMatch, MeanTeacher, TrainConfig, atomic, fit, get_method, list_methods, train
+from nlp_ssl import DataSpec, FixMatch, MeanTeacher, TrainConfig, fit, get_method, list_methods
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.errors import ConfigError, RunError
-from nlp_ssl.evaluate import Scores
-from nlp_ssl.method import make
+from nlp_ssl.inference.metrics import Scores
+from nlp_ssl.training import loop as module
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.ranges import make
 
 CONFIG = TrainConfig(max_steps=12, batch_size=4, max_length=24, save_every=3, log_every=2, warm_start="none",
                      mixed_precision="no", eval_ema_decay=0.9, learning_rate=1e-3)  # fmt: skip
@@ -55,7 +57,7 @@ def test_resume_in_the_middle_is_bit_equal(tmp_path, method, monkeypatch):
     fit(method, task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "whole")
     whole_metrics = (tmp_path / "whole/metrics.jsonl").read_text()
 
-    from nlp_ssl.train import _Loop
+    from nlp_ssl.training.loop import _Loop
 
     after = _Loop._after_step
 
@@ -91,7 +93,7 @@ class ScaledAccelerator(Accelerator):
 
 
 def test_loss_scaling_resumes_at_its_scale(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "Accelerator", ScaledAccelerator)
+    monkeypatch.setattr(module, "Accelerator", ScaledAccelerator)
     task, folder = tiny_task(tmp_path), tmp_path / "run"
     fit(FixMatch(), task.data, task.build, replace(CONFIG, save_every=5, keep=9), augment=task.augment,
         output_dir=folder)  # fmt: skip
@@ -100,13 +102,13 @@ def test_loss_scaling_resumes_at_its_scale(tmp_path, monkeypatch):
     shutil.rmtree(folder / "checkpoints/step-12")
     shutil.rmtree(folder / "checkpoints/step-10")
     (folder / "result.json").unlink()
-    loop = train._Loop(FixMatch(), task.data, task.build, replace(CONFIG, save_every=5, keep=9), task.augment, None,
+    loop = module._Loop(FixMatch(), task.data, task.build, replace(CONFIG, save_every=5, keep=9), task.augment, None,
                        folder, True, (), {})  # fmt: skip
     assert loop.accelerator.scaler.get_scale() == 4.0
 
 
 def test_loss_scaling_stops_where_no_scale_helps(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "Accelerator", ScaledAccelerator)
+    monkeypatch.setattr(module, "Accelerator", ScaledAccelerator)
     task = tiny_task(tmp_path)
     from nlp_ssl.methods import fixmatch
 
@@ -227,7 +229,7 @@ def test_early_stopping_keeps_the_weights_of_the_best_evaluation(tmp_path, monke
             raise Stop
         return Scores(script.get(step[0], 0.6), 0.0, 0.0, 0.0)
 
-    monkeypatch.setattr(train, "score", scripted)
+    monkeypatch.setattr(module, "score", scripted)
     run = {"augment": task.augment, "output_dir": tmp_path / "run"}
     if interrupted:
         with pytest.raises(Stop):
@@ -272,14 +274,14 @@ def test_what_a_method_remembers_is_restored(name, tmp_path, monkeypatch):
     method = make(get_method(name), {k: v for k, v in open_.items() if k in get_method(name).__dataclass_fields__})
     config = replace(FAST, max_steps=8, save_every=5, unlabeled_ratio=7, align=False)
     seen = {}
-    run = train._Loop.run
+    run = module._Loop.run
 
     def kept(self):
         result = run(self)
         seen[str(self.output_dir)] = {k: v.clone() for k, v in self.state.state.items()}
         return result
 
-    monkeypatch.setattr(train._Loop, "run", kept)
+    monkeypatch.setattr(module._Loop, "run", kept)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder, resume in ((whole, False), (cut, True)):
         if resume:

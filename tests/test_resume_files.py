@@ -14,12 +14,12 @@ import pytest
 from tiny import FAST, tiny_task
 
 from nlp_ssl import FixMatch, fit
-from nlp_ssl.loops.engine import fit_rounds
-from nlp_ssl.loops.self_training import SelfTraining
-from nlp_ssl.pretrain import MaskedWords, pretrain
-from nlp_ssl.process import Interrupted
+from nlp_ssl.experiments.pretrain import MaskedWords, pretrain
+from nlp_ssl.rounds.engine import fit_rounds
+from nlp_ssl.rounds.self_training import SelfTraining
 from nlp_ssl.task import Task
-from nlp_ssl.train import _Loop
+from nlp_ssl.training.loop import _Loop
+from nlp_ssl.training.run_folder import Interrupted
 
 # Checkpoints at steps 2, 4 and 5, lines of metrics at 3 and 5: the checkpoint of step 2 holds two thirds of a line.
 CONFIG = replace(FAST, max_steps=5, log_every=3, save_every=2, eval_every=2, keep=2)

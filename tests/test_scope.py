@@ -13,10 +13,10 @@ from nlp_ssl import Supervised, build_data, compare, table_of, text_task
 from nlp_ssl.cli import run as cli
 from nlp_ssl.data.embedded import embedded_encoder, load_embedded
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.experiment import SharedStart
-from nlp_ssl.loop import PseudoLabels
+from nlp_ssl.experiments.out_of_scope import FILE, foreign, in_scope, likeness, share_of, without
+from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.methods import FixMatch
-from nlp_ssl.scope import FILE, foreign, in_scope, likeness, share_of, without
+from nlp_ssl.types import PseudoLabels
 
 STARTED = replace(FAST, warm_start="contrastive", warm_steps=2)
 
@@ -93,7 +93,7 @@ def test_a_run_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     run(0.25)
     assert pq.read_table(tmp_path / "out" / FILE)["left_out"].to_pylist().count(True) == 10
-    monkeypatch.setattr("nlp_ssl.experiment.warm_up", lambda *given: pytest.fail("started again"))
+    monkeypatch.setattr("nlp_ssl.experiments.compare.warm_up", lambda *given: pytest.fail("started again"))
     run(0.25, resume=True)  # finished: what the file says is enough
     with pytest.raises(ConfigError, match="214"):
         run(None, resume=True)

@@ -5,10 +5,10 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import tiny_bert, tiny_texts
 
-from nlp_ssl import select as module
 from nlp_ssl.cli import run
 from nlp_ssl.cli import select as command_module
-from nlp_ssl.select import Picked, domain_scorer, select
+from nlp_ssl.data import select as module
+from nlp_ssl.data.select import Picked, domain_scorer, select
 
 #        text, class and probability
 KNOWN = {"a": ("x", 0.9), "b": ("x", 0.7), "c": ("y", 0.6), "d": ("x", 0.9), "e": ("x", 0.8), "f": ("y", 0.3)}

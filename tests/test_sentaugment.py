@@ -9,7 +9,7 @@ from tiny import tiny_bert, tiny_texts
 from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.retrieval import BankOptions, Hit, build, index
-from nlp_ssl.sentaugment import Retrieval, augment, by_class, label, retrieve, task_queries
+from nlp_ssl.retrieval.sentaugment import Retrieval, augment, by_class, label, retrieve, task_queries
 
 PLACES = {
     "red apples taste good": (1.0, 0.0, 0.0), "red apples": (0.98, 0.199, 0.0), "fast cars": (0.0, 1.0, 0.0),

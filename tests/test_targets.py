@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from nlp_ssl.method import DataSpec
 from nlp_ssl.methods import FixMatch
+from nlp_ssl.ops.targets import classwise, confident, estimate_prior, relative, top_k_per_class
 from nlp_ssl.run import Run
-from nlp_ssl.targets import classwise, confident, estimate_prior, relative, top_k_per_class
+from nlp_ssl.types import DataSpec
 
 P = torch.tensor(
     [

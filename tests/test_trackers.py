@@ -10,9 +10,9 @@ from tiny import FAST, tiny_files, tiny_task
 from nlp_ssl import SelfTraining, Supervised, fit
 from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError, RunError
-from nlp_ssl.experiment import compare
-from nlp_ssl.loops.engine import fit_rounds
-from nlp_ssl.trackers import NAMES, check_trackers
+from nlp_ssl.experiments.compare import compare
+from nlp_ssl.rounds.engine import fit_rounds
+from nlp_ssl.training.trackers import NAMES, check_trackers
 
 
 class Memory(tracking.GeneralTracker):
@@ -72,14 +72,16 @@ def test_names_that_are_none_are_refused(installed, names, message):
 
 @pytest.mark.parametrize("way", ["fit", "fit_rounds", "compare", "command"])
 def test_nothing_is_trained_and_nothing_removed(installed, task, tmp_path, monkeypatch, capsys, way):
-    monkeypatch.setattr("nlp_ssl.session.Session.__init__", lambda *_, **__: pytest.fail("a training began"))
+    monkeypatch.setattr("nlp_ssl.training.engine.Session.__init__", lambda *_, **__: pytest.fail("a training began"))
     with pytest.raises(ConfigError, match="SSL210.*mlflow") if way != "command" else nullcontext():
         if way == "fit":
             fit(Supervised(), task.data, task.build, FAST, augment=task.augment, trackers=("mlflow",))
         elif way == "fit_rounds":
             fit_rounds(SelfTraining(), task, FAST, output_dir=tmp_path / "out", trackers=("mlflow",))
         elif way == "compare":
-            monkeypatch.setattr("nlp_ssl.experiment.clear_run", lambda folder: pytest.fail("a run was removed"))
+            monkeypatch.setattr(
+                "nlp_ssl.experiments.compare.clear_run", lambda folder: pytest.fail("a run was removed")
+            )
             compare(Supervised(), lambda seed: task, FAST, [0], baseline=True, output_dir=tmp_path / "out",
                     overwrite=True, trackers=("wandb", "mlflow"))  # fmt: skip
         else:

@@ -9,16 +9,27 @@ import pytest
 import torch
 from tiny import FAST, tiny_task
 
-from nlp_ssl import FixMatch, Supervised, tuning
+from nlp_ssl import FixMatch, Supervised
 from nlp_ssl.cli import run
+from nlp_ssl.data.folds import folds
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.evaluate import predict
-from nlp_ssl.experiment import run_one
-from nlp_ssl.folds import folds
-from nlp_ssl.loop import PseudoLabels
-from nlp_ssl.loops.self_training import SelfTraining
-from nlp_ssl.process import exclusive
-from nlp_ssl.tuning import RUNS, TRIALS, Candidate, Judged, _kappa, best, held_out_start, threshold_for, tune
+from nlp_ssl.experiments import tuning
+from nlp_ssl.experiments.compare import run_one
+from nlp_ssl.experiments.tuning import (
+    RUNS,
+    TRIALS,
+    Candidate,
+    Judged,
+    _kappa,
+    best,
+    held_out_start,
+    threshold_for,
+    tune,
+)
+from nlp_ssl.inference.predict import predict
+from nlp_ssl.rounds.self_training import SelfTraining
+from nlp_ssl.training.run_folder import exclusive
+from nlp_ssl.types import PseudoLabels
 
 
 @pytest.fixture(scope="module")

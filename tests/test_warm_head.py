@@ -8,9 +8,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from tiny import FAST, tiny_bert, tiny_task
 
-from nlp_ssl.evaluate import features, predict
+from nlp_ssl.inference.predict import features, predict
 from nlp_ssl.nets.text import load_text_net
-from nlp_ssl.warm import fit_head
+from nlp_ssl.training.warm_start import fit_head
 
 
 @pytest.mark.parametrize("classes", [("neg", "pos"), ("a", "b", "c")], ids=len)

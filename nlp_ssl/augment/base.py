@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from nlp_ssl.augment.counter_rng import AliasTable
-from nlp_ssl.data.ragged import Ragged
+from nlp_ssl.utils.counter_rng import AliasTable
+from nlp_ssl.utils.ragged import Ragged
 
 
 @dataclass(frozen=True)

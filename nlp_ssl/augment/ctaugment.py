@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nlp_ssl.augment.base import Augment, Vocabulary
-from nlp_ssl.augment.counter_rng import uniform
 from nlp_ssl.augment.image import GRADED, OPS, Cutout, FlipShift, ImageAugment, apply_ops
 from nlp_ssl.augment.word_noise import WORD_OPS, stream
-from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.errors import ConfigError, nearest
-from nlp_ssl.method import check
+from nlp_ssl.utils.counter_rng import uniform
+from nlp_ssl.utils.ragged import Ragged
+from nlp_ssl.utils.ranges import check
 
 _FLOOR = 0.01  # added to every rate: an operation that is never understood keeps all of its bins; 1 - the paper's decay
 _CHOICE, _SIGN, _TURN = 32, 33, 64  # random streams of a row: what is drawn, and what each operation does

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nlp_ssl.augment.counter_rng import uniform
 from nlp_ssl.errors import ConfigError, nearest
-from nlp_ssl.method import check
+from nlp_ssl.utils.counter_rng import uniform
+from nlp_ssl.utils.ranges import check
 
 # Where each augmentation reads a row's random stream: were ranges to overlap, its flip would decide its hole.
 _FLIP_SHIFT, _CUTOUT, _RANDAUGMENT = 0, 8, 16

@@ -7,11 +7,11 @@ from typing import NoReturn
 import numpy as np
 
 from nlp_ssl.augment.base import Augment, Identity, Vocabulary
-from nlp_ssl.augment.counter_rng import mix, uniform
 from nlp_ssl.augment.word_noise import WORD_OPS, stream
-from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.errors import ConfigError, nearest
-from nlp_ssl.method import check
+from nlp_ssl.utils.counter_rng import mix, uniform
+from nlp_ssl.utils.ragged import Ragged
+from nlp_ssl.utils.ranges import check
 
 BACK_TRANSLATION = "back_translation"
 _STRENGTH = {"tfidf": 0.4}  # where none is given; the others have 0.15

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nlp_ssl.augment.base import Vocabulary
-from nlp_ssl.augment.counter_rng import uniform
-from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.utils.counter_rng import uniform
+from nlp_ssl.utils.ragged import Ragged
 
 # Scores this close (relative) are equal: otherwise rounding alone would decide which word of a flat row is replaced.
 _TIE = 1e-9

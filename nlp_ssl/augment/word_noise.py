@@ -11,10 +11,10 @@ from typing import ClassVar
 import numpy as np
 
 from nlp_ssl.augment.base import Vocabulary
-from nlp_ssl.augment.counter_rng import mix, uniform
 from nlp_ssl.augment.tfidf import TfidfReplace
-from nlp_ssl.data.ragged import Ragged
-from nlp_ssl.method import check
+from nlp_ssl.utils.counter_rng import mix, uniform
+from nlp_ssl.utils.ragged import Ragged
+from nlp_ssl.utils.ranges import check
 
 # (words, replace weight of each word [T], keys [n], vocabulary, strength of each row [n]) -> the rows afterwards, with
 # the replace weight of each word that is left: one operation may follow another.

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.method import Kind
-from nlp_ssl.predictor import Answers
+from nlp_ssl.inference.predictor import Answers
+from nlp_ssl.types import Kind
+from nlp_ssl.utils import atomic
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 _DIGITS = 6  # of a probability

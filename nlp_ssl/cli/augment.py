@@ -19,19 +19,20 @@ from nlp_ssl.cli.strong import EngineName, engines_of, rewritings_folder, texts_
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.sources import SUFFIXES, Table, check_regular, data_stem, read_table
-from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import ConfigError, DataError, RunError, SSLError
-from nlp_ssl.method import check
+from nlp_ssl.inference.embedder import Embedder
 from nlp_ssl.paraphrase.cache import Cache
 from nlp_ssl.paraphrase.checks import Checks, Cosines, Labels
-from nlp_ssl.paraphrase.engine import Engine, contents
+from nlp_ssl.paraphrase.engine import Engine
 from nlp_ssl.paraphrase.gates import Gates, Report, View
 from nlp_ssl.paraphrase.masked import MaskedLM
-from nlp_ssl.paraphrase.on_ray import on_ray
 from nlp_ssl.paraphrase.rewrite import Rewriting
 from nlp_ssl.paraphrase.views import made_of, write_views
 from nlp_ssl.paraphrase.words import change_words
-from nlp_ssl.paths import absolute, check_utf8
+from nlp_ssl.utils.hashing import contents
+from nlp_ssl.utils.paths import absolute, check_utf8
+from nlp_ssl.utils.ranges import check
+from nlp_ssl.utils.ray_pool import on_ray
 
 log = logging.getLogger("nlp_ssl")
 _MASKED_LM = "masked_lm"

@@ -15,10 +15,10 @@ from rich.table import Table as RichTable
 
 from nlp_ssl.data.sources import is_text_file
 from nlp_ssl.errors import SSLError
-from nlp_ssl.experiment import Comparison, table
-from nlp_ssl.paths import check_utf8, is_utf8
-from nlp_ssl.process import Interrupted
-from nlp_ssl.reduce import close
+from nlp_ssl.experiments.compare import Comparison, table
+from nlp_ssl.ops.distributed import close
+from nlp_ssl.training.run_folder import Interrupted
+from nlp_ssl.utils.paths import check_utf8, is_utf8
 
 log = logging.getLogger("nlp_ssl")
 

@@ -15,8 +15,8 @@ from nlp_ssl.data.sources import Table, in_roles
 from nlp_ssl.doctor import Advice, Diagnosis, Finding, diagnose
 from nlp_ssl.doctor import Options as Checks
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.many import refuse
-from nlp_ssl.method import check
+from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.utils.ranges import check
 
 log = logging.getLogger("nlp_ssl")
 _RAGGED = (111, 112)  # errors of single rows, which can be skipped to see the rest

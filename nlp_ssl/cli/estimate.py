@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.kinds import check_defined
-from nlp_ssl.loop import Loop
-from nlp_ssl.loops.engine import with_given
-from nlp_ssl.method import Method
+from nlp_ssl.method import Loop, Method
 from nlp_ssl.methods.supervised import Supervised
+from nlp_ssl.rounds.engine import with_given
 from nlp_ssl.task import Task
-from nlp_ssl.train import fit
-from nlp_ssl.warm import contrastive_steps, start_kind, warm_up
+from nlp_ssl.training.checks import check_defined
+from nlp_ssl.training.loop import fit
+from nlp_ssl.training.warm_start import contrastive_steps, start_kind, warm_up
 
 _STEPS = 4  # measured; the first of them, which is slower, is left out by measuring one step apart
 _WARM_STEPS = 3

@@ -16,9 +16,10 @@ from nlp_ssl.data.markers import MINUS_ONE, minus_one_error, stripped
 from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.sources import Table, markers_of, read_table
 from nlp_ssl.errors import ConfigError, DataError, nearest
-from nlp_ssl.evaluate import Scores, confusion, logits_of_texts, longest_text, score
-from nlp_ssl.method import check
+from nlp_ssl.inference.metrics import Scores, confusion, score
+from nlp_ssl.inference.predict import logits_of_texts, longest_text
 from nlp_ssl.nets.text import check_pairs, class_names, load_trained
+from nlp_ssl.utils.ranges import check
 
 
 @dataclass(frozen=True, kw_only=True)

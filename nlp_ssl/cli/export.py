@@ -13,8 +13,8 @@ import click
 from nlp_ssl.cli.options import parse
 from nlp_ssl.data.sources import stream_rows
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.export import Parity, Quantize, export, is_exported
-from nlp_ssl.method import check
+from nlp_ssl.inference.export import Parity, Quantize, export, is_exported
+from nlp_ssl.utils.ranges import check
 
 _TRIED = 512  # texts of the file at most
 

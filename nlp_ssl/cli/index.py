@@ -14,10 +14,10 @@ import click
 from nlp_ssl.cli.options import parse
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.sources import stream_rows
-from nlp_ssl.embed import Precision
 from nlp_ssl.errors import ConfigError, nearest
-from nlp_ssl.method import check
+from nlp_ssl.inference.embedder import Precision
 from nlp_ssl.retrieval import BankOptions, Hit, Index, build, merge
+from nlp_ssl.utils.ranges import check
 
 _HELP = """\
 Usage: nlp-ssl index COMMAND ...

@@ -10,7 +10,7 @@ from nlp_ssl.cli.options import parse, with_config
 from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.cli.tasks import Options, chosen_method, tasks
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.pipeline import Stages, run_stages
+from nlp_ssl.experiments.pipeline import Stages, run_stages
 from nlp_ssl.registry import get
 
 log = logging.getLogger("nlp_ssl")

@@ -20,8 +20,8 @@ from nlp_ssl.data.label_sets import check_separator
 from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.sources import stream_rows
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.method import check
-from nlp_ssl.predictor import Predictor, Row, answer, open_predictor
+from nlp_ssl.inference.predictor import Predictor, Row, answer, open_predictor
+from nlp_ssl.utils.ranges import check
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.schema import TextData, content_hash_of, log_notes
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.experiments.pretrain import begun_from, objective_of, pretrain, save_encoder
 from nlp_ssl.nets.text import Pooling
-from nlp_ssl.pretrain import begun_from, objective_of, pretrain, save_encoder
-from nlp_ssl.process import check_output, clear_run
 from nlp_ssl.task import text_task
+from nlp_ssl.training.run_folder import check_output, clear_run
 
 log = logging.getLogger("nlp_ssl")
 

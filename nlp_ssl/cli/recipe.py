@@ -14,11 +14,10 @@ from nlp_ssl.data.images import load_images
 from nlp_ssl.data.schema import build
 from nlp_ssl.data.sources import Table
 from nlp_ssl.data.splits import draw_rows
-from nlp_ssl.experiment import compare
-from nlp_ssl.loop import Loop
-from nlp_ssl.method import Method
-from nlp_ssl.process import check_output
+from nlp_ssl.experiments.compare import compare
+from nlp_ssl.method import Loop, Method
 from nlp_ssl.task import Task, image_task, text_task
+from nlp_ssl.training.run_folder import check_output
 
 # Small images and a net that starts at random.
 IMAGE_LOOP = TrainConfig(

@@ -13,15 +13,15 @@ import pyarrow as pa
 from nlp_ssl.cli.options import parse
 from nlp_ssl.cli.strong import texts_of
 from nlp_ssl.data.embedded import encoder_name
-from nlp_ssl.data.parquet import write_parquet
 from nlp_ssl.data.schema import log_notes
+from nlp_ssl.data.select import IN_DOMAIN, Picked, Scorer, domain_scorer, select
 from nlp_ssl.data.sources import read_table
-from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.evaluate import longest_text, predict_texts
-from nlp_ssl.method import check
+from nlp_ssl.inference.embedder import Embedder
+from nlp_ssl.inference.predict import longest_text, predict_texts
 from nlp_ssl.nets.text import class_names, load_trained
-from nlp_ssl.select import IN_DOMAIN, Picked, Scorer, domain_scorer, select
+from nlp_ssl.utils.parquet import write_parquet
+from nlp_ssl.utils.ranges import check
 
 log = logging.getLogger("nlp_ssl")
 _SAMPLE = 10_000  # texts of the pool that the domain classifier learns from at most

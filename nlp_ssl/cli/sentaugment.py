@@ -12,10 +12,10 @@ from nlp_ssl.cli.files import Files, tables, text
 from nlp_ssl.cli.options import parse
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.evaluate import logits_of_texts, longest_text
+from nlp_ssl.inference.predict import logits_of_texts, longest_text
 from nlp_ssl.nets.text import class_names, load_trained
 from nlp_ssl.retrieval import Index
-from nlp_ssl.sentaugment import Found, Retrieval, augment, by_class, write_found
+from nlp_ssl.retrieval.sentaugment import Found, Retrieval, augment, by_class, write_found
 
 
 @dataclass(frozen=True)

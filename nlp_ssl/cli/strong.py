@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 import pyarrow as pa
 from filelock import FileLock
 
-from nlp_ssl import atomic
 from nlp_ssl.augment.base import Augment
 from nlp_ssl.augment.policy import Rewritten, parse_policy
 from nlp_ssl.augment.tfidf import TfidfReplace
@@ -25,6 +24,7 @@ from nlp_ssl.paraphrase.gates import Report, View
 from nlp_ssl.paraphrase.marian import CTranslate2, Marian
 from nlp_ssl.paraphrase.rewrite import Rewriting
 from nlp_ssl.paraphrase.views import read_views
+from nlp_ssl.utils import atomic
 
 log = logging.getLogger("nlp_ssl")
 EngineName = Literal["apertium", "marian", "ctranslate2"]

@@ -14,19 +14,19 @@ from nlp_ssl.cli.files import Files, Tables, tables, text
 from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.pseudo_labels import given_labels
 from nlp_ssl.data.schema import TextData, log_notes
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.functional import softmax
-from nlp_ssl.loop import Loop, PseudoLabels
-from nlp_ssl.loops.table import given_labels
-from nlp_ssl.many import refuse
-from nlp_ssl.method import Method
+from nlp_ssl.inference.teacher import joined, logits_of
+from nlp_ssl.method import Loop, Method
 from nlp_ssl.nets.text import Pooling
-from nlp_ssl.outside import joined, logits_of
-from nlp_ssl.process import check_output
+from nlp_ssl.ops.functional import softmax
+from nlp_ssl.ops.multilabel import refuse
 from nlp_ssl.registry import list_loops
 from nlp_ssl.task import Task, text_task
+from nlp_ssl.training.run_folder import check_output
+from nlp_ssl.types import PseudoLabels
 
 log = logging.getLogger("nlp_ssl")
 

@@ -16,14 +16,13 @@ from nlp_ssl.cli.tasks import Options, check_student, chosen_method, tasks
 from nlp_ssl.cli.tune import Tuning
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.experiment import compare
-from nlp_ssl.loop import Loop
-from nlp_ssl.method import Method
-from nlp_ssl.process import clear_run
+from nlp_ssl.experiments.compare import compare
+from nlp_ssl.experiments.out_of_scope import share_of
+from nlp_ssl.method import Loop, Method
 from nlp_ssl.registry import get
-from nlp_ssl.scope import share_of
 from nlp_ssl.task import Task
-from nlp_ssl.trackers import check_trackers
+from nlp_ssl.training.run_folder import clear_run
+from nlp_ssl.training.trackers import check_trackers
 
 log = logging.getLogger("nlp_ssl")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.folds import parts_of
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.folds import parts_of
-from nlp_ssl.loop import Loop
-from nlp_ssl.method import Method, check
+from nlp_ssl.experiments.tuning import Candidate, best, held_out_start, threshold_for, tune
+from nlp_ssl.method import Loop, Method
 from nlp_ssl.task import Task
-from nlp_ssl.tuning import Candidate, best, held_out_start, threshold_for, tune
+from nlp_ssl.utils.ranges import check
 
 log = logging.getLogger("nlp_ssl")
 Parsed = tuple[Method | Loop, TrainConfig]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from nlp_ssl.method import DataSpec, Kind
+from nlp_ssl.types import DataSpec, Kind
 
 
 class Store(Protocol):

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.many import as_questions
-from nlp_ssl.method import Batch
+from nlp_ssl.ops.multilabel import as_questions
+from nlp_ssl.types import Batch
+from nlp_ssl.utils.counter_rng import row_keys
 
 _WINDOW = 64  # batches whose unlabeled rows are sorted by length together, so that a batch holds like lengths
 _LABELED_STREAM, _POOL_STREAM = 1, 2

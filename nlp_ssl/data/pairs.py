@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from nlp_ssl.data.ragged import Ragged, spans
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.utils.ragged import Ragged, spans
 
 _PIECES = 5  # of a row: before, first text, between, second text, after
 

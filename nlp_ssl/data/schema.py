@@ -16,8 +16,8 @@ from nlp_ssl.data.markers import MINUS_ONE, minus_one_error, stripped
 from nlp_ssl.data.sources import Table, hidden_columns, in_roles, read_table
 from nlp_ssl.data.splits import draw_per_class, pair_keys, whole
 from nlp_ssl.errors import ConfigError, DataError, nearest
-from nlp_ssl.many import refuse
-from nlp_ssl.method import Kind
+from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.types import Kind
 
 if TYPE_CHECKING:
     from nlp_ssl.data.sources import Source

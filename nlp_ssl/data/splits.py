@@ -10,8 +10,8 @@ import xxhash
 
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import DataError
-from nlp_ssl.many import refuse
-from nlp_ssl.method import check
+from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.utils.ranges import check
 
 
 def draw_per_class(labels: Sequence[object], per_class: int, seed: int) -> np.ndarray:

@@ -22,13 +22,13 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from nlp_ssl.augment.base import Augment, Vocabulary
-from nlp_ssl.augment.counter_rng import mix, uniform
 from nlp_ssl.augment.policy import Rewritten
 from nlp_ssl.augment.tfidf import document_frequency, inverse_document_frequency, replace_weights, score, summed_scores
 from nlp_ssl.data.pairs import PairFrame, Pairs
-from nlp_ssl.data.ragged import Ragged, offsets_of, spans
 from nlp_ssl.errors import ConfigError, DataError, RunError
-from nlp_ssl.paths import check_utf8
+from nlp_ssl.utils.counter_rng import mix, uniform
+from nlp_ssl.utils.paths import check_utf8
+from nlp_ssl.utils.ragged import Ragged, offsets_of, spans
 
 FORMAT = 2
 _REWRITING, _SECOND = np.uint64(5), np.uint64(6)  # random streams of their own, beside those of word noise

@@ -12,7 +12,7 @@ from nlp_ssl.doctor.finding import Fact, Finding, warning
 from nlp_ssl.doctor.languages import languages_of
 from nlp_ssl.doctor.probe import Probe, probe_of
 from nlp_ssl.errors import listed
-from nlp_ssl.evaluate import features_of_texts
+from nlp_ssl.inference.predict import features_of_texts
 from nlp_ssl.nets.text import TextNet
 
 MOST_TEXTS = 1000  # of the labeled texts and of the pool, that lengths and languages are taken from

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from nlp_ssl.data.schema import in_order
-from nlp_ssl.fits import without_remarks
+from nlp_ssl.ops.fits import without_remarks
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlp_ssl.functional import entropy, probabilities
 from nlp_ssl.graph.knn import neighbors, unit
+from nlp_ssl.ops.functional import entropy, probabilities
 
 _TOLERANCE = 1e-10  # of the solver; what it gives a row must be well above that to count
 _ITERATIONS = 500

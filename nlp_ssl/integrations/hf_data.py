@@ -13,9 +13,9 @@ from nlp_ssl.data.markers import CONVENTION, MINUS_ONE, stripped
 from nlp_ssl.data.schema import TextData, build, log_notes
 from nlp_ssl.data.sources import LABEL_COLUMNS, TEXT_COLUMNS, Table, hidden_columns, memory_table
 from nlp_ssl.errors import ConfigError, DataError, listed
-from nlp_ssl.many import refuse
-from nlp_ssl.method import Batch
 from nlp_ssl.nets.text import class_names
+from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.types import Batch
 
 
 def texts_of(

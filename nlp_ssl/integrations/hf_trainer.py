@@ -26,21 +26,22 @@ from transformers import (
 )
 from transformers.trainer_utils import TrainOutput
 
-from nlp_ssl import checkpoint
 from nlp_ssl.augment.base import Augment
-from nlp_ssl.augment.strength import Strongest
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError, RunError
-from nlp_ssl.experiment import SharedStart
+from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.integrations.hf_data import Pass, only, texts_of, tokenized
-from nlp_ssl.method import Batch, Losses, Method
+from nlp_ssl.method import Method
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.text import TextNet, set_task
-from nlp_ssl.precision import Format
 from nlp_ssl.registry import as_method
-from nlp_ssl.session import Session
 from nlp_ssl.task import task_of_nets
-from nlp_ssl.train import applicable, differences, identity
+from nlp_ssl.training import checkpoint
+from nlp_ssl.training.engine import Session
+from nlp_ssl.training.loop import applicable, differences, identity
+from nlp_ssl.training.view_strength import Strongest
+from nlp_ssl.types import Batch, Losses
+from nlp_ssl.utils.precision import Format
 
 log = logging.getLogger("nlp_ssl")
 _FOLDER = "ssl"  # in a checkpoint: what the method keeps beside the model

@@ -16,7 +16,7 @@ from nlp_ssl.data.markers import CONVENTION
 from nlp_ssl.data.sources import label_name, table_of
 from nlp_ssl.data.values import numpy_type, plain_list
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.fits import without_remarks
+from nlp_ssl.ops.fits import without_remarks
 
 Column = Any  # what `plain_list` reads [N]; or features [N, D], where the text says so
 

@@ -19,22 +19,23 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from nlp_ssl import atomic
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.markers import READ
 from nlp_ssl.data.schema import build, log_notes
 from nlp_ssl.data.sources import memory_table
 from nlp_ssl.errors import ConfigError, nearest
-from nlp_ssl.evaluate import logits_of_texts, longest_text
-from nlp_ssl.experiment import SharedStart
+from nlp_ssl.experiments.start import SharedStart
+from nlp_ssl.inference.predict import logits_of_texts, longest_text
 from nlp_ssl.integrations.labels import Column, InputError, column, labeled_accuracy, read_labels, read_texts
-from nlp_ssl.method import Method, make
+from nlp_ssl.method import Method
 from nlp_ssl.nets.text import TextNet, load_trained
-from nlp_ssl.process import save_model
 from nlp_ssl.registry import as_method, get_method
 from nlp_ssl.task import text_task
-from nlp_ssl.train import fit
+from nlp_ssl.training.loop import fit
+from nlp_ssl.training.run_folder import save_model
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.ranges import make
 
 _SETTINGS = "nlp_ssl_classifier.json"  # written last: a folder without it holds no whole classifier
 _OWN = ("max_steps", "max_length", "seed")  # settings of the loop that are parameters by themselves

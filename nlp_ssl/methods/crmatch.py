@@ -6,13 +6,15 @@ from typing import Literal
 
 import torch
 
-from nlp_ssl.functional import ce, softmax, unit
-from nlp_ssl.method import Batch, Head, Losses, Method, Share, Weight
-from nlp_ssl.pretext import pretext_loss
-from nlp_ssl.reduce import mean
+from nlp_ssl.method import Method
+from nlp_ssl.ops.distributed import mean
+from nlp_ssl.ops.functional import ce, softmax, unit
+from nlp_ssl.ops.pretext import pretext_loss
+from nlp_ssl.ops.targets import confident
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
-from nlp_ssl.targets import confident
+from nlp_ssl.types import Batch, Head, Losses
+from nlp_ssl.utils.ranges import Share, Weight
 
 
 @register("crmatch")

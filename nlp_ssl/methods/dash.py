@@ -6,11 +6,13 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from nlp_ssl.functional import as_logits, ce, probabilities, sharpen, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Temperature, Weight
-from nlp_ssl.reduce import mean
+from nlp_ssl.method import Method
+from nlp_ssl.ops.distributed import mean
+from nlp_ssl.ops.functional import as_logits, ce, probabilities, sharpen, softmax
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
+from nlp_ssl.types import Batch, DataSpec, Losses
+from nlp_ssl.utils.ranges import Range, Temperature, Weight
 
 
 @register("dash")

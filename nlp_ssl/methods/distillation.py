@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nlp_ssl.functional import ce, newest, sharpen, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, Share, Temperature, Weight
-from nlp_ssl.reduce import mean, stat
+from nlp_ssl.method import Method
+from nlp_ssl.ops.distributed import mean, stat
+from nlp_ssl.ops.functional import ce, newest, sharpen, softmax
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
+from nlp_ssl.types import Batch, DataSpec, Losses
+from nlp_ssl.utils.ranges import Share, Temperature, Weight
 
 _DECAY = 0.95  # of the running means of the two losses: about the last 20 batches
 

@@ -7,8 +7,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from nlp_ssl import draws
-from nlp_ssl.functional import (
+from nlp_ssl.method import Method
+from nlp_ssl.ops import random
+from nlp_ssl.ops.distributed import mean
+from nlp_ssl.ops.functional import (
     as_logits,
     ce,
     linear_ramp,
@@ -18,12 +20,12 @@ from nlp_ssl.functional import (
     softmax,
     squared_error,
 )
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Share, Temperature, Weight
-from nlp_ssl.mixing import Mixer, mix
-from nlp_ssl.reduce import mean
+from nlp_ssl.ops.mixing import Mixer, mix
+from nlp_ssl.ops.targets import clean_probability
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
-from nlp_ssl.targets import clean_probability
+from nlp_ssl.types import Batch, DataSpec, Losses
+from nlp_ssl.utils.ranges import Range, Share, Temperature, Weight
 
 _VIEWS = ("x", "x2", "u_w", "u_w2")
 _OTHER = {"student": "second", "second": "student"}
@@ -110,7 +112,7 @@ class DivideMix(Method):
         u = sharpen(guess[b:], self.temperature)
         run.watch(guess[b:], torch.ones_like(guess[b:, 0]), batch["hidden"])
         targets = torch.cat([t, t, u, u])  # [2B + 2N, C], in the order of the views
-        partner = draws.permutation(len(targets), targets)
+        partner = random.permutation(len(targets), targets)
         mixed = mix(self.mixer, net, batch, _VIEWS, targets, self.alpha, partner=partner)
         z = torch.cat(list(net(batch, *_VIEWS, edit=mixed.edit)))  # [2B + 2N, C]: one forward
         targets = mixed.of(targets)

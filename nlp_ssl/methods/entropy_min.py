@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
-from nlp_ssl.functional import ce, linear_ramp, prediction_entropy, softmax
-from nlp_ssl.method import Batch, Kind, Losses, Method, Share, Weight
-from nlp_ssl.reduce import mean
+from nlp_ssl.method import Method
+from nlp_ssl.ops.distributed import mean
+from nlp_ssl.ops.functional import ce, linear_ramp, prediction_entropy, softmax
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
+from nlp_ssl.types import Batch, Kind, Losses
+from nlp_ssl.utils.ranges import Share, Weight
 
 
 @register("entropy_min")

@@ -5,13 +5,15 @@ from typing import Annotated
 
 import torch
 
-from nlp_ssl import draws
-from nlp_ssl.functional import as_logits, ce, early_decay, probabilities, sigmoid_ramp, softmax, squared_error
-from nlp_ssl.method import Batch, Losses, Method, Range, Share, Weight
-from nlp_ssl.mixing import Mixer, mix
-from nlp_ssl.reduce import mean
+from nlp_ssl.method import Method
+from nlp_ssl.ops import random
+from nlp_ssl.ops.distributed import mean
+from nlp_ssl.ops.functional import as_logits, ce, early_decay, probabilities, sigmoid_ramp, softmax, squared_error
+from nlp_ssl.ops.mixing import Mixer, mix
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
+from nlp_ssl.types import Batch, Losses
+from nlp_ssl.utils.ranges import Range, Share, Weight
 
 
 @register("ict")
@@ -50,7 +52,7 @@ class ICT(Method):
         t = t.detach()
         p, y = run.aligned(softmax(t)), probabilities(batch["y"], t)
         b, n = len(y), len(p)
-        order = torch.cat([draws.permutation(b, t), b + draws.permutation(n, t)])
+        order = torch.cat([random.permutation(b, t), b + random.permutation(n, t)])
         net, views = run.nets["student"], ("x", "u_w")
         mixed = mix(
             self.mixer, net, batch, views, torch.cat([y, p]), self.alpha, partner=order, larger=False

@@ -6,12 +6,14 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from nlp_ssl.functional import ce
 from nlp_ssl.graph.propagation import propagate
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Weight
-from nlp_ssl.reduce import from_first_values, mean
+from nlp_ssl.method import Method
+from nlp_ssl.ops.distributed import from_first_values, mean
+from nlp_ssl.ops.functional import ce
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
+from nlp_ssl.types import Batch, DataSpec, Losses
+from nlp_ssl.utils.ranges import Range, Weight
 
 
 @register("label_propagation")

@@ -7,13 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nlp_ssl import draws
-from nlp_ssl.functional import as_logits, ce, kl, linear_ramp, sharpen, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, Share, Temperature, Weight
-from nlp_ssl.nets.base import Forward
-from nlp_ssl.reduce import mean, stat
+from nlp_ssl.method import Method
+from nlp_ssl.ops import random
+from nlp_ssl.ops.distributed import mean, stat
+from nlp_ssl.ops.functional import as_logits, ce, kl, linear_ramp, sharpen, softmax
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
+from nlp_ssl.types import Batch, DataSpec, Forward, Losses
+from nlp_ssl.utils.ranges import Share, Temperature, Weight
 
 
 @register("meta_pseudo_labels")
@@ -91,7 +92,7 @@ class MetaPseudoLabels(Method):
     def _label(self, p: Tensor) -> Tensor:
         if self.labels == "soft":
             return p
-        return draws.classes(p) if self.labels == "sampled" else p.argmax(-1)
+        return random.classes(p) if self.labels == "sampled" else p.argmax(-1)
 
     def _slope(self, student: Forward, batch: Batch) -> Tensor:
         """What each probability of each label [N, C] adds to the student's labeled loss, at most clip_h in size."""

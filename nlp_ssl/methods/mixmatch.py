@@ -5,13 +5,15 @@ from typing import Annotated
 
 import torch
 
-from nlp_ssl import draws
-from nlp_ssl.functional import ce, linear_ramp, probabilities, sharpen, softmax, squared_error
-from nlp_ssl.method import Batch, Losses, Method, Range, Share, Temperature, Weight
-from nlp_ssl.mixing import Mixer, mix
-from nlp_ssl.reduce import mean
+from nlp_ssl.method import Method
+from nlp_ssl.ops import random
+from nlp_ssl.ops.distributed import mean
+from nlp_ssl.ops.functional import ce, linear_ramp, probabilities, sharpen, softmax, squared_error
+from nlp_ssl.ops.mixing import Mixer, mix
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
+from nlp_ssl.types import Batch, Losses
+from nlp_ssl.utils.ranges import Range, Share, Temperature, Weight
 
 _VIEWS = ("x", "u_w", "u_w2")
 
@@ -47,7 +49,7 @@ class MixMatch(Method):
         p = run.aligned((softmax(w1.detach()) + softmax(w2.detach())) / 2)
         q, y = sharpen(p, self.temperature), probabilities(batch["y"], p)
         targets = torch.cat([y, q, q])  # [B + 2N, C], in the order of the views
-        partner = draws.permutation(len(targets), p)
+        partner = random.permutation(len(targets), p)
         mixed = mix(self.mixer, net, batch, _VIEWS, targets, self.alpha, partner=partner, per_row=True)
         x, *u = net(batch, *_VIEWS, edit=mixed.edit)  # [B, C], 2 x [N, C]: one forward
         targets = mixed.of(targets)

@@ -6,13 +6,15 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from nlp_ssl import draws
-from nlp_ssl.functional import ce, prediction_entropy, probabilities, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Share, Weight
-from nlp_ssl.mixing import Mixer, mix
-from nlp_ssl.reduce import mean
+from nlp_ssl.method import Method
+from nlp_ssl.ops import random
+from nlp_ssl.ops.distributed import mean
+from nlp_ssl.ops.functional import ce, prediction_entropy, probabilities, softmax
+from nlp_ssl.ops.mixing import Mixer, mix
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
+from nlp_ssl.types import Batch, DataSpec, Losses
+from nlp_ssl.utils.ranges import Range, Share, Weight
 
 
 @register("mixup_pseudo_label")
@@ -59,7 +61,7 @@ class MixUpPseudoLabel(Method):
         soft = run.state["soft"][batch["id"]["u"]]  # [N, C]
         run.watch(soft, torch.ones_like(soft[:, 0]), batch["hidden"])
         targets = torch.cat([probabilities(batch["y"], soft), soft])  # [B + N, C]
-        partner = draws.permutation(len(targets), soft)
+        partner = random.permutation(len(targets), soft)
         mixed = mix(self.mixer, net, batch, views, targets, self.alpha, partner=partner, larger=False)
         x, u = net(batch, *views, edit=mixed.edit)  # [B, C], [N, C]: one forward
         targets, z = mixed.of(targets), torch.cat([x, u])

@@ -7,15 +7,16 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from nlp_ssl import draws
-from nlp_ssl.functional import align, ce, linear_ramp, probabilities, sharpen, softmax
-from nlp_ssl.method import Batch, DataSpec, Head, Losses, Method, Range, Share, Temperature, Weight
-from nlp_ssl.mixing import Mixer, mix
-from nlp_ssl.nets.base import Forward
-from nlp_ssl.pretext import pretext_loss
-from nlp_ssl.reduce import mean, stat
+from nlp_ssl.method import Method
+from nlp_ssl.ops import random
+from nlp_ssl.ops.distributed import mean, stat
+from nlp_ssl.ops.functional import align, ce, linear_ramp, probabilities, sharpen, softmax
+from nlp_ssl.ops.mixing import Mixer, mix
+from nlp_ssl.ops.pretext import pretext_loss
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
+from nlp_ssl.types import Batch, DataSpec, Forward, Head, Losses
+from nlp_ssl.utils.ranges import Range, Share, Temperature, Weight
 
 
 @register("remixmatch")
@@ -74,7 +75,7 @@ class ReMixMatch(Method):
         p = self._aligned(run, softmax(w.detach()))
         q, y = sharpen(p, self.temperature), probabilities(batch["y"], p)
         targets = torch.cat([y, *[q] * (len(views) - 1)])  # [B + (K+1)N, C], in the order of the views
-        partner = draws.permutation(len(targets), p)
+        partner = random.permutation(len(targets), p)
         mixed = mix(self.mixer, net, batch, views, targets, self.alpha, partner=partner, per_row=True)
         x, *u = net(batch, *views, edit=mixed.edit)  # [B, C], K + 1 times [N, C]: one forward
         (s,) = net(batch, "u_s")  # [N, C], unmixed

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nlp_ssl.functional import ce, early_decay, probabilities, softmax, unit
-from nlp_ssl.method import Batch, DataSpec, Head, Losses, Method, Share, Temperature, Weight
-from nlp_ssl.reduce import mean
+from nlp_ssl.method import Method
+from nlp_ssl.ops.distributed import mean
+from nlp_ssl.ops.functional import ce, early_decay, probabilities, softmax, unit
+from nlp_ssl.ops.targets import confident
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
-from nlp_ssl.targets import confident
+from nlp_ssl.types import Batch, DataSpec, Head, Losses
+from nlp_ssl.utils.ranges import Share, Temperature, Weight
 
 _WIDTH = 128  # of the projection
 _NEVER = -1e4  # stands for minus infinity in a softmax, but times zero is zero

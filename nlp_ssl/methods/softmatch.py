@@ -6,12 +6,14 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from nlp_ssl.functional import align, ce, newest, softmax
-from nlp_ssl.method import Batch, DataSpec, Losses, Method, Range, Weight
-from nlp_ssl.reduce import mean, stat, total
+from nlp_ssl.method import Method
+from nlp_ssl.ops.distributed import mean, stat, total
+from nlp_ssl.ops.functional import align, ce, newest, softmax
+from nlp_ssl.ops.targets import truncated_gaussian
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
-from nlp_ssl.targets import truncated_gaussian
+from nlp_ssl.types import Batch, DataSpec, Losses
+from nlp_ssl.utils.ranges import Range, Weight
 
 
 @register("softmatch")

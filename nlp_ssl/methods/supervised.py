@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
-from nlp_ssl.functional import ce
-from nlp_ssl.method import Batch, Losses, Method, Share
-from nlp_ssl.reduce import mean
+from nlp_ssl.method import Method
+from nlp_ssl.ops.distributed import mean
+from nlp_ssl.ops.functional import ce
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
+from nlp_ssl.types import Batch, Losses
+from nlp_ssl.utils.ranges import Share
 
 
 @register("supervised")

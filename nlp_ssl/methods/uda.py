@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
-from nlp_ssl.functional import Tsa, ce, kl, prediction_entropy, sharpen, softmax, tsa_threshold
-from nlp_ssl.method import Batch, Losses, Method, Share, Temperature, Weight
-from nlp_ssl.reduce import mean
+from nlp_ssl.method import Method
+from nlp_ssl.ops.distributed import mean
+from nlp_ssl.ops.functional import Tsa, ce, kl, prediction_entropy, sharpen, softmax, tsa_threshold
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
+from nlp_ssl.types import Batch, Losses
+from nlp_ssl.utils.ranges import Share, Temperature, Weight
 
 
 @register("uda")

@@ -7,13 +7,15 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from nlp_ssl import draws
-from nlp_ssl.adversary import AddNoise, Measure, exact_logits, power_direction, sized
-from nlp_ssl.functional import ce, kl, prediction_entropy, softmax
-from nlp_ssl.method import Batch, Losses, Method, Range, Weight
-from nlp_ssl.reduce import mean
+from nlp_ssl.method import Method
+from nlp_ssl.ops import random
+from nlp_ssl.ops.adversary import AddNoise, Measure, exact_logits, power_direction, sized
+from nlp_ssl.ops.distributed import mean
+from nlp_ssl.ops.functional import ce, kl, prediction_entropy, softmax
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
+from nlp_ssl.types import Batch, Losses
+from nlp_ssl.utils.ranges import Range, Weight
 
 _VIEWS = ("x", "u_w")
 
@@ -73,6 +75,6 @@ class VAT(Method):
         def gradient(noise: Tensor) -> Tensor:
             return net.gradient(batch, *_VIEWS, loss=divergence, noise=noise)
 
-        start = draws.normal(inputs.values) * inputs.values  # in proportion to the inputs, as all noise here
+        start = random.normal(inputs.values) * inputs.values  # in proportion to the inputs, as all noise here
         d = power_direction(gradient, start, self.reach * inputs.length, self.steps)
         return sized(d, inputs, self.size, "l2")

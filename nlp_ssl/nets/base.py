@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -11,80 +11,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.many import per_label
-from nlp_ssl.method import Batch, Head, Kind
-from nlp_ssl.reduce import total, world_size
+from nlp_ssl.ops.distributed import total, world_size
+from nlp_ssl.ops.multilabel import per_label
+from nlp_ssl.types import Batch, Edit, Head, Kind
 
 _SLOPE_REACH = 1e-2  # length of the step of the parameters that a slope is measured over
-
-
-class Edit(Protocol):
-    """A change of a hidden representation: MixUp, adversarial noise, masking.
-
-    `layer` 0 is the input (word embeddings [R, L, H] before positions are added, or pixels [R, C, H, W]);
-    k > 0 is the output of the k-th transformer layer, or of the k-th stage of an image net.
-    """
-
-    @property
-    def layer(self) -> int: ...
-
-    def __call__(self, h: Tensor, mask: Tensor | None, content: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Edited values and the mask [R, L] of tokens that later layers and pooling see; None leaves it as it is.
-
-        `mask` [R, L] is 1 for tokens and 0 for padding, `content` [R, L] is 1 for the text's own tokens and 0 for
-        special ones and padding; both are None for images. Rows come in the order of the views asked for.
-        """
-        ...
-
-
-class Forward(Protocol):
-    """`net(batch, *views) -> logits per view`: the only modality-aware calls of a method."""
-
-    @property
-    def depth(self) -> int:
-        """The last layer that an edit can change."""
-        ...
-
-    def __call__(self, batch: Batch, *views: str, edit: Edit | None = None, dropout: bool = True) -> Sequence[Tensor]:
-        """Logits [n, C] of each view, from one forward pass."""
-        ...
-
-    def outputs(
-        self, batch: Batch, *views: str, edit: Edit | None = None, dropout: bool = True
-    ) -> Sequence[Mapping[str, Tensor]]:
-        """Of each view "logits" [n, C] and, by name, what the method's heads give [n, width], from one forward pass."""
-        ...
-
-    def room(self, batch: Batch, *views: str) -> Tensor:
-        """1 where noise may act on the inputs of the views, 0 at special tokens and padding: [R, L, H] or pixels."""
-        ...
-
-    def gradient(
-        self,
-        batch: Batch,
-        *views: str,
-        loss: Callable[[Sequence[Tensor]], Tensor],
-        noise: Tensor | None = None,
-    ) -> Tensor:
-        """Gradient of loss(logits of each view) with respect to the inputs, at inputs + noise: [R, L, H] or pixels.
-
-        Zero where `room` is zero. Dropout is off, arithmetic is float32, and no gradient reaches the parameters.
-        """
-        ...
-
-    def slope(
-        self, batch: Batch, *views: str, of: Sequence[str], loss: Callable[[Sequence[Tensor]], Tensor]
-    ) -> Sequence[Tensor]:
-        """Derivative [n, C] of each view's log-probabilities along the parameters' gradient of a loss on other views.
-
-        What a small step of the parameters up that gradient would add. Dropout is off, arithmetic is float32, the
-        gradient is the mean over the ranks, and the parameters are afterwards what they were.
-        """
-        ...
-
-    def masked_tokens(self, batch: Batch, *views: str) -> tuple[Tensor, Tensor]:
-        """Masked language modelling on the views' rows: (mean loss of a row's chosen tokens [R], their number [R])."""
-        ...
 
 
 class Module(nn.Module):

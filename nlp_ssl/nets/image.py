@@ -20,7 +20,7 @@ from nlp_ssl.errors import ConfigError, DataError, nearest
 from nlp_ssl.nets.base import Module
 
 if TYPE_CHECKING:
-    from nlp_ssl.nets.base import Edit
+    from nlp_ssl.types import Edit
 
 CONFIG_FILE = "image_net.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
-from nlp_ssl import draws
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.method import Kind
-from nlp_ssl.nets.base import Edit, Module
+from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.opening import (
     ask,
     check_answer,
@@ -30,6 +28,8 @@ from nlp_ssl.nets.opening import (
     positions,
     quiet,
 )
+from nlp_ssl.ops import random
+from nlp_ssl.types import Edit, Kind
 
 log = logging.getLogger("nlp_ssl")
 Pooling = Literal["auto", "mean", "stock"]
@@ -111,10 +111,10 @@ class TextNet(Module):
             why = "its tokenizer has no mask token" if mask_id is None else "its word embeddings are not as wide as it"
             raise ConfigError(273, f"this model cannot learn masked tokens, {why}: set the weight of their loss to 0")
         content = self._content(inputs) > 0
-        draw = draws.uniform(ids).masked_fill(~content, 2.0)
+        draw = random.uniform(ids).masked_fill(~content, 2.0)
         chosen = content & ((draw < _HIDDEN_SHARE) | (draw == draw.amin(1, keepdim=True)))
-        kind = draws.uniform(ids)
-        anything = draws.integers(len(self.tokenizer), ids)
+        kind = random.uniform(ids)
+        anything = random.integers(len(self.tokenizer), ids)
         changed = torch.where(kind < 0.8, mask_id, torch.where(kind < 0.9, anything, ids))
         return {
             **inputs,

@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 from filelock import FileLock, Timeout
 
-from nlp_ssl import atomic
+from nlp_ssl.utils import atomic
 
 _ENTRY = np.dtype([("key", "<u8"), ("check", "<u8"), ("start", "<u8"), ("size", "<u4"), ("crc", "<u4")])
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nlp_ssl.embed import Embedder
-from nlp_ssl.evaluate import longest_text, predict_texts
+from nlp_ssl.inference.embedder import Embedder
+from nlp_ssl.inference.predict import longest_text, predict_texts
 from nlp_ssl.nets.text import TextNet, load_trained
 from nlp_ssl.paraphrase.gates import ACCEPTED, Gates, View
 

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 import xxhash
 
-from nlp_ssl import atomic
-from nlp_ssl.atomic import CheckpointError
 from nlp_ssl.config import cache_folder
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.method import check
 from nlp_ssl.nets.opening import open_config, open_tokenizer, opening
-from nlp_ssl.paraphrase.sentences import by_sentence
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.atomic import CheckpointError
+from nlp_ssl.utils.ranges import check
+from nlp_ssl.utils.sentences import by_sentence
 
 _LONGER = 2  # a translation may have that many times the tokens of its sentence, and _MORE
 _MORE = 10

@@ -11,11 +11,11 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
-from nlp_ssl.augment.counter_rng import row_keys, uniform
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.method import check
 from nlp_ssl.nets.opening import ask, entries, open_config, open_tokenizer, opening
-from nlp_ssl.paraphrase.sentences import batches
+from nlp_ssl.utils.counter_rng import row_keys, uniform
+from nlp_ssl.utils.ranges import check
+from nlp_ssl.utils.sentences import batches
 
 _ROOM = 512  # tokens of a window where neither model nor tokenizer knows better
 _CELLS = 1 << 22  # numbers drawn at once: bounds the memory, whatever the vocabulary

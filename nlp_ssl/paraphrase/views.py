@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nlp_ssl.data.parquet import write_parquet
-from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.data.sources import check_regular
 from nlp_ssl.errors import DataError
 from nlp_ssl.paraphrase.gates import View
+from nlp_ssl.utils.parquet import write_parquet
+from nlp_ssl.utils.ragged import Ragged
 
 SCHEMA = pa.schema(
     [

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nlp_ssl.augment.base import Augment, Vocabulary
-from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.augment.tfidf import document_frequency, inverse_document_frequency, replace_weights, score, summed_scores
-from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.paraphrase.checks import Checks
 from nlp_ssl.paraphrase.gates import Gates, View
+from nlp_ssl.utils.counter_rng import row_keys
+from nlp_ssl.utils.ragged import Ragged
 
 _BLOCK = 4096
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from nlp_ssl import atomic
-from nlp_ssl.experiment import table
-from nlp_ssl.process import CARD, CARD_MARK, is_our_card
+from nlp_ssl.experiments.compare import table
 from nlp_ssl.report.collect import RunFolder, collect
 from nlp_ssl.report.page import model_name
+from nlp_ssl.training.run_folder import CARD, CARD_MARK, is_our_card
+from nlp_ssl.utils import atomic
 
 log = logging.getLogger("nlp_ssl")
 _CLASSES = 50  # names listed

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nlp_ssl.atomic import is_count, is_number
-from nlp_ssl.report.record import FACTS, SCHEMA
+from nlp_ssl.training.predictions import FACTS, SCHEMA
+from nlp_ssl.utils.atomic import is_count, is_number
 
 _MOST_ROWS, _MOST_BYTES = 1_000_000, 2**30  # of a predictions file: a run keeps some 20,000 rows
 _PARTS = ("test", "dev", "pool", "labeled")

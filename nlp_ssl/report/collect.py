@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError, RunError
-from nlp_ssl.experiment import GIVEN, START, Comparison
-from nlp_ssl.loops.engine import ROUNDS
-from nlp_ssl.pipeline import DISTILLED, FOLDERS, PRETRAINED
+from nlp_ssl.experiments.compare import GIVEN, Comparison
+from nlp_ssl.experiments.pipeline import DISTILLED, FOLDERS, PRETRAINED
+from nlp_ssl.experiments.start import START
 from nlp_ssl.report.checked import metrics_line, read_predictions
-from nlp_ssl.report.record import PREDICTIONS
-from nlp_ssl.train import Outcome, read_identity, read_result
+from nlp_ssl.rounds.engine import ROUNDS
+from nlp_ssl.training.loop import Outcome, read_identity, read_result
+from nlp_ssl.training.predictions import PREDICTIONS
+from nlp_ssl.utils import atomic
 
 log = logging.getLogger("nlp_ssl")
 

@@ -10,13 +10,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from nlp_ssl import atomic
 from nlp_ssl.report import curves, quality, reliability
 from nlp_ssl.report.collect import RunFolder, collect
 from nlp_ssl.report.map import maps
 from nlp_ssl.report.shades import Shades
 from nlp_ssl.report.svg import COLORS, Figure
 from nlp_ssl.report.texts import listings, views
+from nlp_ssl.utils import atomic
 
 REPORT = "report.html"
 

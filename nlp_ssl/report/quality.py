@@ -6,8 +6,8 @@ import numpy as np
 from markupsafe import Markup
 from scipy.special import softmax
 
-from nlp_ssl.evaluate import Scores
-from nlp_ssl.experiment import Comparison
+from nlp_ssl.experiments.compare import Comparison
+from nlp_ssl.inference.metrics import Scores
 from nlp_ssl.report.collect import Rows, RunFolder
 from nlp_ssl.report.shades import Shades
 from nlp_ssl.report.svg import Figure, Legend, Line, drawing, lines, number, ticks

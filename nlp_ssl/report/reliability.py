@@ -6,10 +6,10 @@ import numpy as np
 from markupsafe import Markup
 from scipy.special import softmax
 
-from nlp_ssl.calibrate import temperature_of
 from nlp_ssl.report.collect import Predictions
 from nlp_ssl.report.quality import NO_PREDICTIONS, NO_SCORED
 from nlp_ssl.report.svg import Figure, drawing, frame
+from nlp_ssl.training.calibration import temperature_of
 
 _BINS = 10
 _FEW = 5  # rows whose share says little: their bar is pale

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from nlp_ssl import atomic
-from nlp_ssl.atomic import CheckpointError
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.atomic import CheckpointError
 
 _BLOCK = 16_384  # vectors turned into float32 at once
 

@@ -10,11 +10,9 @@ from typing import Any
 import faiss
 import numpy as np
 
-from nlp_ssl import atomic
 from nlp_ssl.data.values import refuse_one_text
-from nlp_ssl.embed import Embedder, Precision
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.method import check
+from nlp_ssl.inference.embedder import Embedder, Precision
 from nlp_ssl.retrieval import ann
 from nlp_ssl.retrieval.bank import Bank, open_part
 from nlp_ssl.retrieval.encode import encode
@@ -32,6 +30,8 @@ from nlp_ssl.retrieval.plan import (
     undone_on_failure,
 )  # fmt: skip
 from nlp_ssl.retrieval.texts import read_corpora
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.ranges import check
 
 log = logging.getLogger("nlp_ssl")
 _GROWTH = 3  # an index is trained anew once it holds that many times the vectors that it was trained for

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nlp_ssl import atomic
 from nlp_ssl.errors import RunError
-from nlp_ssl.paraphrase.on_ray import Work, on_ray
 from nlp_ssl.retrieval.bank import read_piece, write_part
 from nlp_ssl.retrieval.plan import PARTS, TEXTS
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.ray_pool import Work, on_ray
 
 log = logging.getLogger("nlp_ssl")
 

@@ -12,16 +12,16 @@ from typing import Any
 import faiss
 import numpy as np
 
-from nlp_ssl import atomic
-from nlp_ssl.atomic import CheckpointError
 from nlp_ssl.config import cache_folder
 from nlp_ssl.data.values import refuse_one_text
-from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.paraphrase.engine import contents
+from nlp_ssl.inference.embedder import Embedder
 from nlp_ssl.retrieval import ann, probe
 from nlp_ssl.retrieval.bank import Bank
 from nlp_ssl.retrieval.plan import INDEX, PARTS
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.atomic import CheckpointError
+from nlp_ssl.utils.hashing import contents
 
 FILE = "index.faiss"
 _PATIENCE = 600.0  # seconds for the child that opens an unknown file

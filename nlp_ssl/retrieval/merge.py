@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nlp_ssl import atomic
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.method import check
 from nlp_ssl.retrieval import ann
 from nlp_ssl.retrieval.bank import Bank, Part, part_name, write_part
 from nlp_ssl.retrieval.build import check_place, make_index, tidy
@@ -29,6 +27,8 @@ from nlp_ssl.retrieval.plan import (
     undone_on_failure,
 )
 from nlp_ssl.retrieval.texts import Seen
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.ranges import check
 
 log = logging.getLogger("nlp_ssl")
 _FILES = ("texts.bin", "offsets.npy", "keys.npy", "vectors.npy")

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 
 import xxhash
 
-from nlp_ssl import atomic
 from nlp_ssl.data.sources import check_regular, data_stem
 from nlp_ssl.errors import ConfigError, DataError, SSLError
-from nlp_ssl.method import check
-from nlp_ssl.paraphrase.engine import contents
-from nlp_ssl.paths import absolute
-from nlp_ssl.process import exclusive
+from nlp_ssl.training.run_folder import exclusive
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.hashing import contents
+from nlp_ssl.utils.paths import absolute
+from nlp_ssl.utils.ranges import check
 
 PARTS, TEXTS, INDEX = "parts", "texts", "index"  # texts with vectors; texts still without; what is searched
 PLAN = "build.json"

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from nlp_ssl import atomic
 from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.sources import stream_texts
-from nlp_ssl.paraphrase.sentences import split
 from nlp_ssl.retrieval.bank import in_order, open_part, part_name, read_piece, write_piece
 from nlp_ssl.retrieval.plan import PARTS, TEXTS, BankOptions, finish
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.sentences import split
 
 _TIER = 1 << 16
 _NOT_WORDS = re.compile(r"[\W\d_]+")

@@ -16,9 +16,9 @@ from typing import Annotated
 from methods import Bench, method_of, provenance, tasks
 
 from nlp_ssl import TrainConfig
-from nlp_ssl.atomic import write_text
 from nlp_ssl.cli import console, options
-from nlp_ssl.tuning import Candidate, best, tune
+from nlp_ssl.experiments.tuning import Candidate, best, tune
+from nlp_ssl.utils.atomic import write_text
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
 from nlp_ssl import LabelPropagationClassifier, SentenceEmbedding, build_data
-from nlp_ssl.atomic import write_text
 from nlp_ssl.cli import console
 from nlp_ssl.data.embedded import load_embedded, load_named
+from nlp_ssl.utils.atomic import write_text
 
 # The logistic regression of all of them is the one of `LabelPropagationClassifier`; the graphs have as many neighbors.
 CLASSIFIERS = {

@@ -28,13 +28,13 @@ from pathlib import Path
 import numpy as np
 from methods import provenance
 
-from nlp_ssl.atomic import write_text
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.sources import stream_texts
-from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import DataError
-from nlp_ssl.paraphrase.sentences import split
+from nlp_ssl.inference.embedder import Embedder
 from nlp_ssl.retrieval import BankOptions, Index, ann, build, index
+from nlp_ssl.utils.atomic import write_text
+from nlp_ssl.utils.sentences import split
 
 DIM = 384
 

@@ -26,19 +26,20 @@ import torch
 import transformers
 
 from nlp_ssl import Loop, TfidfReplace, TrainConfig, build_data, fit, image_task, list_methods, text_task
-from nlp_ssl.atomic import write_text
 from nlp_ssl.cli import console, options
 from nlp_ssl.cli.recipe import IMAGE_LOOP
 from nlp_ssl.data.embedded import encoder_name, load_embedded, load_named
 from nlp_ssl.data.images import load_images
 from nlp_ssl.data.splits import draw_rows
-from nlp_ssl.evaluate import predict, score
-from nlp_ssl.experiment import SharedStart
-from nlp_ssl.loops.engine import fit_rounds
-from nlp_ssl.method import make
+from nlp_ssl.experiments.start import SharedStart
+from nlp_ssl.inference.metrics import score
+from nlp_ssl.inference.predict import predict
 from nlp_ssl.nets.text import Pooling
 from nlp_ssl.registry import get
-from nlp_ssl.warm import start_kind
+from nlp_ssl.rounds.engine import fit_rounds
+from nlp_ssl.training.warm_start import start_kind
+from nlp_ssl.utils.atomic import write_text
+from nlp_ssl.utils.ranges import make
 
 
 @dataclass(frozen=True)

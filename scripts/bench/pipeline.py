@@ -14,10 +14,10 @@ from pathlib import Path
 
 from methods import TEXT_LOOP, Bench, provenance, table, tasks
 
-from nlp_ssl.atomic import write_text
 from nlp_ssl.cli import console, options
-from nlp_ssl.pipeline import Stages, run_stages
+from nlp_ssl.experiments.pipeline import Stages, run_stages
 from nlp_ssl.registry import get
+from nlp_ssl.utils.atomic import write_text
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from methods import provenance
 
-from nlp_ssl.atomic import write_text
 from nlp_ssl.data.embedded import load_embedded
+from nlp_ssl.utils.atomic import write_text
 
 LABELED, POOL, TEST = 10, 120, 60
 FLAGS = "--method fixmatch --seeds 0 --pretrain-steps 8 --max-steps 8 --warm-steps 8 --batch-size 4 --max-length 32"

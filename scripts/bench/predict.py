@@ -26,13 +26,14 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from nlp_ssl import TrainConfig, build_data, evaluate, export, fit, text_task
-from nlp_ssl.atomic import write_text
+from nlp_ssl import TrainConfig, build_data, fit, text_task
 from nlp_ssl.data.embedded import embedded_encoder, load_named
 from nlp_ssl.data.splits import draw_per_class
-from nlp_ssl.precision import resolve
-from nlp_ssl.predictor import answer, open_predictor
+from nlp_ssl.inference import export, predict
+from nlp_ssl.inference.predictor import answer, open_predictor
 from nlp_ssl.registry import get_method
+from nlp_ssl.utils.atomic import write_text
+from nlp_ssl.utils.precision import resolve
 
 BATCH = 32
 BUDGETS = (512, 1024, 2048, 4096, 8192, 16384)
@@ -108,16 +109,16 @@ def measured(ways, texts, rounds):
 
 def budgets(ways, texts, rounds):
     """Texts per second of processor time by tokens of a batch, the best of the rounds."""
-    usual = evaluate._CPU_TOKENS, export._TOKENS
+    usual = predict._CPU_TOKENS, export._TOKENS
     best = {name: dict.fromkeys(BUDGETS, 0.0) for name in ways}
     for _ in range(rounds):
         for tokens in BUDGETS:
-            evaluate._CPU_TOKENS = export._TOKENS = tokens
+            predict._CPU_TOKENS = export._TOKENS = tokens
             for name, way in ways.items():
                 start = time.process_time()
                 way(texts)
                 best[name][tokens] = max(best[name][tokens], len(texts) / (time.process_time() - start))
-    evaluate._CPU_TOKENS, export._TOKENS = usual
+    predict._CPU_TOKENS, export._TOKENS = usual
     return best
 
 
@@ -151,7 +152,7 @@ def main():
         "data": Path(asked.data).name,
         "texts": len(texts),
         "max_length": asked.max_length,
-        "batch_tokens": {"model": evaluate._CPU_TOKENS, "graph": export._TOKENS},
+        "batch_tokens": {"model": predict._CPU_TOKENS, "graph": export._TOKENS},
         "threads": torch.get_num_threads(),
         "auto_is": resolve("auto", torch.device("cpu")),
         "versions": {name: version(name) for name in ("torch", "transformers", "onnxruntime", "tokenizers")},

@@ -16,8 +16,8 @@ import torch
 from methods import provenance
 from sklearn.semi_supervised import LabelSpreading
 
-from nlp_ssl.atomic import write_text
 from nlp_ssl.graph.propagation import propagate
+from nlp_ssl.utils.atomic import write_text
 
 CLASSES, CENTRES, DIM, LABELS = 10, 100, 384, 10
 

@@ -25,13 +25,13 @@ import sentencepiece
 import torch
 from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
-from nlp_ssl.atomic import write_text
 from nlp_ssl.data.embedded import load_embedded
 from nlp_ssl.paraphrase.apertium import Apertium
 from nlp_ssl.paraphrase.cache import Cache
 from nlp_ssl.paraphrase.marian import CTranslate2, Marian
 from nlp_ssl.paraphrase.rewrite import Rewriting
-from nlp_ssl.paraphrase.sentences import batches, split
+from nlp_ssl.utils.atomic import write_text
+from nlp_ssl.utils.sentences import batches, split
 
 
 def main() -> None:

@@ -16,11 +16,11 @@ import numpy as np
 from methods import provenance, spread
 
 from nlp_ssl import TrainConfig, build_data, table_of, text_task
-from nlp_ssl.atomic import write_text
 from nlp_ssl.cli import console, options
 from nlp_ssl.data.embedded import encoder_name, load_named
-from nlp_ssl.experiment import compare
+from nlp_ssl.experiments.compare import compare
 from nlp_ssl.registry import get
+from nlp_ssl.utils.atomic import write_text
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from nlp_ssl import UDA, TfidfReplace, TrainConfig, build_data, fit, text_task
 from nlp_ssl.data.embedded import embedded_encoder, load_embedded, load_named
 from nlp_ssl.data.loader import Loader, Sizes
 from nlp_ssl.nets.base import Net
-from nlp_ssl.precision import autocast, resolve
+from nlp_ssl.utils.precision import autocast, resolve
 
 
 def bare_seconds(task, config, batches, precision):

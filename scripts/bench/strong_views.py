@@ -19,12 +19,12 @@ import pyarrow.csv as pc
 from methods import Bench, forget_peak, provenance, record, table, tasks
 
 from nlp_ssl import TrainConfig, fit, get_method
-from nlp_ssl.atomic import write_text
 from nlp_ssl.augment.policy import parse_policy
 from nlp_ssl.cli import console, options
 from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.data.embedded import load_embedded, load_named
-from nlp_ssl.experiment import SharedStart
+from nlp_ssl.experiments.start import SharedStart
+from nlp_ssl.utils.atomic import write_text
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 from nlp_ssl.augment.base import Identity
-from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.data.tokens import TokenStore
+from nlp_ssl.utils.counter_rng import row_keys
 
 
 def zipf_texts(rows: int, words: int, size: int, seed: int = 0) -> list[str]:

@@ -9,11 +9,11 @@ from scipy.stats import chisquare
 from tiny import tiny_images, tiny_task
 
 from nlp_ssl.augment.base import Vocabulary
-from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.augment.ctaugment import ImagePolicy, TextPolicy
 from nlp_ssl.augment.image import GRADED, OPS, Cutout, FlipShift
-from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.utils.counter_rng import row_keys
+from nlp_ssl.utils.ragged import Ragged
 
 SIZE = 60
 VOCABULARY = Vocabulary(

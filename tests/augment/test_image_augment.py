@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.augment.image import OPS, Cutout, FlipShift, ImageIdentity, RandAugment, Strong
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.utils.counter_rng import row_keys
 
 WITH_STRENGTH = tuple(op for op in OPS if op not in ("autocontrast", "equalize"))
 EVERY = [ImageIdentity(), FlipShift(), Cutout(), Strong(), *(RandAugment(n=1, ops=(op,)) for op in OPS)]

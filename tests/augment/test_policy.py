@@ -10,14 +10,14 @@ from tiny import tiny_bert, tiny_tables
 
 from nlp_ssl import text_task
 from nlp_ssl.augment.base import Identity
-from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.augment.policy import Chain, Operation, Rewritten, SomeOf, parse_policy
 from nlp_ssl.augment.word_noise import TokenCutoff, WordSwap
-from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.data.schema import build
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.paraphrase.views import read_views, rewritings_of
 from nlp_ssl.task import REWRITTEN, TFIDF
+from nlp_ssl.utils.counter_rng import row_keys
+from nlp_ssl.utils.ragged import Ragged
 
 
 def chain(*steps):

@@ -8,7 +8,6 @@ import pytest
 from scipy.stats import chisquare
 
 from nlp_ssl.augment.base import Identity, Vocabulary
-from nlp_ssl.augment.counter_rng import AliasTable, row_keys, uniform
 from nlp_ssl.augment.tfidf import (
     TfidfReplace,
     document_frequency,
@@ -17,8 +16,9 @@ from nlp_ssl.augment.tfidf import (
     score,
     summed_scores,
 )
-from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.utils.counter_rng import AliasTable, row_keys, uniform
+from nlp_ssl.utils.ragged import Ragged
 
 
 def ragged(rows: list[list[int]]) -> Ragged:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from nlp_ssl.augment.base import Vocabulary
-from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.augment.word_noise import WORD_OPS, SpanDeletion, TokenCutoff, WordDropout, WordSwap, stream
-from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.utils.counter_rng import row_keys
+from nlp_ssl.utils.ragged import Ragged
 
 NOISE = (TokenCutoff, WordDropout, SpanDeletion, WordSwap)
 SIZE = 60

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.augment.image import FlipShift, ImageIdentity, Strong
 from nlp_ssl.data.images import (
     FASHION_MNIST_FOLDER,
@@ -17,6 +16,7 @@ from nlp_ssl.data.images import (
     read_idx,
 )
 from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.utils.counter_rng import row_keys
 
 
 def pictures(n=10, channels=3):

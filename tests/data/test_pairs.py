@@ -19,7 +19,7 @@ from nlp_ssl.data.embedded import embedded_encoder
 from nlp_ssl.data.pairs import longest_first
 from nlp_ssl.data.tokens import TokenStore
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.evaluate import logits_of_texts, predict
+from nlp_ssl.inference.predict import logits_of_texts, predict
 from nlp_ssl.methods import FixMatch, Supervised
 from nlp_ssl.nets.text import check_pairs, load_trained
 

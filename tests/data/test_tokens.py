@@ -16,13 +16,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from nlp_ssl.augment.base import Identity
-from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.data import tokens
 from nlp_ssl.data.embedded import embedded_encoder
-from nlp_ssl.data.ragged import Ragged
 from nlp_ssl.data.tokens import TokenStore
 from nlp_ssl.errors import ConfigError, DataError, RunError
+from nlp_ssl.utils.counter_rng import row_keys
+from nlp_ssl.utils.ragged import Ragged
 
 TEXTS = [
     "The film, unbelievably, wasn't dull!",

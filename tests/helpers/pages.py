@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nlp_ssl.report.record import FACTS, PREDICTIONS
+from nlp_ssl.training.predictions import FACTS, PREDICTIONS
 
 FIGURES = [
     "seeds", "losses", "learning-rate", "mask-rate", "pseudo-accuracy", "pseudo-classes", "pseudo-entropy", "state-tau",

@@ -19,13 +19,16 @@ from safetensors.torch import save_file
 from tiny import neutral_draws, tiny_bert, tiny_task, tiny_texts, tiny_tokenizer, trained
 from transformers import AutoModelForSequenceClassification, TrainingArguments
 
-from nlp_ssl import SSLTrainer, TrainConfig, get_method, list_methods, reduce
+from nlp_ssl import SSLTrainer, TrainConfig, get_method, list_methods
 from nlp_ssl.augment.tfidf import TfidfReplace
-from nlp_ssl.method import DataSpec, Method, make
+from nlp_ssl.method import Method
 from nlp_ssl.methods import UDA
 from nlp_ssl.nets.base import Module
+from nlp_ssl.ops import distributed
 from nlp_ssl.task import Task
 from nlp_ssl.testing import step_losses
+from nlp_ssl.types import DataSpec
+from nlp_ssl.utils.ranges import make
 
 WORLD = 2
 
@@ -93,7 +96,7 @@ def fit_all(rank: int, folder: Path) -> None:
     neutral_draws(pytest.MonkeyPatch())
     for name, method in methods().items():
         weights = trained(method, task, folder=folder / "apart" / name)
-        assert reduce.world_size() == WORLD
+        assert distributed.world_size() == WORLD
         save_file(weights, folder / f"{name}-{rank}.safetensors")
 
 
@@ -107,17 +110,19 @@ KEPT = {"some": [1, 1, 0, 0, 0, 1], "one rank": [1, 0, 1, 0, 0, 0], "none": [0] 
 def reduce_all(rank: int, folder: Path) -> None:
     """What each function of `reduce` gives on this rank, as JSON."""
     mine = slice(3 * rank, 3 * rank + 3)
-    found: dict[str, object] = {"world": reduce.world_size()}
+    found: dict[str, object] = {"world": distributed.world_size()}
     for name, kept in KEPT.items():
         weight = torch.tensor(1.0, requires_grad=True)
-        reduce.mean((weight * VALUES[mine]).square(), where=torch.tensor(kept)[mine] > 0).backward()
+        distributed.mean((weight * VALUES[mine]).square(), where=torch.tensor(kept)[mine] > 0).backward()
         assert weight.grad is not None
         found[f"gradient {name}"] = weight.grad.item()
-    found["total"] = reduce.total(VALUES[mine]).tolist()
+    found["total"] = distributed.total(VALUES[mine]).tolist()
     uneven = VALUES[:2] if rank == 0 else VALUES[2:]
-    found["stat"] = reduce.stat(torch.stack([uneven, -uneven], 1).requires_grad_()).tolist()
+    found["stat"] = distributed.stat(torch.stack([uneven, -uneven], 1).requires_grad_()).tolist()
     for name, rows in (("uneven", 2 - rank), ("one side", 2 * rank), ("nothing", 0)):
-        ids, values = reduce.gather(10 * rank + torch.arange(rows), torch.full((rows, 2), float(rank)).requires_grad_())
+        ids, values = distributed.gather(
+            10 * rank + torch.arange(rows), torch.full((rows, 2), float(rank)).requires_grad_()
+        )
         found[f"gather {name}"] = [ids.tolist(), values.tolist()]
         assert not values.requires_grad
     (folder / f"{rank}.json").write_text(json.dumps(found))

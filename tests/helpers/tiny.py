@@ -13,17 +13,18 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from nlp_ssl import TrainConfig, draws, fit
+from nlp_ssl import TrainConfig, fit
 from nlp_ssl.augment.base import Augment
-from nlp_ssl.augment.strength import Strongest
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.data.images import load_images
 from nlp_ssl.data.schema import build
 from nlp_ssl.data.sources import Table, table_of
-from nlp_ssl.evaluate import logits_of_texts
+from nlp_ssl.inference.predict import logits_of_texts
 from nlp_ssl.method import Method
 from nlp_ssl.nets.text import Pooling, load_text_net
+from nlp_ssl.ops import random
 from nlp_ssl.task import TFIDF, Task, image_task, text_task
+from nlp_ssl.training.view_strength import Strongest
 
 GOOD = "good great fun joy fine warm bright clever".split()
 BAD = "bad dull waste slow poor cold bleak clumsy".split()
@@ -161,11 +162,11 @@ def trained(
 
 def neutral_draws(patch: pytest.MonkeyPatch) -> None:
     """Random draws inside steps become the same whatever the rows' order and number: no mixing, constant noise."""
-    patch.setattr(draws, "beta", lambda alpha, n, like: like.new_ones(n))
-    patch.setattr(draws, "permutation", lambda n, like: torch.arange(n))
-    patch.setattr(draws, "normal", torch.ones_like)
-    patch.setattr(draws, "classes", lambda p: p.argmax(-1))
-    patch.setattr(draws, "integer", lambda n: 0)
+    patch.setattr(random, "beta", lambda alpha, n, like: like.new_ones(n))
+    patch.setattr(random, "permutation", lambda n, like: torch.arange(n))
+    patch.setattr(random, "normal", torch.ones_like)
+    patch.setattr(random, "classes", lambda p: p.argmax(-1))
+    patch.setattr(random, "integer", lambda n: 0)
     patch.setattr(torch.nn.Dropout, "forward", lambda self, x: x)  # heads have one of their own
 
 

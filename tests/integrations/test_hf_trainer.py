@@ -15,10 +15,10 @@ from tiny import FAST, difference, neutral_draws, tiny_bert, tiny_task, tiny_tex
 from transformers import AutoModelForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
 from nlp_ssl import FixMatch, SSLTrainer, Supervised, TrainConfig, fit
-from nlp_ssl import warm as warm_stage
 from nlp_ssl.errors import ConfigError, DataError, RunError
-from nlp_ssl.experiment import SharedStart
+from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.methods import DivideMix, MeanTeacher
+from nlp_ssl.training import warm_start as warm_stage
 
 SETTINGS = TrainConfig(unlabeled_ratio=2, max_length=24, warm_start="none")
 OPEN = FixMatch(threshold=0.0)

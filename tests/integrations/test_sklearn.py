@@ -23,8 +23,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import nlp_ssl.integrations.sklearn as module
 from nlp_ssl import UDA, SSLTextClassifier, TrainConfig, build_data, fit, table_of, text_task
 from nlp_ssl.errors import ConfigError, DataError, SSLError
-from nlp_ssl.evaluate import predict, predict_texts
-from nlp_ssl.experiment import SharedStart
+from nlp_ssl.experiments.start import SharedStart
+from nlp_ssl.inference.predict import predict, predict_texts
 from nlp_ssl.integrations.labels import InputError, column, labeled_accuracy, read_labels, read_texts
 
 QUICK = {"warm_start": "none", "batch_size": 4, "mixed_precision": "no", "learning_rate": 1e-3,

@@ -10,10 +10,10 @@ import pytest
 from tiny import FAST, tiny_task
 
 from nlp_ssl import UST, NoisyStudent, SelfTraining
-from nlp_ssl.loop import PseudoLabels
-from nlp_ssl.loops.engine import fit_rounds, with_labels
-from nlp_ssl.loops.table import given_labels, read_labels, write_labels
-from nlp_ssl.loops.teacher import Teacher
+from nlp_ssl.data.pseudo_labels import given_labels, read_labels, write_labels
+from nlp_ssl.rounds.engine import fit_rounds, with_labels
+from nlp_ssl.rounds.teacher import Teacher
+from nlp_ssl.types import PseudoLabels
 
 LOOPS = [
     SelfTraining(threshold=0.8), SelfTraining(threshold=0.0, per_class=20), SelfTraining(source="graph"),

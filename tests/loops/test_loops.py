@@ -14,18 +14,18 @@ from safetensors.torch import load_file
 from tiny import FAST, difference, tiny_bert, tiny_images, tiny_task
 
 from nlp_ssl import UST, Distillation, NoisyStudent, SelfTraining, Supervised, fit
+from nlp_ssl.data.pseudo_labels import given_labels, read_labels, write_labels
 from nlp_ssl.data.sources import table_of
 from nlp_ssl.errors import ConfigError, DataError, RunError
-from nlp_ssl.evaluate import predict, predict_sampled
-from nlp_ssl.experiment import compare
-from nlp_ssl.loop import PseudoLabels
-from nlp_ssl.loops import engine
-from nlp_ssl.loops.engine import fit_rounds, with_labels
-from nlp_ssl.loops.table import given_labels, read_labels, write_labels
-from nlp_ssl.loops.teacher import Teacher
-from nlp_ssl.loops.ust import draw, uncertainty
-from nlp_ssl.outside import joined, logits_of
+from nlp_ssl.experiments.compare import compare
+from nlp_ssl.inference.predict import predict, predict_sampled
+from nlp_ssl.inference.teacher import joined, logits_of
 from nlp_ssl.registry import get, get_method, list_loops
+from nlp_ssl.rounds import engine
+from nlp_ssl.rounds.engine import fit_rounds, with_labels
+from nlp_ssl.rounds.teacher import Teacher
+from nlp_ssl.rounds.ust import draw, uncertainty
+from nlp_ssl.types import PseudoLabels
 
 QUICK = replace(FAST, max_steps=4)
 
@@ -514,7 +514,7 @@ def test_logits_of_a_saved_teacher_are_kept_and_put_in_the_tasks_order(task, tmp
     found = logits_of(tmp_path / "teacher", texts, ("neg", "pos"), tmp_path / "cache")
     swapped = logits_of(tmp_path / "teacher", texts, ("pos", "neg"), tmp_path / "cache")
     assert torch.equal(found.flip(1), swapped) and found.std() > 0
-    monkeypatch.setattr("nlp_ssl.outside.logits_of_texts", None)  # what is kept is not computed again
+    monkeypatch.setattr("nlp_ssl.inference.teacher.logits_of_texts", None)  # what is kept is not computed again
     assert torch.equal(logits_of(tmp_path / "teacher", texts, ("neg", "pos"), tmp_path / "cache"), found)
     with pytest.raises(ConfigError, match="SSL238.*knows the classes neg, pos, the task has good, pos"):
         logits_of(tmp_path / "teacher", texts, ("good", "pos"), tmp_path / "cache")

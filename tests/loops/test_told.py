@@ -7,11 +7,11 @@ import pytest
 from tiny import FAST, tiny_task
 
 from nlp_ssl import SelfTraining, Supervised
-from nlp_ssl.experiment import compare
-from nlp_ssl.loop import PseudoLabels
-from nlp_ssl.loops.engine import fit_rounds
+from nlp_ssl.experiments.compare import compare
 from nlp_ssl.report.card import card
 from nlp_ssl.report.collect import collect
+from nlp_ssl.rounds.engine import fit_rounds
+from nlp_ssl.types import PseudoLabels
 
 
 @pytest.fixture

@@ -18,14 +18,14 @@ import pytest
 import torch
 from tiny import FAST, tiny_images, tiny_task, trained
 
-from nlp_ssl import draws
-from nlp_ssl.adversary import AddNoise, Measure, exact_logits, power_direction, sized, unit
-from nlp_ssl.functional import kl, softmax
-from nlp_ssl.method import DataSpec
 from nlp_ssl.methods import VAT, Adversarial, Supervised
 from nlp_ssl.nets.base import Net
-from nlp_ssl.precision import autocast
+from nlp_ssl.ops import random
+from nlp_ssl.ops.adversary import AddNoise, Measure, exact_logits, power_direction, sized, unit
+from nlp_ssl.ops.functional import kl, softmax
 from nlp_ssl.run import Run
+from nlp_ssl.types import DataSpec
+from nlp_ssl.utils.precision import autocast
 
 E = torch.tensor([[[1.0, 0.0], [0.5, -1.0], [9.0, 9.0]]], dtype=torch.float64)
 MASK = torch.tensor([[1.0, 1.0, 0.0]], dtype=torch.float64)
@@ -291,7 +291,7 @@ def start_at_d0(monkeypatch):
     def normal(values):
         return torch.where(values == 0, 5.0, D0 / values)
 
-    monkeypatch.setattr(draws, "normal", normal)
+    monkeypatch.setattr(random, "normal", normal)
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ def test_noise_has_the_size_asked_for(method, module, task):
 @pytest.mark.parametrize("method", [VAT(steps=2), Adversarial()], ids=["vat", "adversarial"])
 def test_padding_changes_nothing(method, module, task, monkeypatch):
     """The shortest text beside the longest one, and beside itself: the same noise."""
-    monkeypatch.setattr(draws, "normal", torch.ones_like)
+    monkeypatch.setattr(random, "normal", torch.ones_like)
     data = task.data
     order = data.labeled[np.argsort(data.store.lengths[data.labeled], kind="stable")]
     short, long = order[:1], order[-1:]
@@ -507,7 +507,7 @@ class _Fixed(VAT):
 
     def step(self, run, batch):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(draws, "normal", torch.ones_like)
+            patch.setattr(random, "normal", torch.ones_like)
             return super().step(run, batch)
 
 

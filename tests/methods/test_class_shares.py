@@ -11,12 +11,12 @@ import re
 import pytest
 import torch
 
-from nlp_ssl import draws
-from nlp_ssl.method import DataSpec
 from nlp_ssl.methods import ICT, VAT, FixMatch, MixUpPseudoLabel, TemporalEnsembling
+from nlp_ssl.ops import random
 from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.run import Run
 from nlp_ssl.testing import step_losses
+from nlp_ssl.types import DataSpec
 
 EVEN = (0.5, 0.5)
 POOL = [[0.8, 0.2], [0.4, 0.6]]  # predictions whose mean is 0.6, 0.4
@@ -120,8 +120,8 @@ def test_ict_mixes_what_is_aligned(mix_logits, monkeypatch):
     0.620204. The target's class 0 is (8/11 + 4/13) / 2 = 0.517483; of the logits it is sqrt(8/11 x 4/13) : sqrt(3/11 x
     9/13) = 0.473043 : 0.434511, 0.521229.
     """
-    monkeypatch.setattr(draws, "beta", lambda alpha, n, like: like.new_full((n,), 0.5))
-    monkeypatch.setattr(draws, "permutation", lambda n, like: torch.arange(n).roll(-1))
+    monkeypatch.setattr(random, "beta", lambda alpha, n, like: like.new_full((n,), 0.5))
+    monkeypatch.setattr(random, "permutation", lambda n, like: torch.arange(n).roll(-1))
     logits = {"x": logs([[0.5, 0.5]]), "u_w": logs(POOL)}
     state = mean_so_far(0.6, 0.4)
     found = step_losses(ICT(weight=1.0, mix_logits=mix_logits), logits, torch.tensor([0]), prior=EVEN, state=state)

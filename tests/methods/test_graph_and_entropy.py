@@ -22,11 +22,11 @@ import pytest
 import torch
 from tiny import FAST, tiny_images, tiny_task, trained
 
-from nlp_ssl.functional import symmetric_kl
-from nlp_ssl.method import DataSpec
 from nlp_ssl.methods import UDA, EntropyMin, LabelPropagation, PseudoLabel, RDrop, TemporalEnsembling
+from nlp_ssl.ops.functional import symmetric_kl
 from nlp_ssl.run import Run
 from nlp_ssl.testing import step_losses
+from nlp_ssl.types import DataSpec
 
 ZX = [[2.0, 0.5, -1.0], [0.2, 0.1, 0.4]]
 ZW = [[4.0, 0.0, -1.0], [1.0, 0.9, 0.8], [-2.0, 3.0, 0.5], [0.0, 0.0, 5.0]]

@@ -24,10 +24,10 @@ import torch
 from tiny import FAST, difference, tiny_task, trained
 
 from nlp_ssl.augment.tfidf import TfidfReplace
-from nlp_ssl.method import Batch, DataSpec
 from nlp_ssl.methods import CoMatch, CRMatch, FixMatch, FreeMatch, JointMatch, MultiMatch, SimMatch, Supervised
 from nlp_ssl.run import Run
 from nlp_ssl.testing import StubNet, step_losses
+from nlp_ssl.types import Batch, DataSpec
 
 ZX = [[2.0, 0.5, -1.0], [0.2, 0.1, 0.4]]
 ZW = [[4.0, 0.0, -1.0], [1.0, 0.9, 0.8], [-2.0, 3.0, 0.5], [0.0, 0.0, 5.0]]

@@ -18,9 +18,9 @@ import math
 import pytest
 import torch
 
-from nlp_ssl import draws
 from nlp_ssl.methods import ICT, DivideMix, MixMatch, MixText, MixUpPseudoLabel, ReMixMatch
-from nlp_ssl.targets import clean_probability
+from nlp_ssl.ops import random
+from nlp_ssl.ops.targets import clean_probability
 from nlp_ssl.testing import step_losses
 
 ZX = [[2.0, 0.5, -1.0], [0.2, 0.1, 0.4]]
@@ -33,9 +33,9 @@ LAM = 0.7
 
 @pytest.fixture(autouse=True)
 def fixed(monkeypatch):
-    monkeypatch.setattr(draws, "beta", lambda alpha, n, like: like.new_full((n,), LAM if alpha else 1.0))
-    monkeypatch.setattr(draws, "permutation", lambda n, like: torch.arange(n).roll(-1))
-    monkeypatch.setattr(draws, "integer", lambda n: 0)
+    monkeypatch.setattr(random, "beta", lambda alpha, n, like: like.new_full((n,), LAM if alpha else 1.0))
+    monkeypatch.setattr(random, "permutation", lambda n, like: torch.arange(n).roll(-1))
+    monkeypatch.setattr(random, "integer", lambda n: 0)
 
 
 # --- the expected side
@@ -156,7 +156,7 @@ def test_the_larger_share_is_the_rows_own(monkeypatch):
     """lam = 0.3 gives what 0.7 gives where the method takes max(lam, 1 - lam), and something else where it does not."""
     for method, larger in ((MixMatch(), True), (MixText(), True), (MixUpPseudoLabel(), False), (ICT(), False)):
         with monkeypatch.context() as patch:
-            patch.setattr(draws, "beta", lambda alpha, n, like: like.new_full((n,), 0.3))
+            patch.setattr(random, "beta", lambda alpha, n, like: like.new_full((n,), 0.3))
             mirrored = losses(method)
         assert (mirrored == losses(method)) is larger, method.name
 

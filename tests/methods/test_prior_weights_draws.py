@@ -18,14 +18,15 @@ import torch
 from formulas import FORMULAS, World
 from tiny import FAST, tiny_task
 
-from nlp_ssl import draws, fit, list_methods, testing
-from nlp_ssl.method import DataSpec
+from nlp_ssl import fit, list_methods, testing
 from nlp_ssl.methods import ICT, DivideMix, MeanTeacher, SimMatch
-from nlp_ssl.mixing import span_swap
+from nlp_ssl.ops import random
+from nlp_ssl.ops.mixing import span_swap
+from nlp_ssl.ops.targets import clean_probability
 from nlp_ssl.registry import get_method
 from nlp_ssl.run import Run
-from nlp_ssl.targets import clean_probability
 from nlp_ssl.testing import StubNet, step_losses
+from nlp_ssl.types import DataSpec
 
 STEPS = (  # share of training done, rows of the pool, labeled rows, and whether a round begins
     (0.05, [3, 0, 6, 1, 4], [4, 1, 5, 2], True),
@@ -190,11 +191,11 @@ class Training:
         monkeypatch.setattr(testing, "StubNet", Noisy)
         monkeypatch.setattr(Run, "watch", lambda run, p, keep, hidden: self.watched.append((p.detach(), keep.double())))
         monkeypatch.setattr(Run, "steer", lambda run, keys, match: self.probes.append((keys.tolist(), match)))
-        monkeypatch.setattr(draws, "beta", lambda alpha, n, like: formulas.lam(alpha, n).to(like))
-        monkeypatch.setattr(draws, "permutation", lambda n, like: formulas.partner(n, next(self.calls)))
-        monkeypatch.setattr(draws, "normal", formulas.normal)
-        monkeypatch.setattr(draws, "classes", formulas.drawn)
-        monkeypatch.setattr(draws, "integer", lambda n: 0)
+        monkeypatch.setattr(random, "beta", lambda alpha, n, like: formulas.lam(alpha, n).to(like))
+        monkeypatch.setattr(random, "permutation", lambda n, like: formulas.partner(n, next(self.calls)))
+        monkeypatch.setattr(random, "normal", formulas.normal)
+        monkeypatch.setattr(random, "classes", formulas.drawn)
+        monkeypatch.setattr(random, "integer", lambda n: 0)
 
     def whole(self, of_batch, answer):
         """What the net says of a whole block: of labeled rows also those that are not in the batch."""

@@ -23,15 +23,17 @@ import torch.distributed as dist
 from tiny import FAST, difference, tiny_bert, tiny_images, tiny_task, trained
 from torch import nn
 
-from nlp_ssl import checkpoint, draws, fit, reduce
+from nlp_ssl import fit
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.functional import label_gradient
-from nlp_ssl.method import DataSpec
 from nlp_ssl.methods import UDA, Distillation, MeanTeacher, MetaPseudoLabels, Supervised
 from nlp_ssl.nets.text import load_teacher, load_text_net
+from nlp_ssl.ops import distributed, random
+from nlp_ssl.ops.functional import label_gradient
 from nlp_ssl.run import Run
 from nlp_ssl.testing import step_losses
+from nlp_ssl.training import checkpoint
+from nlp_ssl.types import DataSpec
 
 ZX = [[2.0, 0.5, -1.0], [0.2, 0.1, 0.4]]
 ZW = [[4.0, 0.0, -1.0], [1.0, 0.9, 0.8], [-2.0, 3.0, 0.5], [0.0, 0.0, 5.0]]
@@ -294,9 +296,9 @@ class Linear(nn.Module):
         weight = self.weight.detach().requires_grad_()
         with torch.enable_grad():
             (way,) = torch.autograd.grad(loss([batch["inputs"][v] @ weight for v in of]), [weight])
-        if reduce.world_size() > 1:
+        if distributed.world_size() > 1:
             dist.all_reduce(way)
-            way = way / reduce.world_size()
+            way = way / distributed.world_size()
         found = [(batch["inputs"][v] @ way, (batch["inputs"][v] @ weight.detach()).softmax(-1)) for v in views]
         return [v - (p * v).sum(-1, keepdim=True) for v, p in found]
 
@@ -332,9 +334,9 @@ def steps(run, given=None, *, skipped=False):
         for role, net in run.nets.items():
             if net.weight.grad is None:
                 continue
-            if reduce.world_size() > 1:
+            if distributed.world_size() > 1:
                 dist.all_reduce(net.weight.grad)
-                net.weight.grad /= reduce.world_size()
+                net.weight.grad /= distributed.world_size()
             grads[role] = net.weight.grad.clone()
             if not (skipped and role == "student"):
                 with torch.no_grad():
@@ -345,7 +347,7 @@ def steps(run, given=None, *, skipped=False):
 
 
 def fixed_labels(monkeypatch, *labels):
-    monkeypatch.setattr(draws, "classes", lambda p: torch.tensor(labels))
+    monkeypatch.setattr(random, "classes", lambda p: torch.tensor(labels))
 
 
 # --- Meta Pseudo Labels
@@ -766,7 +768,7 @@ def two_steps(rank, world):
         for _ in range(2):
             if method.name == "distillation":
                 losses = method.step(run, given)
-                found["ratio"] = (losses["unsup"] / reduce.mean(torch.ones(1))).item()
+                found["ratio"] = (losses["unsup"] / distributed.mean(torch.ones(1))).item()
             else:
                 steps(run, given)
                 found["h"] = run.flush()["h"].item()

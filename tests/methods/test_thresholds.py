@@ -31,11 +31,11 @@ import pytest
 import ranks
 import torch
 
-from nlp_ssl.functional import cosine_ramp, newest
-from nlp_ssl.method import DataSpec
 from nlp_ssl.methods import AdaMatch, Dash, DeFixMatch, FixMatch, FlexMatch, FreeMatch, MarginMatch, SoftMatch
-from nlp_ssl.targets import class_status, flexible, truncated_gaussian
+from nlp_ssl.ops.functional import cosine_ramp, newest
+from nlp_ssl.ops.targets import class_status, flexible, truncated_gaussian
 from nlp_ssl.testing import step_losses
+from nlp_ssl.types import DataSpec
 
 LOGITS = {
     "x": [[2.0, 0.5, -1.0], [0.2, 0.1, 0.4]],

@@ -10,13 +10,13 @@ from torch import nn
 from nlp_ssl import fit
 from nlp_ssl.data.loader import Loader, Sizes
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.method import Head
 from nlp_ssl.methods import Supervised
 from nlp_ssl.nets.base import Net
 from nlp_ssl.nets.image import ImageNet
 from nlp_ssl.nets.text import load_text_net
-from nlp_ssl.optim import make_optimizer
 from nlp_ssl.registry import register
+from nlp_ssl.training.optim import make_optimizer
+from nlp_ssl.types import Head
 
 HEADS = {"projection": Head("mlp", 5), "second": Head("classifier"), "map": Head("linear")}
 

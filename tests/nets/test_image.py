@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from nlp_ssl.augment.counter_rng import row_keys
 from nlp_ssl.augment.image import FlipShift, ImageIdentity
 from nlp_ssl.data.images import load_images
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.nets.base import Net
 from nlp_ssl.nets.image import ImageNet, WarmBatchNorm2d, build_image_net
+from nlp_ssl.utils.counter_rng import row_keys
 
 
 def pixels(n=6, channels=1, size=12):

@@ -12,9 +12,9 @@ from tiny import saved_classifier, tiny_bert, tiny_files
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from nlp_ssl.cli import run
-from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import ConfigError, SSLError
-from nlp_ssl.evaluate import predict_texts
+from nlp_ssl.inference.embedder import Embedder
+from nlp_ssl.inference.predict import predict_texts
 from nlp_ssl.nets.opening import opening
 from nlp_ssl.nets.text import load_teacher, load_text_net, load_trained
 

@@ -8,7 +8,7 @@ from tiny import tiny_bert, tiny_texts
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from nlp_ssl.cli import run
-from nlp_ssl.evaluate import logits_of_texts
+from nlp_ssl.inference.predict import logits_of_texts
 from nlp_ssl.nets.text import load_text_net, load_trained
 
 TEXTS = tiny_texts(12, seed=2)[0]

@@ -25,12 +25,12 @@ from transformers import (
 
 from nlp_ssl import TrainConfig, fit
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.method import Batch
 from nlp_ssl.methods import FixMatch
-from nlp_ssl.mixing import Blend
 from nlp_ssl.nets import text as text_module
 from nlp_ssl.nets.base import Net
 from nlp_ssl.nets.text import TextNet, length_groups, load_text_net
+from nlp_ssl.ops.mixing import Blend
+from nlp_ssl.types import Batch
 
 VOCABULARY = SPECIAL + GOOD + BAD + FILLER
 CLASSES = ["bad", "so-so", "good"]

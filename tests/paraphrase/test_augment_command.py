@@ -18,8 +18,8 @@ from tiny import tiny_bert, tiny_texts
 from nlp_ssl.augment.policy import parse_policy
 from nlp_ssl.cli import augment, run, strong
 from nlp_ssl.data.sources import table_of
-from nlp_ssl.embed import Embedder
 from nlp_ssl.errors import RunError
+from nlp_ssl.inference.embedder import Embedder
 from nlp_ssl.paraphrase import words
 from nlp_ssl.paraphrase.apertium import Apertium
 from nlp_ssl.paraphrase.engine import name_of

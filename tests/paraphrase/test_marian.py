@@ -11,7 +11,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.paraphrase.cache import Cache
 from nlp_ssl.paraphrase.marian import CTranslate2, Marian
 from nlp_ssl.paraphrase.rewrite import Rewriting
-from nlp_ssl.paraphrase.sentences import batches, by_sentence, split
+from nlp_ssl.utils.sentences import batches, by_sentence, split
 
 MISSING = "not installed: pip install '.[translate]'"
 sentencepiece = pytest.importorskip("sentencepiece", reason=MISSING)

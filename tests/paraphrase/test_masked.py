@@ -19,11 +19,11 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from nlp_ssl.augment.counter_rng import row_keys, uniform
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.paraphrase.cache import Cache
 from nlp_ssl.paraphrase.masked import MaskedLM, _gumbel
 from nlp_ssl.paraphrase.rewrite import Rewriting
+from nlp_ssl.utils.counter_rng import row_keys, uniform
 
 PIECES = ["##ing", "##s", "##ly"]
 VOCABULARY = [*SPECIAL, *GOOD, *FILLER, "play", "warm", *PIECES, ",", ".", "!", "[", "]", "mask", "1", "2"]

@@ -11,7 +11,7 @@ from tiny import tiny_texts
 
 from nlp_ssl.cli import run
 from nlp_ssl.errors import RunError
-from nlp_ssl.paraphrase.on_ray import on_ray
+from nlp_ssl.utils.ray_pool import on_ray
 
 ray = pytest.importorskip("ray", reason="not installed: pip install '.[ray]'")
 

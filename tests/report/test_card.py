@@ -9,8 +9,8 @@ from huggingface_hub import ModelCard
 from pages import rename
 
 from nlp_ssl.errors import RunError
-from nlp_ssl.process import CARD_MARK, clear_run
 from nlp_ssl.report.card import write_card
+from nlp_ssl.training.run_folder import CARD_MARK, clear_run
 
 
 @pytest.fixture(scope="module")

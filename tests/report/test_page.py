@@ -13,16 +13,16 @@ from tiny import FAST, tiny_images, tiny_task
 
 from nlp_ssl import FixMatch, SelfTraining, Supervised, compare, fit
 from nlp_ssl.cli import run as command
-from nlp_ssl.evaluate import Scores
-from nlp_ssl.experiment import Comparison
+from nlp_ssl.experiments.compare import Comparison
+from nlp_ssl.inference.metrics import Scores
 from nlp_ssl.report.collect import collect
 from nlp_ssl.report.curves import mean_line
 from nlp_ssl.report.page import flags, render, write_report
 from nlp_ssl.report.quality import risks
-from nlp_ssl.report.record import PREDICTIONS
 from nlp_ssl.report.reliability import calibration_error
 from nlp_ssl.report.svg import ticks
-from nlp_ssl.train import Outcome
+from nlp_ssl.training.loop import Outcome
+from nlp_ssl.training.predictions import PREDICTIONS
 
 
 def test_every_figure_of_a_finished_run_is_drawn(finished):

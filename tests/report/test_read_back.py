@@ -14,8 +14,8 @@ from nlp_ssl.errors import RunError
 from nlp_ssl.report.card import card
 from nlp_ssl.report.collect import collect
 from nlp_ssl.report.page import render
-from nlp_ssl.report.record import FACTS, PREDICTIONS
-from nlp_ssl.train import read_identity
+from nlp_ssl.training.loop import read_identity
+from nlp_ssl.training.predictions import FACTS, PREDICTIONS
 
 
 def change(path, *keys, to):

@@ -11,9 +11,9 @@ from tiny import FAST, tiny_task
 
 from nlp_ssl import FixMatch, Supervised, fit
 from nlp_ssl.augment.tfidf import TfidfReplace
-from nlp_ssl.report import record
 from nlp_ssl.report.collect import collect
-from nlp_ssl.report.record import PREDICTIONS
+from nlp_ssl.training import predictions
+from nlp_ssl.training.predictions import PREDICTIONS
 
 
 def left_by(method, task, folder, **more):
@@ -57,7 +57,7 @@ def test_pseudo_labels_are_aligned_where_the_run_aligns(tmp_path):
 
 
 def test_the_same_test_rows_are_kept_with_and_without_the_pool(tmp_path, monkeypatch):
-    monkeypatch.setattr(record, "_ROWS", 15)
+    monkeypatch.setattr(predictions, "_ROWS", 15)
     task = tiny_task(tmp_path)
     ours = left_by(FixMatch(), task, tmp_path / "ours")
     theirs = left_by(Supervised(), replace(task, data=task.data.without_pool()), tmp_path / "theirs", seed=5)

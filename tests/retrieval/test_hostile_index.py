@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from banks import D, built, embed, files_of
 
-from nlp_ssl import atomic, cli
+from nlp_ssl import cli
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.retrieval import Index, ann, merge
 from nlp_ssl.retrieval import index as index_module
 from nlp_ssl.retrieval.plan import PLAN
+from nlp_ssl.utils import atomic
 
 
 @pytest.fixture(autouse=True)

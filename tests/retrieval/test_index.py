@@ -11,13 +11,13 @@ import pytest
 from banks import D, built, embed, static_encoder, texts_of, unit
 from filelock import FileLock
 
-from nlp_ssl import atomic
-from nlp_ssl.atomic import CheckpointError
 from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.retrieval import BankOptions, Index, ann, build, index, merge
 from nlp_ssl.retrieval.bank import Bank
 from nlp_ssl.retrieval.texts import Seen, key_of
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.atomic import CheckpointError
 
 
 @pytest.fixture(autouse=True)

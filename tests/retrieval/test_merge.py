@@ -6,11 +6,11 @@ import shutil
 import pytest
 from banks import built, embed, files_of, texts_of
 
-from nlp_ssl.atomic import CheckpointError
 from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.retrieval import index, merge
 from nlp_ssl.retrieval.plan import read_plan
+from nlp_ssl.utils.atomic import CheckpointError
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,157 @@
+"""In-domain pre-training of the encoder on all texts or images, before any label is used."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.dataset import Data
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.method import Method
+from nlp_ssl.nets.base import Module
+from nlp_ssl.ops.distributed import mean
+from nlp_ssl.ops.functional import ce
+from nlp_ssl.run import Run
+from nlp_ssl.task import Task
+from nlp_ssl.training.loop import fingerprint, finished, fit, identity
+from nlp_ssl.training.run_folder import place_files
+from nlp_ssl.types import Batch, Head, Losses
+from nlp_ssl.utils import atomic
+from nlp_ssl.utils.ranges import Range
+
+_WEIGHTS = "encoder.safetensors"
+_NEVER = -1e9  # logit of a pair that is not counted
+
+
+@dataclass(frozen=True)
+class MaskedWords(Method):
+    """Masked language modelling (Devlin et al. 2019, arXiv:1810.04805) on the task's own texts (Gururangan et al. 2020,
+    arXiv:2004.10964): guess hidden words.
+
+    Loss: the mean over the hidden tokens of all rows of CE(token, its scores); 15 % of a text's own tokens are hidden,
+    drawn anew each time. The word embeddings are the output layer.
+
+    Differs from the papers: BERT's own transform before the output layer is left out, sentence encoders come without.
+    """
+
+    name: ClassVar[str] = "mlm"
+    views = {"u_w": "weak"}
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        tokens, count = run.nets["student"].masked_tokens(batch, "u_w")  # [N], [N]
+        return {"mlm": mean(tokens, where=count)}
+
+
+@dataclass(frozen=True)
+class Contrastive(Method):
+    """Two views of a row lie closer than views of two rows: SimCSE for texts (Gao et al. 2021, arXiv:2104.08821),
+    SimCLR for images (Chen et al. 2020, arXiv:2002.05709).
+
+    Loss: mean over the 2N views of CE(its twin, cosines with all other views / `temperature`), on features behind a
+    head of one hidden layer that is thrown away. Views of texts differ by dropout alone, or are strong ones; repeats
+    of a row in a batch are not held against it. On several processes a view is compared with those of its own process.
+
+    Differs from the papers: the batch is that of the loop, far smaller than SimCLR's; twins are compared both ways, as
+    in SimCLR, for texts too.
+    """
+
+    name: ClassVar[str] = "contrastive"
+    heads = {"projection": Head("mlp", 128)}
+    images = {"temperature": 0.5, "strong": True}
+    temperature: Annotated[float, Range(1e-3, 1e3)] = 0.05
+    strong: bool = False
+
+    def wanted_views(self) -> dict[str, str]:
+        return {"u_s": "strong", "u_s2": "strong"} if self.strong else {"u_w": "weak", "u_w2": "weak"}
+
+    def step(self, run: Run, batch: Batch) -> Losses:
+        one, two = run.nets["student"].outputs(batch, *self.wanted_views())
+        z = F.normalize(torch.cat([one["projection"], two["projection"]]), dim=-1)  # [2N, 128]
+        return {"contrast": mean(contrast(z, batch["id"]["u"], self.temperature))}
+
+
+def contrast(z: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    """Loss [2N] of views z [2N, D] of length 1, the twins of the first N the last N; rows of equal ids [N] are one."""
+    n, who = len(ids), torch.cat([ids, ids])
+    twin = torch.cat([torch.arange(n, 2 * n), torch.arange(n)]).to(z.device)
+    itself = who[:, None] == who[None, :]
+    itself[torch.arange(2 * n), twin] = False
+    return ce((z @ z.T / temperature).masked_fill(itself, _NEVER), twin)
+
+
+def objective_of(name: str, images: bool = False) -> Method:
+    """The objective of a name, with the defaults of the modality.
+
+    Raises:
+        ConfigError: there is none for images.
+    """
+    if name == "mlm" and images:
+        raise ConfigError(252, "masked words need texts: use --pretrain contrastive")
+    if name == "mlm":
+        return MaskedWords()
+    return Contrastive.for_images() if images else Contrastive()
+
+
+def unlabeled_only(data: Data) -> Data:
+    """All rows that are not for scoring, as a pool."""
+    pool = np.union1d(data.labeled, data.unlabeled)
+    return replace(data, unlabeled=pool, dev=pool[:0], test=pool[:0], prior=None)
+
+
+def pretrain(
+    method: Method, task: Task, config: TrainConfig, steps: int, *, folder: Path | None = None, resume: bool = False
+) -> dict[str, Tensor]:
+    """Weights of the task's net after pre-training on its labeled and unlabeled rows, without a label.
+
+    A batch has as many rows as one of a method that sees the pool. With `folder` the weights are kept there.
+
+    Raises:
+        ConfigError, RunError, Interrupted: as `fit`.
+    """
+    rows = config.batch_size * (1 + config.unlabeled_ratio)
+    config = replace(
+        config, max_steps=steps, batch_size=rows, unlabeled_ratio=1, align=False, warm_start="none", eval_every=0,
+        patience=0, eval_fgsm=0.0,
+    )  # fmt: skip
+    data = unlabeled_only(task.data)
+    path = None if folder is None else folder / _WEIGHTS
+    if resume and path is not None and path.exists() and finished(path.parent, identity(method, data, config)):
+        return load_file(path)
+    result = fit(method, data, task.build, config, augment=task.augment, output_dir=folder, resume=resume)
+    weights = {k: v.detach().cpu().contiguous() for k, v in result.module.state_dict().items() if k[:6] != "extra."}
+    if path is not None:
+        with atomic.write_file(path) as temporary, atomic.writing(path):
+            save_file(weights, temporary)
+    return weights
+
+
+def begun_from(task: Task, weights: dict[str, Tensor]) -> Task:
+    """The task with nets that start from these weights, but for the last layer; its runs are told from others."""
+
+    def build(number: int) -> Module:
+        net = task.build(number)
+        net.load_state_dict({k: v for k, v in weights.items() if not k.startswith("classifier.")}, strict=False)
+        return net
+
+    origin = (*task.data.origin, ("begun_from", fingerprint(weights)))
+    return replace(task, build=build, data=replace(task.data, origin=origin))
+
+
+def save_encoder(net: Any, folder: Path) -> None:
+    """Writes the encoder of a text net with its tokenizer, as `AutoModel` opens it.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
+
+    def write(place: Path) -> None:
+        net.model.base_model.save_pretrained(place)
+        net.tokenizer.save_pretrained(place)
+
+    place_files(folder, write)

@@ -1,0 +1,174 @@
+"""SentAugment: sentences of a large bank that are like the task's, labeled by a teacher (Du et al. 2021,
+arXiv:2010.02194).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from nlp_ssl.data.pseudo_labels import SCHEMA
+from nlp_ssl.data.schema import TextData, content_hash_of
+from nlp_ssl.data.splits import text_keys
+from nlp_ssl.data.values import refuse_one_text
+from nlp_ssl.errors import DataError
+from nlp_ssl.ops.functional import softmax
+from nlp_ssl.ops.targets import top_k_per_class
+from nlp_ssl.retrieval import Hit, Index
+from nlp_ssl.types import PseudoLabels
+from nlp_ssl.utils.parquet import write_parquet
+from nlp_ssl.utils.ranges import Range, Share, check_ranges
+
+_BLOCK = 1024  # hits whose vectors are compared at once
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How sentences are asked for, and which of them are taken.
+
+    Differs from the paper: near copies of the task's own texts are told by the cosine of the embeddings.
+    """
+
+    queries: Annotated[
+        Literal["label", "average", "text"], "one query a class, one for the whole task, or one a labeled text"
+    ] = "label"
+    per_query: Annotated[int, Range(1, 1e7), "sentences retrieved for each query"] = 2000
+    per_class: Annotated[int, Range(1, 1e9), "sentences kept of every class at most"] = 500
+    near: Annotated[Share, "cosine from which a sentence counts as a copy of a text of the task"] = 0.95
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A sentence of the bank with its cosine to the nearest query and what the teacher says of it [C]."""
+
+    id: int
+    score: float
+    text: str
+    p: tuple[float, ...]
+
+
+def task_queries(embeddings: np.ndarray, labels: np.ndarray, kind: str) -> np.ndarray:
+    """Queries [Q, D] of length 1 from embeddings [L, D] of length 1 of labeled texts with classes [L].
+
+    "average": the mean of all; "label": the mean of each class; "text": every text by itself.
+    """
+    if kind == "text":
+        return embeddings
+    groups = [np.arange(len(labels))] if kind == "average" else [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    means = np.stack([embeddings[rows].mean(0) for rows in groups])
+    unit: np.ndarray = means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
+    return unit
+
+
+def retrieve(index: Index, queries: np.ndarray, own: Sequence[str], options: Retrieval) -> list[Hit]:
+    """What the bank has for the queries [Q, D], best first, each sentence once, without those of the task itself.
+
+    Args:
+        index: of the bank.
+        queries: of length 1.
+        own: texts of the task: labeled, dev and test ones. Sentences that equal one but for case and white space, or
+            lie nearer to one than `options.near`, are left out.
+        options: how many, and how near is too near.
+    """
+    best: dict[int, Hit] = {}
+    for hits in index.search(queries, options.per_query):
+        for hit in hits:
+            if hit.id not in best or hit.score > best[hit.id].score:
+                best[hit.id] = hit
+    found = sorted(best.values(), key=lambda hit: (-hit.score, hit.id))
+    if not found:
+        return []
+    known = index.embed(own)
+    keep = ~np.isin(_keys([hit.text for hit in found]), _keys(own))
+    for at in range(0, len(found), _BLOCK):
+        block = slice(at, at + _BLOCK)
+        vectors = index.bank.vectors(np.array([hit.id for hit in found[block]]))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+        keep[block] &= (vectors @ known.T).max(1) < options.near
+    _, first = np.unique(_keys([hit.text for hit in found]), return_index=True)
+    once = np.isin(np.arange(len(found)), first)
+    return [hit for hit, kept in zip(found, keep & once, strict=True) if kept]
+
+
+def label(hits: Sequence[Hit], teacher: Callable[[Sequence[str]], Tensor], keep: int) -> list[Found]:
+    """Of every predicted class the `keep` sentences that the teacher is surest of, in the order of the hits.
+
+    Args:
+        hits: sentences.
+        teacher: logits [n, C] of texts, without dropout.
+        keep: sentences of a class at most: choosing over all classes at once would take the easy ones alone.
+    """
+    if not hits:
+        return []
+    p = softmax(teacher([hit.text for hit in hits]).double())  # [n, C]
+    kept = top_k_per_class(p, keep).nonzero().squeeze(1).tolist()
+    return [Found(hits[i].id, hits[i].score, hits[i].text, tuple(p[i].tolist())) for i in kept]
+
+
+def augment(
+    index: Index, texts: Sequence[str], labels: np.ndarray, scored: Sequence[str],
+    teacher: Callable[[Sequence[str]], Tensor], options: Retrieval,
+) -> list[Found]:  # fmt: skip
+    """Sentences for a task of labeled texts with classes [L]: queries, retrieval and the teacher's labels in one.
+
+    `scored` are texts that must not be trained on: those of dev and test.
+
+    Raises:
+        ConfigError: `texts` or `scored` is one text instead of a list.
+        DataError: the bank has nothing for it.
+    """
+    refuse_one_text(scored, "scored")
+    queries = task_queries(index.embed(texts), labels, options.queries)
+    found = label(retrieve(index, queries, [*texts, *scored], options), teacher, options.per_class)
+    if not found:
+        raise DataError(148, "the bank has no sentences like these: ask for more, or raise --near")
+    return found
+
+
+def with_sentences(text: TextData, found: Sequence[Found]) -> tuple[TextData, PseudoLabels]:
+    """The task with these sentences as its pool, and what the teacher said of them as its pseudo-labels."""
+    size, n = len(text.texts), len(found)
+    new = pa.array([one.text for one in found], pa.large_string())
+    texts = pa.chunked_array([*text.texts.chunks, new], pa.large_string())
+    labels = np.concatenate([text.labels, np.full(n, -1)])
+    pool = np.arange(size, size + n)
+    parts = [labels, text.labeled, pool, text.dev, text.test]
+    more = replace(
+        text, texts=texts, labels=labels, unlabeled=pool, content_hash=content_hash_of(text.classes, texts, parts)
+    )
+    p = np.array([one.p for one in found]).reshape(n, len(text.classes))
+    return more, PseudoLabels(p, np.ones(n, dtype=np.int64), np.ones(n), hard=False)
+
+
+def write_found(path: Path, found: Sequence[Found], classes: Sequence[str]) -> None:
+    """Writes sentences with a teacher's probabilities, as `loops.table.given_labels` reads them; "id" is the bank's.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    schema = pa.schema([*(SCHEMA.field(n) for n in ("id", "text", "label", "probabilities", "weight", "learn")),
+                        ("score", pa.float64())])  # fmt: skip
+    rows = ((one.id, one.text, classes[int(np.argmax(one.p))], one.p, 1.0, "probabilities", one.score) for one in found)
+    write_parquet(path, rows, schema)
+
+
+def _keys(texts: Sequence[str]) -> np.ndarray:
+    return text_keys(pa.chunked_array([pa.array(texts, pa.large_string())]))
+
+
+def by_class(found: Sequence[Found], classes: Sequence[str]) -> list[tuple[str, int, float]]:
+    """(class, sentences, least probability) of every class, those without a sentence too."""
+    p = torch.tensor([one.p for one in found]).reshape(len(found), len(classes))
+    sure, label = p.max(1) if len(found) else (torch.zeros(0), torch.zeros(0))
+    return [
+        (name, int((label == c).sum()), float(sure[label == c].min()) if bool((label == c).any()) else 0.0)
+        for c, name in enumerate(classes)
+    ]

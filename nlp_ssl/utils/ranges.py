@@ -1,0 +1,68 @@
+"""Ranges of settings: written on a field's type, checked in one place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from nlp_ssl.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Range:
+    """Limits of a hyper-parameter, as a note on the type of its field."""
+
+    low: float
+    high: float
+
+
+Share = Annotated[float, Range(0.0, 1.0)]
+
+
+Weight = Annotated[float, Range(0.0, 1e6)]
+
+
+Temperature = Annotated[float, Range(1e-3, 1e3)]
+
+
+def check_ranges(value: Any) -> None:
+    """Checks every field of a dataclass value against the `Range` of its type.
+
+    Raises:
+        ConfigError: a value lies outside.
+    """
+    for field in fields(value):
+        for note in get_args(field.type)[1:] if get_origin(field.type) is Annotated else ():
+            if isinstance(note, Range):
+                check(value.__dict__[field.name], field.name, note.low, note.high)
+
+
+def check(value: float, name: str, low: float, high: float) -> None:
+    """Range check of a hyper-parameter.
+
+    Raises:
+        ConfigError: value is not a number in [low, high].
+    """
+    if not low <= value <= high:  # also false for NaN
+        raise ConfigError(202, f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+
+
+def make(cls: type[Any], options: Mapping[str, Any]) -> Any:
+    """A dataclass value from a mapping; unknown keys and choices fail with the nearest name.
+
+    Raises:
+        ConfigError: unknown key, a value outside the choices of a Literal field, or no number where one is wanted.
+    """
+    known = {f.name: f for f in fields(cls)}
+    for key, value in options.items():
+        if key not in known:
+            raise ConfigError(203, f"unknown option {key!r} of {cls.__name__}.{nearest(key, known)}")
+        kind: Any = known[key].type
+        kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            hint = nearest(str(value), [str(a) for a in get_args(kind)])
+            raise ConfigError(204, f"{key} cannot be {value!r}.{hint}")
+        number = {int: Integral, float: Real}.get(kind)
+        if number is not None and (isinstance(value, bool) or not isinstance(value, number)):
+            raise ConfigError(204, f"{key} must be a {'whole ' if kind is int else ''}number, not {value!r}")
+    return cls(**options)
