@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.method import Loop, Method
+from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.methods import *  # noqa: F403 - every method, as its __all__ names them
 from nlp_ssl.methods import __all__ as _methods
 from nlp_ssl.registry import get_method, list_loops, list_methods, register
@@ -51,7 +51,7 @@ __all__ = [
     "Comparison",
     "DataSpec",
     "LabelPropagationClassifier",
-    "Loop",
+    "RoundMethod",
     "Losses",
     "Method",
     "Result",

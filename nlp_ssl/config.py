@@ -21,8 +21,8 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Loop settings. Batch sizes are rows per optimizer step over all processes and accumulated micro-batches,
-    so that a run does the same arithmetic on one process or on many.
+    """Settings of the training loop. Batch sizes are rows per optimizer step over all processes and accumulated
+    micro-batches, so that a run does the same arithmetic on one process or on many.
     """
 
     max_steps: int = 200
@@ -33,15 +33,15 @@ class TrainConfig:
     head_learning_rate: Annotated[float, "of layers that start untrained"] = 5e-4
     layer_decay: Annotated[float, "learning-rate factor per encoder layer from top to bottom"] = 1.0
     weight_decay: float = 0.01
-    warmup: Annotated[float, "share of the steps"] = 0.1
-    schedule: Annotated[Schedule, "decay after the warm-up"] = "linear"
-    clip: Annotated[float, "largest gradient norm of a net; 0 switches clipping off"] = 1.0
-    accumulate: Annotated[int, "micro-batches per optimizer step"] = 1
+    warmup_steps: Annotated[float, "steps in which the rate rises; below 1 a share of all"] = 0.1
+    lr_scheduler_type: Annotated[Schedule, "decay after the warm-up"] = "linear"
+    max_grad_norm: Annotated[float, "largest gradient norm of a net; 0 switches clipping off"] = 1.0
+    gradient_accumulation_steps: Annotated[int, "micro-batches per optimizer step"] = 1
     mixed_precision: Annotated[Precision, "auto takes bf16 where it is measured to be faster"] = "auto"
     eval_ema_decay: Annotated[float, "weight averaging for evaluation and saving; 0 is off"] = 0.0
     warm_start: Annotated[WarmStart, "stage before the method"] = "auto"
     warm_steps: Annotated[int, "steps of the warm start; 0 chooses by the number of labels"] = 0
-    eval_every: Annotated[int, "steps between evaluations on dev rows; 0 is off"] = 0
+    eval_steps: Annotated[int, "steps between evaluations on dev rows; 0 is off"] = 0
     patience: Annotated[int, "evaluations without improvement before stopping; 0 is off"] = 0
     eval_fgsm: Annotated[float, "size of the noise of one more test score (fast gradient sign); 0 is off"] = 0.0
     calibrate: Annotated[Calibrate, "temperature of the saved model: fitted on dev rows, or on held-out labels"] = (
@@ -52,29 +52,37 @@ class TrainConfig:
     effective_beta: Annotated[float, "of effective numbers; the nearer to 1, the more a rare class counts"] = 0.99
     logit_adjustment: Annotated[float, "strength of correcting for unequal classes, 1 in full; 0 is off"] = 0.0
     guard: Annotated[bool, "warn on collapsing pseudo-labels"] = True
-    log_every: Annotated[int, "steps between lines of metrics.jsonl"] = 10
-    save_every: Annotated[int, "steps between checkpoints; 0 is off"] = 0
-    keep: Annotated[int, "checkpoints kept"] = 2
-    workers: Annotated[int, "processes that prepare batches"] = 0
+    logging_steps: Annotated[int, "steps between lines of metrics.jsonl"] = 10
+    save_steps: Annotated[int, "steps between checkpoints; 0 is off"] = 0
+    save_total_limit: Annotated[int, "checkpoints kept"] = 2
+    dataloader_num_workers: Annotated[int, "processes that prepare batches"] = 0
     seed: Annotated[int, "seed of draws, order, noise and initial weights"] = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "unlabeled_ratio", "accumulate", "log_every", "keep"):
+        for name in (
+            "max_steps",
+            "batch_size",
+            "unlabeled_ratio",
+            "gradient_accumulation_steps",
+            "logging_steps",
+            "save_total_limit",
+        ):
             check(self.__dict__[name], name, 1, 1e12)
         check(self.batch_size, "batch_size", 1, 1e6)
         check(self.batch_size * self.unlabeled_ratio, "batch_size x unlabeled_ratio", 1, 1e7)
-        for name in ("warm_steps", "eval_every", "patience", "save_every", "workers", "seed"):
+        for name in ("warm_steps", "eval_steps", "patience", "save_steps", "dataloader_num_workers", "seed"):
             check(self.__dict__[name], name, 0, 2**31)
         check(self.max_length, "max_length", 3, 1e6)
         for name in ("learning_rate", "head_learning_rate"):
             check(self.__dict__[name], name, 0.0, 10.0)
-        for name in ("weight_decay", "warmup", "layer_decay", "eval_ema_decay"):
+        for name in ("weight_decay", "layer_decay", "eval_ema_decay"):
             check(self.__dict__[name], name, 0.0, 1.0)
-        check(self.clip, "clip", 0.0, 1e6)
+        check(self.max_grad_norm, "max_grad_norm", 0.0, 1e6)
+        check(self.warmup_steps, "warmup_steps", 0.0, 1e12)
         check(self.eval_fgsm, "eval_fgsm", 0.0, 1e3)
         check(self.effective_beta, "effective_beta", 0.0, 1 - 1e-9)
         check(self.logit_adjustment, "logit_adjustment", 0.0, 10.0)
         if self.class_weights != "none" and self.logit_adjustment:
             raise ConfigError(450, "class_weights and logit_adjustment both make up for unequal classes: choose one")
-        if self.patience and not self.eval_every:
-            raise ConfigError(211, "patience needs eval_every: say how often to evaluate on the dev rows")
+        if self.patience and not self.eval_steps:
+            raise ConfigError(211, "patience needs eval_steps: say how often to evaluate on the dev rows")

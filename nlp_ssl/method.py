@@ -81,7 +81,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Loop:
+class RoundMethod:
     """Base of all methods that work in rounds: fields are hyper-parameters, and so flags and saved settings.
 
     A round is `label`, then supervised training of a student from the common start on the labels and what it returned;
@@ -111,6 +111,6 @@ class Loop:
         raise NotImplementedError
 
     @classmethod
-    def for_images(cls) -> "Loop":
+    def for_images(cls) -> "RoundMethod":
         """The loop with the defaults that suit images."""
         return cls(**cls.images)

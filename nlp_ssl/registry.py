@@ -1,14 +1,14 @@
-"""Names of methods and loops: a duplicate raises, an unknown name suggests the nearest."""
+"""Names of methods, of one loop and in rounds: a duplicate raises, an unknown name suggests the nearest."""
 
 from collections.abc import Callable
 from typing import TypeVar
 
 from nlp_ssl.errors import ConfigError, nearest
-from nlp_ssl.method import Loop, Method
+from nlp_ssl.method import Method, RoundMethod
 
-M = TypeVar("M", bound=type[Method] | type[Loop])
+M = TypeVar("M", bound=type[Method] | type[RoundMethod])
 _METHODS: dict[str, type[Method]] = {}
-_LOOPS: dict[str, type[Loop]] = {}
+_LOOPS: dict[str, type[RoundMethod]] = {}
 
 
 def register(name: str) -> Callable[[M], M]:
@@ -22,7 +22,7 @@ def register(name: str) -> Callable[[M], M]:
         taken = {**_METHODS, **_LOOPS}.get(name)
         if taken is not None:
             raise ValueError(f"method {name!r} is already registered by {taken.__qualname__}")
-        if issubclass(cls, Loop):
+        if issubclass(cls, RoundMethod):
             _LOOPS[name] = cls
         else:
             _METHODS[name] = cls
@@ -45,13 +45,13 @@ def get_method(name: str) -> type[Method]:
     return _METHODS[name]
 
 
-def get(name: str) -> type[Method] | type[Loop]:
+def get(name: str) -> type[Method] | type[RoundMethod]:
     """The class of the method or loop of that name.
 
     Raises:
         ConfigError: there is none; the message names the nearest.
     """
-    known: dict[str, type[Method] | type[Loop]] = {**_METHODS, **_LOOPS}
+    known: dict[str, type[Method] | type[RoundMethod]] = {**_METHODS, **_LOOPS}
     if name not in known:
         raise ConfigError(201, f"unknown method {name!r}.{nearest(name, known)}")
     return known[name]

@@ -52,7 +52,7 @@ class Run:
         return min(self.step / max(self.max_steps, 1), 1.0)
 
     def log(self, name: str, value: Tensor | float) -> None:
-        """Adds a value to the mean that is written every `log_every` steps. Costs no host sync."""
+        """Adds a value to the mean that is written every `logging_steps` steps. Costs no host sync."""
         value = value.detach().float() if isinstance(value, Tensor) else torch.tensor(float(value))
         self.log_sums[name] = self.log_sums[name] + value if name in self.log_sums else value
         self.log_counts[name] = self.log_counts.get(name, 0) + 1

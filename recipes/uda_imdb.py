@@ -16,7 +16,7 @@ OUT = Path("runs/uda_imdb")
 EMBEDDED = Reviews(output_dir=OUT, labels_per_class=40), TrainConfig(max_steps=100), UDA()
 PAPER = (
     Reviews(output_dir=OUT, model="bert-base-uncased", labels_per_class=10, test_rows=0, seeds=(0,)),
-    TrainConfig(max_steps=10_000, warm_start="none", head_learning_rate=2e-5, save_every=1000),
+    TrainConfig(max_steps=10_000, warm_start="none", head_learning_rate=2e-5, save_steps=1000),
     UDA(threshold=0.0, temperature=1.0, tsa="linear", target_dropout=True),
 )
 

@@ -42,7 +42,7 @@ def out(once, tmp_path):
 
 def test_train_predict_and_open_with_transformers(files, tmp_path, capsys):
     out = tmp_path / "out"
-    assert train(files, out, "--method", "uda", "--threshold", "0.5", "--save-every", "2", "--baseline") == 0
+    assert train(files, out, "--method", "uda", "--threshold", "0.5", "--save-steps", "2", "--baseline") == 0
     shown = capsys.readouterr().out
     assert "supervised" in shown and "difference" in shown and "best label-only model" in shown and "start" in shown
     assert (out / "checkpoints/step-4/manifest.json").exists()
@@ -76,15 +76,15 @@ def test_method_flags_reach_the_method(files, tmp_path):
         (["--threshold", "nan"], 2, "threshold must lie in [0, 1]"),
         (["--learning-rate", "-1"], 2, "learning_rate"),
         (["--max-steps", "many"], 2, "--max-steps"),
-        (["--schedule", "cosinus"], 2, "cosine"),
+        (["--lr-scheduler-type", "cosinus"], 2, "cosine"),
         (["--labeled", "nowhere.csv"], 3, "nowhere.csv"),
         (["--model", "no/such-model"], 2, "HF_HUB_OFFLINE"),
         (["--label-column", "klass"], 3, "klass"),
-        (["--patience", "2"], 2, "eval_every"),
+        (["--patience", "2"], 2, "eval_steps"),
         (["--seeds", "a,b"], 2, "whole numbers"),
         (["--seeds", "0,0"], 2, "seeds must differ"),
         (["--seeds=-1"], 2, "seeds must differ and not be negative"),
-        (["--eval-every", "1"], 2, "--dev"),
+        (["--eval-steps", "1"], 2, "--dev"),
         (["--resume", "--overwrite"], 2, "one of the two"),
     ],
 )
@@ -104,7 +104,7 @@ def test_a_folder_in_use_is_refused_and_overwrite_removes_the_run_alone(files, t
     (out / "precious.txt").write_text("x")
     assert train(files, out) == 2
     assert "is not empty" in capsys.readouterr().err and (out / "precious.txt").exists()
-    assert train(files, out, "--overwrite", "--save-every", "2") == 0
+    assert train(files, out, "--overwrite", "--save-steps", "2") == 0
     assert (out / "precious.txt").exists() and (out / "checkpoints").exists()
     (out / "embeddings.safetensors").write_text("x")
     assert train(files, out, "--overwrite") == 0
@@ -142,7 +142,7 @@ def test_overwrite_leaves_a_run_that_is_going_on(files, tmp_path, capsys):
     assert "another run is using" in capsys.readouterr().err and (out / "result.json").exists()
 
 
-REPLACED = ["--save-every", "2", "--replace-words", "0.1"]
+REPLACED = ["--save-steps", "2", "--replace-words", "0.1"]
 
 
 @pytest.fixture(scope="module")
@@ -178,10 +178,10 @@ def test_a_comparison_that_was_interrupted_keeps_the_row_of_its_start(files, tmp
         return done
 
     monkeypatch.setattr(compare, "fit", killed)
-    assert train(files, out, "--baseline", "--save-every", "2") == 130
+    assert train(files, out, "--baseline", "--save-steps", "2") == 130
     monkeypatch.undo()
     capsys.readouterr()
-    assert train(files, out, "--baseline", "--save-every", "2", "--resume") == 0
+    assert train(files, out, "--baseline", "--save-steps", "2", "--resume") == 0
     resumed = capsys.readouterr().out
     assert train(files, tmp_path / "whole", "--baseline") == 0
     assert resumed == capsys.readouterr().out and "start " in resumed
@@ -195,7 +195,7 @@ def test_a_damaged_result_is_one_line(files, out, capsys, text):
 
 
 def test_a_refused_start_does_not_block_the_next(files, tmp_path):
-    assert train(files, tmp_path / "out", "--accumulate", "3") == 2
+    assert train(files, tmp_path / "out", "--gradient-accumulation-steps", "3") == 2
     assert train(files, tmp_path / "out") == 0
 
 

@@ -37,7 +37,7 @@ def shell(tmp_path_factory):
         (["train", "--labels-p"], ["--labels-per-class"]),
         (["train", "--method", "mixt"], ["mixtext"]),
         (["train", "--method", "self"], ["self_training"]),
-        (["train", "--schedule", ""], ["cosine", "linear", "constant"]),
+        (["train", "--lr-scheduler-type", ""], ["cosine", "linear", "constant"]),
         (["train", "--method", "uda", "--ts"], ["--tsa"]),
         (["train", "--method", "fixmatch", "--ts"], []),
         (["train", "--method", "noisy_student", "--roun"], ["--rounds"]),

@@ -80,7 +80,7 @@ SEES_MICRO_BATCHES: tuple[str, ...] = (
 def test_micro_batches_are_one_batch(name, folder, together, monkeypatch):
     """Except where a mean divides by the rows that annealing keeps: each micro-batch divides by its own number."""
     neutral_draws(monkeypatch)
-    config, place = replace(FAST, accumulate=2), folder / "accumulated" / name
+    config, place = replace(FAST, gradient_accumulation_steps=2), folder / "accumulated" / name
     weights = trained(ranks.methods()[name], ranks.still_task(folder), config, place)
     if name == "uda with annealing":
         assert difference(weights, together[name]) > 1e-4
@@ -103,4 +103,4 @@ def test_the_runs_differ(together):
 def test_parts_must_divide_the_batch(folder):
     task = ranks.still_task(folder)
     with pytest.raises(ConfigError, match="SSL210: batch_size = 4 cannot be divided over 3 parts"):
-        trained(Supervised(), task, replace(FAST, accumulate=3))
+        trained(Supervised(), task, replace(FAST, gradient_accumulation_steps=3))

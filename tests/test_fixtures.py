@@ -91,7 +91,7 @@ def test_a_finished_run_is_taken_for_done(expected, capsys, caplog):
 
 def test_an_interrupted_run_goes_on_to_where_the_whole_one_came(old, expected, capsys, tmp_path):
     out = shutil.copytree(old / "interrupted", tmp_path / "out")
-    assert run([*TRAIN, "--output-dir", str(out), "--save-every", "2", "--resume"]) == 0
+    assert run([*TRAIN, "--output-dir", str(out), "--save-steps", "2", "--resume"]) == 0
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert steps == [4]
     capsys.readouterr()

@@ -16,7 +16,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.inference.predict import predict
 from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.rounds.teacher import Teacher
-from nlp_ssl.training.engine import Session
+from nlp_ssl.training.engine import Engine
 from nlp_ssl.training.imbalance import adjustment, class_weights, weighed
 from nlp_ssl.training.warm_start import warm_up
 
@@ -36,8 +36,8 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     return text_task(text, str(model), strong=TfidfReplace(0.3), max_length=24, cache_dir=folder / "cache")
 
 
-def session(task: Task, config: TrainConfig, method=None) -> Session:
-    return Session(method or Supervised(), task.data, task.build, config, task.augment, Accelerator(), "no", given={})
+def session(task: Task, config: TrainConfig, method=None) -> Engine:
+    return Engine(method or Supervised(), task.data, task.build, config, task.augment, Accelerator(), "no", given={})
 
 
 def test_class_weights_by_hand() -> None:
@@ -97,7 +97,7 @@ def test_gradients_and_shares_see_adjusted_logits(task: Task) -> None:
 
     config = replace(FAST, warm_start="supervised")
     pool = [
-        Session(get_method("uda")(), task.data, task.build, settings, task.augment, Accelerator(), "no",
+        Engine(get_method("uda")(), task.data, task.build, settings, task.augment, Accelerator(), "no",
                 start=start, given={}).run
         for settings, start in ((config, lambda module, number: None), (replace(config, logit_adjustment=1.0), lowered))
     ]  # fmt: skip
@@ -162,9 +162,9 @@ def test_settings_that_do_not_fit() -> None:
 
 
 def test_checkpoints_know_the_setting(task: Task, tmp_path: Path) -> None:
-    fit(Supervised(), task.data, task.build, replace(ADJUSTED, save_every=1), augment=task.augment, output_dir=tmp_path)
+    fit(Supervised(), task.data, task.build, replace(ADJUSTED, save_steps=1), augment=task.augment, output_dir=tmp_path)
     with pytest.raises(ConfigError, match="logit_adjustment"):
-        fit(Supervised(), task.data, task.build, replace(FAST, save_every=1), augment=task.augment,
+        fit(Supervised(), task.data, task.build, replace(FAST, save_steps=1), augment=task.augment,
             output_dir=tmp_path, resume=True)  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from nlp_ssl.nets.text import load_trained
 from nlp_ssl.ops.multilabel import known_answers
 from nlp_ssl.registry import list_loops
 from nlp_ssl.training.calibration import temperature_of
-from nlp_ssl.training.loop import _Loop
+from nlp_ssl.training.loop import TrainLoop
 from nlp_ssl.training.warm_start import fit_head, overlap, pair_loss
 
 ABLE = [name for name in list_methods() if "many" in get_method(name).kinds]
@@ -100,7 +100,7 @@ def test_a_label_that_is_not_known_does_not_count(task):
 @pytest.mark.parametrize("name", ["fixmatch", "mean_teacher", "temporal_ensembling"])
 def test_micro_batches_are_the_same_step(task, name):
     method = get_method(name)()
-    a, b = (trained(method, task, replace(FAST, max_steps=2, accumulate=n)) for n in (1, 2))
+    a, b = (trained(method, task, replace(FAST, max_steps=2, gradient_accumulation_steps=n)) for n in (1, 2))
     assert difference(a, b) < 2e-5
 
 
@@ -109,24 +109,24 @@ class Stop(Exception):
 
 
 def test_resume_is_bit_equal(task, tmp_path, monkeypatch):
-    settings = replace(FAST, max_steps=6, save_every=2)
+    settings = replace(FAST, max_steps=6, save_steps=2)
     method = get_method("temporal_ensembling")()
 
     def once(place, **more):
         fit(method, task.data, task.build, settings, augment=task.augment, output_dir=tmp_path / place, **more)
         return load_file(tmp_path / place / "model.safetensors")
 
-    whole, after = once("whole"), _Loop._after_step
+    whole, after = once("whole"), TrainLoop._after_step
 
     def interrupted(self, *args):
         after(self, *args)
         if self.state.step == 4:
             raise Stop
 
-    monkeypatch.setattr(_Loop, "_after_step", interrupted)
+    monkeypatch.setattr(TrainLoop, "_after_step", interrupted)
     with pytest.raises(Stop):
         once("cut")
-    monkeypatch.setattr(_Loop, "_after_step", after)
+    monkeypatch.setattr(TrainLoop, "_after_step", after)
     again = once("cut", resume=True)
     assert all(torch.equal(again[k], whole[k]) for k in whole)
 
@@ -272,7 +272,7 @@ def test_eval_in_words(folder, tmp_path, capsys):
 
 
 def test_early_stopping_and_calibration_go_by_dev_rows(folder):
-    more = ["--dev", str(folder / "d.csv"), "--eval-every", "10", "--calibrate", "dev", "--max-steps", "20"]
+    more = ["--dev", str(folder / "d.csv"), "--eval-steps", "10", "--calibrate", "dev", "--max-steps", "20"]
     assert train(folder, "dev", *more, method="supervised") == 0
     lines = [json.loads(line) for line in (folder / "dev/metrics.jsonl").read_text().splitlines()]
     assert len([line for line in lines if "dev_micro_f1" in line]) == 2

@@ -98,15 +98,17 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_schedule(schedule):
-    config = replace(CONFIG, schedule=schedule, warmup=0.1)
+    config = replace(CONFIG, lr_scheduler_type=schedule, warmup_steps=0.1)
     assert [rate_factor(s, config) for s in (0, 4, 9, 10, 55, 99)] == pytest.approx(SCHEDULES[schedule])
+    in_steps = replace(config, warmup_steps=10)
+    assert [rate_factor(s, in_steps) for s in range(100)] == [rate_factor(s, config) for s in range(100)]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize(("warmup", "steps"), [(0.0, 1), (0.0, 7), (1.0, 7), (0.5, 2)])
+@pytest.mark.parametrize(("warmup", "steps"), [(0.0, 1), (0.0, 7), (7.0, 7), (0.5, 2)])
 def test_no_update_is_without_a_rate(schedule, warmup, steps):
     """Every update moves the weights, the first and the last too."""
-    config = replace(CONFIG, schedule=schedule, warmup=warmup, max_steps=steps)
+    config = replace(CONFIG, lr_scheduler_type=schedule, warmup_steps=warmup, max_steps=steps)
     assert all(0 < rate_factor(s, config) <= 1 for s in range(steps))
 
 

@@ -48,7 +48,7 @@ def test_repeats_of_a_row_are_not_held_against_it():
 
 def test_masked_words_lower_their_own_loss(task):
     """The loss on hidden words falls, and the net that learned them is another."""
-    config = replace(FAST, max_steps=30, log_every=10)
+    config = replace(FAST, max_steps=30, logging_steps=10)
     before = task.build(0).state_dict()
     weights = pretrain.pretrain(MaskedWords(), task, config, 30)
     assert difference({k: v for k, v in before.items() if k in weights}, weights) > 1e-3
@@ -56,7 +56,7 @@ def test_masked_words_lower_their_own_loss(task):
 
 @pytest.mark.parametrize("objective", [MaskedWords(), Contrastive(), Contrastive(strong=True)])
 def test_losses_fall(task, tmp_path, objective):
-    config = replace(FAST, log_every=5)
+    config = replace(FAST, logging_steps=5)
     pretrain.pretrain(objective, task, config, 60, folder=tmp_path / "p")
     lines = [json.loads(line) for line in (tmp_path / "p/metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[0]["loss"] - 0.05

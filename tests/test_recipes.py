@@ -101,7 +101,7 @@ def test_a_launcher_that_starts_one_process_for_two_is_noticed(tmp_path):
 @pytest.mark.parametrize("labels", ["sampled", "soft"])
 def test_meta_pseudo_labels_reviews(recipe, reviews, labels, tmp_path, capsys):
     """Both nets learn, the student is saved; the last of two steps is on labels alone, so that one has an h."""
-    more = ["--labels", labels, "--finetune", "0.5", "--log-every", "1", "--output-dir", tmp_path / "out"]
+    more = ["--labels", labels, "--finetune", "0.5", "--logging-steps", "1", "--output-dir", tmp_path / "out"]
     assert recipe("meta_pseudo_labels_reviews", *reviews, "--seeds", "0", *more) == 0
     shown = capsys.readouterr().out
     assert "supervised" in shown and "meta_pseudo_labels" in shown

@@ -26,7 +26,7 @@ from nlp_ssl.training import loop as module
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.ranges import make
 
-CONFIG = TrainConfig(max_steps=12, batch_size=4, max_length=24, save_every=3, log_every=2, warm_start="none",
+CONFIG = TrainConfig(max_steps=12, batch_size=4, max_length=24, save_steps=3, logging_steps=2, warm_start="none",
                      mixed_precision="no", eval_ema_decay=0.9, learning_rate=1e-3)  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_a_run_is_a_pure_function_of_its_seed(tmp_path):
     task = tiny_task(tmp_path)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        config = replace(CONFIG, seed=seed, save_every=0)
+        config = replace(CONFIG, seed=seed, save_steps=0)
         fit(FixMatch(threshold=0.5), task.data, task.build, config, augment=task.augment, output_dir=tmp_path / name)
     assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
@@ -57,16 +57,16 @@ def test_resume_in_the_middle_is_bit_equal(tmp_path, method, monkeypatch):
     fit(method, task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "whole")
     whole_metrics = (tmp_path / "whole/metrics.jsonl").read_text()
 
-    from nlp_ssl.training.loop import _Loop
+    from nlp_ssl.training.loop import TrainLoop
 
-    after = _Loop._after_step
+    after = TrainLoop._after_step
 
     def stop_at_8(self, *args):
         if self.state.step == 8:
             raise Stop
         after(self, *args)
 
-    monkeypatch.setattr(_Loop, "_after_step", stop_at_8)
+    monkeypatch.setattr(TrainLoop, "_after_step", stop_at_8)
     with pytest.raises(Stop):
         fit(method, task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "broken")
     monkeypatch.undo()
@@ -95,15 +95,15 @@ class ScaledAccelerator(Accelerator):
 def test_loss_scaling_resumes_at_its_scale(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "Accelerator", ScaledAccelerator)
     task, folder = tiny_task(tmp_path), tmp_path / "run"
-    fit(FixMatch(), task.data, task.build, replace(CONFIG, save_every=5, keep=9), augment=task.augment,
+    fit(FixMatch(), task.data, task.build, replace(CONFIG, save_steps=5, save_total_limit=9), augment=task.augment,
         output_dir=folder)  # fmt: skip
     metas = [atomic.verify(folder / f"checkpoints/step-{n}")["meta"] for n in (0, 5, 10)]
     assert [m["scaler"]["scale"] for m in metas] == [2.0, 4.0, 16.0], "twice as much after three good updates"
     shutil.rmtree(folder / "checkpoints/step-12")
     shutil.rmtree(folder / "checkpoints/step-10")
     (folder / "result.json").unlink()
-    loop = module._Loop(FixMatch(), task.data, task.build, replace(CONFIG, save_every=5, keep=9), task.augment, None,
-                       folder, True, (), {})  # fmt: skip
+    config = replace(CONFIG, save_steps=5, save_total_limit=9)
+    loop = module.TrainLoop(FixMatch(), task.data, task.build, config, task.augment, None, folder, True, (), {})
     assert loop.accelerator.scaler.get_scale() == 4.0
 
 
@@ -114,7 +114,7 @@ def test_loss_scaling_stops_where_no_scale_helps(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fixmatch, "ce", lambda z, y: z.sum(-1) * float("nan"))
     with pytest.raises(RunError, match="not finite 5 times in a row up to step 5"):  # 2, then 1, then five below
-        fit(FixMatch(), task.data, task.build, replace(CONFIG, save_every=0), augment=task.augment)
+        fit(FixMatch(), task.data, task.build, replace(CONFIG, save_steps=0), augment=task.augment)
 
 
 def test_loss_that_is_not_finite_skips_then_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
@@ -151,7 +151,7 @@ def command(files: Path, out: Path, *more: str) -> list[str]:
     return [
         sys.executable, "-m", "nlp_ssl.cli", "train", "--method", "fixmatch", "--threshold", "0.5", "--model",
         str(files / "model"), "--labeled", str(files / "l.csv"), "--unlabeled", str(files / "u.txt"), "--test",
-        str(files / "t.csv"), "--max-steps", "300", "--batch-size", "4", "--max-length", "24", "--save-every", "10",
+        str(files / "t.csv"), "--max-steps", "300", "--batch-size", "4", "--max-length", "24", "--save-steps", "10",
         "--warm-steps", "5", "--mixed-precision", "no", "--cache-dir", str(files / "cache"), "--output-dir", str(out),
         *more,
     ]  # fmt: skip
@@ -192,7 +192,7 @@ def test_kill_9_at_any_moment_resumes_bit_equal(files, tmp_path):
 @pytest.mark.slow
 def test_sigterm_saves_and_exits_143_and_two_runs_cannot_share_a_folder(files, tmp_path):
     out = tmp_path / "out"
-    long = command(files, out, "--max-steps", "5000", "--save-every", "1000")
+    long = command(files, out, "--max-steps", "5000", "--save-steps", "1000")
     process = subprocess.Popen(long, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
         assert process.poll() is None
@@ -209,7 +209,7 @@ def test_sigterm_saves_and_exits_143_and_two_runs_cannot_share_a_folder(files, t
 def test_batches_made_by_workers_change_nothing(tmp_path):
     task = tiny_task(tmp_path)
     for name, workers in (("alone", 0), ("helped", 2)):
-        config = replace(CONFIG, workers=workers, save_every=0)
+        config = replace(CONFIG, dataloader_num_workers=workers, save_steps=0)
         fit(FixMatch(threshold=0.5), task.data, task.build, config, augment=task.augment, output_dir=tmp_path / name)
     assert same(weights(tmp_path / "alone"), weights(tmp_path / "helped"))
 
@@ -219,7 +219,7 @@ def test_early_stopping_keeps_the_weights_of_the_best_evaluation(tmp_path, monke
     """Dev accuracies are .5 .9 .6 .6 .6: the run ends after step 5 with the weights of step 2, also when resumed."""
     task = tiny_task(tmp_path)
     data = replace(task.data, dev=task.data.test)
-    config = replace(CONFIG, save_every=1, keep=20, eval_every=1, patience=3, eval_ema_decay=0.0)
+    config = replace(CONFIG, save_steps=1, save_total_limit=20, eval_steps=1, patience=3, eval_ema_decay=0.0)
     script = {1: 0.5, 2: 0.9}
     step = [0]
 
@@ -272,16 +272,16 @@ def test_what_a_method_remembers_is_restored(name, tmp_path, monkeypatch):
     task = tiny_task(tmp_path, strong=TfidfReplace(0.5))
     open_ = {"threshold": 0.5, "refresh": 3, "normalise": True, "supervised_until": 0.0}
     method = make(get_method(name), {k: v for k, v in open_.items() if k in get_method(name).__dataclass_fields__})
-    config = replace(FAST, max_steps=8, save_every=5, unlabeled_ratio=7, align=False)
+    config = replace(FAST, max_steps=8, save_steps=5, unlabeled_ratio=7, align=False)
     seen = {}
-    run = module._Loop.run
+    run = module.TrainLoop.run
 
     def kept(self):
         result = run(self)
         seen[str(self.output_dir)] = {k: v.clone() for k, v in self.state.state.items()}
         return result
 
-    monkeypatch.setattr(module._Loop, "run", kept)
+    monkeypatch.setattr(module.TrainLoop, "run", kept)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder, resume in ((whole, False), (cut, True)):
         if resume:

@@ -18,11 +18,11 @@ from nlp_ssl.experiments.pretrain import MaskedWords, pretrain
 from nlp_ssl.rounds.engine import fit_rounds
 from nlp_ssl.rounds.self_training import SelfTraining
 from nlp_ssl.task import Task
-from nlp_ssl.training.loop import _Loop
+from nlp_ssl.training.loop import TrainLoop
 from nlp_ssl.training.run_folder import Interrupted
 
 # Checkpoints at steps 2, 4 and 5, lines of metrics at 3 and 5: the checkpoint of step 2 holds two thirds of a line.
-CONFIG = replace(FAST, max_steps=5, log_every=3, save_every=2, eval_every=2, keep=2)
+CONFIG = replace(FAST, max_steps=5, logging_steps=3, save_steps=2, eval_steps=2, save_total_limit=2)
 Work = Callable[[Path, bool], object]  # (folder, resume)
 
 
@@ -57,7 +57,7 @@ def copied_at_every_write(folder: Path, copies: Path) -> Iterator[list[Path]]:
         return written
 
     with pytest.MonkeyPatch.context() as patch:
-        for owner, name in ((os, "replace"), (os, "rename"), (_Loop, "_write_metrics")):
+        for owner, name in ((os, "replace"), (os, "rename"), (TrainLoop, "_write_metrics")):
             patch.setattr(owner, name, after(getattr(owner, name)))
         yield made
 
@@ -101,15 +101,15 @@ def test_a_kill_after_any_write_and_another_one_change_no_file(task: Task, tmp_p
 def test_a_signal_in_the_middle_of_a_line_of_metrics_changes_no_file(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    work, update = trained(task), _Loop._update
+    work, update = trained(task), TrainLoop._update
     work(tmp_path / "whole", False)
 
-    def signalled(self: _Loop, batches: Any) -> None:
+    def signalled(self: TrainLoop, batches: Any) -> None:
         if self.state.step + 1 == step:
             signal.raise_signal(signal.SIGTERM)
         update(self, batches)
 
-    monkeypatch.setattr(_Loop, "_update", signalled)
+    monkeypatch.setattr(TrainLoop, "_update", signalled)
     with pytest.raises(Interrupted):
         work(tmp_path / "cut", False)
     monkeypatch.undo()

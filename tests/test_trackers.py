@@ -72,7 +72,7 @@ def test_names_that_are_none_are_refused(installed, names, message):
 
 @pytest.mark.parametrize("way", ["fit", "fit_rounds", "compare", "command"])
 def test_nothing_is_trained_and_nothing_removed(installed, task, tmp_path, monkeypatch, capsys, way):
-    monkeypatch.setattr("nlp_ssl.training.engine.Session.__init__", lambda *_, **__: pytest.fail("a training began"))
+    monkeypatch.setattr("nlp_ssl.training.engine.Engine.__init__", lambda *_, **__: pytest.fail("a training began"))
     with pytest.raises(ConfigError, match="SSL210.*mlflow") if way != "command" else nullcontext():
         if way == "fit":
             fit(Supervised(), task.data, task.build, FAST, augment=task.augment, trackers=("mlflow",))

@@ -122,7 +122,7 @@ def test_students_do_not_know_the_label_either(task, tmp_path, monkeypatch):
 
 def test_runs_of_a_choice_have_no_dev_rows_to_look_at(task, tmp_path):
     data = replace(task.data, dev=task.data.test)
-    looking = replace(FAST, eval_every=1, patience=1, calibrate="dev", save_every=1)
+    looking = replace(FAST, eval_steps=1, patience=1, calibrate="dev", save_steps=1)
     assert tune([Candidate("one", FixMatch(), looking)], replace(task, data=data), 2, tmp_path)
 
 

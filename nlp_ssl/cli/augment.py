@@ -23,7 +23,7 @@ from nlp_ssl.errors import ConfigError, DataError, RunError, SSLError
 from nlp_ssl.inference.embedder import Embedder
 from nlp_ssl.paraphrase.cache import Cache
 from nlp_ssl.paraphrase.checks import Checks, Cosines, Labels
-from nlp_ssl.paraphrase.engine import Engine
+from nlp_ssl.paraphrase.engine import ParaphraseEngine
 from nlp_ssl.paraphrase.gates import Gates, Report, View
 from nlp_ssl.paraphrase.masked import MaskedLM
 from nlp_ssl.paraphrase.rewrite import Rewriting
@@ -218,7 +218,7 @@ class Job:
                 log.info("%d rewritings are new; what was known came from the cache", cache.written)
 
 
-def _engines(options: Options) -> list[Engine]:
+def _engines(options: Options) -> list[ParaphraseEngine]:
     if options.how == _MASKED_LM:
         return [MaskedLM(options.masked_model, options.masked_share, options.temperature)]
     return engines_of(options.engine, options.there, options.back, options.temperature)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.method import Loop, Method
+from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.rounds.engine import with_given
 from nlp_ssl.task import Task
@@ -30,7 +30,9 @@ class Estimate:
 
     def seconds(self, steps: int, seeds: int, baseline: bool) -> float:
         """Of a whole run; scoring and saving come on top."""
-        alone = self.baseline_step * steps * (baseline + (self.rounds > 1))  # loops have a teacher of their own
+        alone = (
+            self.baseline_step * steps * (baseline + (self.rounds > 1))
+        )  # a method in rounds has a teacher of its own
         return seeds * (self.warm + self.step * steps * self.rounds + alone)
 
     def steps(self, seconds: float, seeds: int, baseline: bool) -> int:
@@ -39,17 +41,17 @@ class Estimate:
         return max(math.floor((seconds - self.seconds(0, seeds, baseline)) / each), 1)
 
 
-def measure(method: Method | Loop, task: Task, config: TrainConfig) -> Estimate:
+def measure(method: Method | RoundMethod, task: Task, config: TrainConfig) -> Estimate:
     """Runs a few steps of each part, without writing anything.
 
     Raises:
         ConfigError: method and labels do not go together.
     """
     check_defined(method, task.data, config)
-    bare = replace(config, warm_start="none", save_every=0, eval_every=0, patience=0, guard=False, eval_fgsm=0.0)
+    bare = replace(config, warm_start="none", save_steps=0, eval_steps=0, patience=0, guard=False, eval_fgsm=0.0)
     silent = replace(task, data=replace(task.data, dev=task.data.dev[:0], test=task.data.test[:0]))
     alone = _step(Supervised(), replace(silent, data=silent.data.without_pool(), given=None), bare)
-    if isinstance(method, Loop):
+    if isinstance(method, RoundMethod):
         rows = replace(bare, batch_size=bare.batch_size * (1 + bare.unlabeled_ratio))
         student = replace(silent.student or silent, given=None)
         step, rounds = _step(Supervised(), replace(student, data=_whole(student)), rows), method.rounds
@@ -87,7 +89,7 @@ def _warm(task: Task, config: TrainConfig) -> float:
 
 
 def lines(
-    estimate: Estimate, method: Method | Loop, task: Task, config: TrainConfig, seeds: int, baseline: bool
+    estimate: Estimate, method: Method | RoundMethod, task: Task, config: TrainConfig, seeds: int, baseline: bool
 ) -> Iterator[str]:
     """What a dry run prints."""
     settings = {"method": method.name, **asdict(method), **asdict(config)}

@@ -15,7 +15,7 @@ from nlp_ssl.data.schema import build
 from nlp_ssl.data.sources import Table
 from nlp_ssl.data.splits import draw_rows
 from nlp_ssl.experiments.compare import compare
-from nlp_ssl.method import Loop, Method
+from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.task import Task, image_task, text_task
 from nlp_ssl.training.run_folder import check_output
 
@@ -26,7 +26,7 @@ IMAGE_LOOP = TrainConfig(
     unlabeled_ratio=4,
     learning_rate=2e-3,
     head_learning_rate=2e-3,
-    schedule="cosine",
+    lr_scheduler_type="cosine",
     eval_ema_decay=0.99,
 )
 
@@ -98,7 +98,7 @@ class Images(Recipe):
 
 
 def run(
-    argv: Sequence[str], file: str, doc: str | None, recipe: Recipe, config: TrainConfig, method: Method | Loop
+    argv: Sequence[str], file: str, doc: str | None, recipe: Recipe, config: TrainConfig, method: Method | RoundMethod
 ) -> None:
     """Parses the flags, trains, and prints the method beside the label-only baseline.
 

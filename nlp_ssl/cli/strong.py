@@ -19,7 +19,7 @@ from nlp_ssl.data.sources import Table
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.paraphrase.apertium import Apertium
 from nlp_ssl.paraphrase.cache import Cache
-from nlp_ssl.paraphrase.engine import Engine
+from nlp_ssl.paraphrase.engine import ParaphraseEngine
 from nlp_ssl.paraphrase.gates import Report, View
 from nlp_ssl.paraphrase.marian import CTranslate2, Marian
 from nlp_ssl.paraphrase.rewrite import Rewriting
@@ -87,7 +87,7 @@ class StrongView:
 
 def engines_of(
     name: EngineName, there: str | None = None, back: str | None = None, temperature: float = 0.9
-) -> list[Engine]:
+) -> list[ParaphraseEngine]:
     """Engines that translate there and back, one for each language of the comma-separated names.
 
     Raises:

@@ -19,7 +19,7 @@ from nlp_ssl.data.schema import TextData, log_notes
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.inference.teacher import joined, logits_of
-from nlp_ssl.method import Loop, Method
+from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.nets.text import Pooling
 from nlp_ssl.ops.functional import softmax
 from nlp_ssl.ops.multilabel import refuse
@@ -79,7 +79,7 @@ def chosen_method(argv: Sequence[str]) -> str:
 
 
 def tasks(
-    options: Options, files: Files, strong: StrongView, config: TrainConfig, method: Method | Loop
+    options: Options, files: Files, strong: StrongView, config: TrainConfig, method: Method | RoundMethod
 ) -> Callable[[int], Task]:
     """Reads all files; what comes back makes the task of a seed.
 
@@ -111,13 +111,13 @@ def tasks(
     return task_of
 
 
-def check_student(options: Options, method: Method | Loop) -> None:
+def check_student(options: Options, method: Method | RoundMethod) -> None:
     """Refuses other students where the method has none.
 
     Raises:
         ConfigError: there are none.
     """
-    if options.student is not None and not isinstance(method, Loop):
+    if options.student is not None and not isinstance(method, RoundMethod):
         raise ConfigError(237, f"--student is for {', '.join(list_loops())}: {method.name} trains --model itself")
 
 
@@ -130,7 +130,7 @@ def _with_noisy(found: Tables, options: Options, files: Files) -> Tables:
     return {**found, "unlabeled": joined(found["unlabeled"], noisy, labeled)}
 
 
-def _told(task: Task, texts: TextData, options: Options, files: Files, method: Method | Loop) -> Task:
+def _told(task: Task, texts: TextData, options: Options, files: Files, method: Method | RoundMethod) -> Task:
     """The task with what others say of its pool: a file of labels, or a teacher."""
     if texts.kind == "many" and (options.pseudo_labels is not None or options.teacher is not None):
         refuse("--pseudo-labels or --teacher")

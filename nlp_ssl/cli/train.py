@@ -18,7 +18,7 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.compare import compare
 from nlp_ssl.experiments.out_of_scope import share_of
-from nlp_ssl.method import Loop, Method
+from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.registry import get
 from nlp_ssl.task import Task
 from nlp_ssl.training.run_folder import clear_run
@@ -92,7 +92,9 @@ def main(argv: Sequence[str]) -> None:
     log.info("the model lies in %s", output_dir)
 
 
-def _parsed(argv: Sequence[str]) -> tuple[Options, Beside, Tuning, Files, StrongView, TrainConfig, Method | Loop]:
+def _parsed(
+    argv: Sequence[str],
+) -> tuple[Options, Beside, Tuning, Files, StrongView, TrainConfig, Method | RoundMethod]:
     cls = get(chosen_method(argv))
     doc = f"Trains {cls.name} on your files. Every hyper-parameter of the method is a flag (the last ones below)."
     return parse(
@@ -100,7 +102,7 @@ def _parsed(argv: Sequence[str]) -> tuple[Options, Beside, Tuning, Files, Strong
     )
 
 
-def _settings(argv: Sequence[str], more: Sequence[str]) -> tuple[Method | Loop, TrainConfig]:
+def _settings(argv: Sequence[str], more: Sequence[str]) -> tuple[Method | RoundMethod, TrainConfig]:
     """Method and settings of a command line with more flags."""
     options, *others, config, method = _parsed([*argv, *more])
     before, *fixed, earlier, _ = _parsed(argv)
@@ -112,7 +114,7 @@ def _settings(argv: Sequence[str], more: Sequence[str]) -> tuple[Method | Loop, 
 
 
 def _planned(
-    beside: Beside, tuning: Tuning, method: Method | Loop, task: Task, config: TrainConfig, seeds: int
+    beside: Beside, tuning: Tuning, method: Method | RoundMethod, task: Task, config: TrainConfig, seeds: int
 ) -> TrainConfig:
     """The settings with as many steps as fit into the budget; a dry run prints them, and the time."""
     from nlp_ssl.cli import estimate

@@ -11,12 +11,12 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.folds import parts_of
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.tuning import Candidate, best, held_out_start, threshold_for, tune
-from nlp_ssl.method import Loop, Method
+from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.task import Task
 from nlp_ssl.utils.ranges import check
 
 log = logging.getLogger("nlp_ssl")
-Parsed = tuple[Method | Loop, TrainConfig]
+Parsed = tuple[Method | RoundMethod, TrainConfig]
 
 
 @dataclass(frozen=True)

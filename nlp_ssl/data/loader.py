@@ -30,7 +30,9 @@ class Sizes:
         for name, rows in (("batch_size", self.labeled), ("unlabeled rows per step", self.unlabeled)):
             if rows % self.parts:
                 raise ConfigError(
-                    210, f"{name} = {rows} cannot be divided over {self.parts} parts (processes x accumulate)"
+                    210,
+                    f"{name} = {rows} cannot be divided over {self.parts} parts "
+                    "(processes x gradient_accumulation_steps)",
                 )
 
 

@@ -15,7 +15,7 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.out_of_scope import Share, in_scope
 from nlp_ssl.experiments.start import SharedStart
-from nlp_ssl.method import Loop, Method
+from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.rounds.engine import fit_rounds, with_given
 from nlp_ssl.rounds.engine import identity as rounds_identity
@@ -96,7 +96,7 @@ class Comparison:
 
 
 def compare(
-    method: Method | Loop,
+    method: Method | RoundMethod,
     task_of: Callable[[int], Task],
     config: TrainConfig,
     seeds: Sequence[int],
@@ -159,7 +159,7 @@ def check_seeds(seeds: Sequence[int]) -> None:
         raise ConfigError(209, f"seeds must differ and not be negative: {','.join(map(str, seeds))}")
 
 
-def _plan(method: Method | Loop, task: Task, baseline: bool) -> dict[str, Method | Loop]:
+def _plan(method: Method | RoundMethod, task: Task, baseline: bool) -> dict[str, Method | RoundMethod]:
     """What is trained, by its name in the comparison: the labels alone where they tell something, then the method."""
     if not baseline or (method.name == "supervised" and task.given is None):
         return {method.name: method}
@@ -167,7 +167,7 @@ def _plan(method: Method | Loop, task: Task, baseline: bool) -> dict[str, Method
 
 
 def run_one(
-    method: Method | Loop,
+    method: Method | RoundMethod,
     task: Task,
     config: TrainConfig,
     *,
@@ -196,7 +196,7 @@ def run_one(
     return done
 
 
-def identity_of(method: Method | Loop, task: Task, config: TrainConfig) -> dict[str, Any]:
+def identity_of(method: Method | RoundMethod, task: Task, config: TrainConfig) -> dict[str, Any]:
     """What must be the same for a run to be resumed, or to count as already done."""
     loop = _loop(method, task)
     if loop is not None:
@@ -204,11 +204,11 @@ def identity_of(method: Method | Loop, task: Task, config: TrainConfig) -> dict[
     return identity(_kind(method), with_given(task, config), config, _teacher(task))
 
 
-def _loop(method: Method | Loop, task: Task) -> Loop | None:
-    return method if isinstance(method, Loop) and len(task.data.unlabeled) else None
+def _loop(method: Method | RoundMethod, task: Task) -> RoundMethod | None:
+    return method if isinstance(method, RoundMethod) and len(task.data.unlabeled) else None
 
 
-def _kind(method: Method | Loop) -> Method:
+def _kind(method: Method | RoundMethod) -> Method:
     return method if isinstance(method, Method) else Supervised()
 
 

@@ -14,7 +14,7 @@ from nlp_ssl.experiments.compare import Comparison, check_seeds, run_one
 from nlp_ssl.experiments.pretrain import begun_from, objective_of, pretrain
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.predict import predict
-from nlp_ssl.method import Loop, Method
+from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.methods.distillation import Distillation
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.image import ImageNet
@@ -44,7 +44,7 @@ class Stages:
 
 def run_stages(
     stages: Stages,
-    method: Method | Loop,
+    method: Method | RoundMethod,
     task_of: Callable[[int], Task],
     config: TrainConfig,
     seeds: Sequence[int],
@@ -78,7 +78,7 @@ def run_stages(
     return Comparison(DISTILLED if stages.distill else method.name, tuple(seeds), named)
 
 
-def _check(stages: Stages, method: Method | Loop, task: Task, config: TrainConfig) -> None:
+def _check(stages: Stages, method: Method | RoundMethod, task: Task, config: TrainConfig) -> None:
     if not len(task.data.unlabeled):
         raise ConfigError(482, "the stages learn from unlabeled rows, and there are none: give --unlabeled FILE")
     if stages.pretrain != "none" and task.data.kind == "many":
@@ -88,12 +88,12 @@ def _check(stages: Stages, method: Method | Loop, task: Task, config: TrainConfi
 
 
 def _one_seed(
-    stages: Stages, method: Method | Loop, task: Task, config: TrainConfig, place: Path, resume: bool,
+    stages: Stages, method: Method | RoundMethod, task: Task, config: TrainConfig, place: Path, resume: bool,
     sides: dict[str, list[Outcome]],
 ) -> Path:  # fmt: skip
     """Runs the stages of a seed, adds what they came to, and returns the folder of the last one."""
 
-    def stage(name: str, what: Method | Loop, of: Task, start: SharedStart, folder: str) -> None:
+    def stage(name: str, what: Method | RoundMethod, of: Task, start: SharedStart, folder: str) -> None:
         outcome = run_one(what, of, config, start=start, output_dir=place / folder, resume=resume)
         sides.setdefault(name, []).append(outcome)
 

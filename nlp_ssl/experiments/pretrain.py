@@ -116,7 +116,7 @@ def pretrain(
     """
     rows = config.batch_size * (1 + config.unlabeled_ratio)
     config = replace(
-        config, max_steps=steps, batch_size=rows, unlabeled_ratio=1, align=False, warm_start="none", eval_every=0,
+        config, max_steps=steps, batch_size=rows, unlabeled_ratio=1, align=False, warm_start="none", eval_steps=0,
         patience=0, eval_fgsm=0.0,
     )  # fmt: skip
     data = unlabeled_only(task.data)

@@ -24,7 +24,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.compare import identity_of, run_one
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.predict import predict
-from nlp_ssl.method import Loop, Method
+from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.ops.functional import softmax
 from nlp_ssl.ops.multilabel import refuse
 from nlp_ssl.task import Task
@@ -42,7 +42,7 @@ class Candidate:
     """Settings that may be chosen, under the name they are reported by."""
 
     name: str
-    method: Method | Loop
+    method: Method | RoundMethod
     config: TrainConfig
 
 
@@ -182,9 +182,9 @@ def _predicted(candidate: Candidate, part: Task, start: SharedStart, rows: np.nd
     """Logits [n, C] of a candidate's run for rows of the store; the run leaves nothing."""
     place = folder / RUNS
     shutil.rmtree(place, ignore_errors=True)
-    config = replace(candidate.config, calibrate="none", save_every=0, eval_every=0, patience=0, eval_fgsm=0.0)
+    config = replace(candidate.config, calibrate="none", save_steps=0, eval_steps=0, patience=0, eval_fgsm=0.0)
     run_one(candidate.method, part, config, start=start, output_dir=place, resume=False)
-    learner = part.student if isinstance(candidate.method, Loop) and part.student is not None else part
+    learner = part.student if isinstance(candidate.method, RoundMethod) and part.student is not None else part
     logits = predict(learner.saved(place), learner.data.store, rows, config.max_length)
     shutil.rmtree(place, ignore_errors=True)
     return logits

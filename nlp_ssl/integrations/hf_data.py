@@ -69,12 +69,17 @@ class Pass:
         self.step, self.steps, self.config = step, steps, config
 
     def __len__(self) -> int:
-        return self.steps * self.config.accumulate
+        return self.steps * self.config.gradient_accumulation_steps
 
     def __iter__(self) -> Iterator[list[int]]:
         first = self.step() // self.steps * self.steps
         last = min(first + self.steps, self.config.max_steps)
-        return ([i] for i in range(first * self.config.accumulate, last * self.config.accumulate))
+        return (
+            [i]
+            for i in range(
+                first * self.config.gradient_accumulation_steps, last * self.config.gradient_accumulation_steps
+            )
+        )
 
 
 def only(batches: list[Batch]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from nlp_ssl.nets.text import TextNet, set_task
 from nlp_ssl.registry import as_method
 from nlp_ssl.task import task_of_nets
 from nlp_ssl.training import checkpoint
-from nlp_ssl.training.engine import Session
+from nlp_ssl.training.engine import Engine
 from nlp_ssl.training.loop import applicable, differences, identity
 from nlp_ssl.training.view_strength import Strongest
 from nlp_ssl.types import Batch, Losses
@@ -129,7 +129,7 @@ class SSLTrainer(Trainer):
         # number of processes.
         self.model_accepts_loss_kwargs = False
         self.given_optimizer = self.optimizer is not None
-        self.session: Session | None = None
+        self.session: Engine | None = None
         self.begun: list[Iterator[Losses]] = []  # the losses of the step's micro-batches
         config = cast(PreTrainedModel, self.model).config
         text = texts_of(config, train_dataset, unlabeled_dataset, list(many.values()), allow_transductive, pair_column)
@@ -192,7 +192,7 @@ class SSLTrainer(Trainer):
         self.session, self.begun = self._open(batch_size or self.args.train_batch_size, resume_from_checkpoint), []
         return super()._inner_training_loop(batch_size, args, resume_from_checkpoint, trial, ignore_keys_for_eval)
 
-    def _open(self, batch_size: int, folder: str | None) -> Session:
+    def _open(self, batch_size: int, folder: str | None) -> Engine:
         args, format_ = self.args, cast(Format, self.accelerator.mixed_precision)
         set_task(self._model().config, "one", self.pair_column is not None)  # saved with the model: predict goes by it
         rows = batch_size * args.gradient_accumulation_steps * args.world_size
@@ -201,10 +201,10 @@ class SSLTrainer(Trainer):
             self.settings,
             max_steps=args.max_steps if args.max_steps > 0 else steps,
             batch_size=rows,
-            accumulate=args.gradient_accumulation_steps,
-            clip=args.max_grad_norm,
+            gradient_accumulation_steps=args.gradient_accumulation_steps,
+            max_grad_norm=args.max_grad_norm,
             mixed_precision=format_,
-            workers=args.dataloader_num_workers,
+            dataloader_num_workers=args.dataloader_num_workers,
             seed=args.seed,
         )
         trained = [role for role, kind in self.method.nets.items() if kind == "trained"]
@@ -215,7 +215,7 @@ class SSLTrainer(Trainer):
                 nets[number].classifier.reset_parameters()
             return nets[number]
 
-        return Session(
+        return Engine(
             self.method,
             self.task.data,
             make,
@@ -238,7 +238,7 @@ class SSLTrainer(Trainer):
     def _model(self) -> PreTrainedModel:
         return cast(PreTrainedModel, self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False))
 
-    def _now(self) -> Session:
+    def _now(self) -> Engine:
         if self.session is None:
             raise RunError(357, "there are no batches and no nets before the training: call train() first")
         return self.session
@@ -274,7 +274,7 @@ class SSLTrainer(Trainer):
         self.begun.append(session.begin(cast(Batch, inputs), len(self.begun)))
         loss = session.backward(self.begun[-1])
         assert loss is not None
-        return loss / session.config.accumulate
+        return loss / session.config.gradient_accumulation_steps
 
     def further_updates(self) -> None:
         """What remains of a step after the Trainer's own update: averages, and updates of methods with several."""

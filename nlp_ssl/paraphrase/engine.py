@@ -15,7 +15,7 @@ class Rewriter(Protocol):
         ...
 
 
-class Engine(Protocol):
+class ParaphraseEngine(Protocol):
     """Implementations are frozen dataclasses whose fields are the options: `name_of` names what they write."""
 
     def open(self) -> AbstractContextManager[Rewriter]:
@@ -27,6 +27,6 @@ class Engine(Protocol):
         ...
 
 
-def name_of(engine: Engine) -> str:
+def name_of(engine: ParaphraseEngine) -> str:
     """The options and the contents of the folders among them: another model in the same place has another name."""
     return f"{engine!r} {contents(vars(engine).values())}".rstrip()

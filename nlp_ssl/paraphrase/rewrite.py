@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from nlp_ssl.paraphrase.cache import Cache, key_of
 from nlp_ssl.paraphrase.checks import Checks
-from nlp_ssl.paraphrase.engine import Engine, Rewriter, name_of
+from nlp_ssl.paraphrase.engine import ParaphraseEngine, Rewriter, name_of
 from nlp_ssl.paraphrase.gates import Gates, View
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class Rewriting:
 
     def __init__(
         self,
-        engines: Sequence[Engine],
+        engines: Sequence[ParaphraseEngine],
         cache: Cache,
         *,
         samples: int = 1,
@@ -85,7 +85,7 @@ def _judged(block: Sequence[str], rewritings: Sequence[dict[str, str]], gates: G
 class _Crew:
     """Copies of an engine that share the work, started when there is some."""
 
-    def __init__(self, engine: Engine, cache: Cache, workers: int, stack: ExitStack) -> None:
+    def __init__(self, engine: ParaphraseEngine, cache: Cache, workers: int, stack: ExitStack) -> None:
         self._engine, self._cache, self._workers, self._stack = engine, cache, workers, stack
         self._name = name_of(engine)
         self._idle: queue.Queue[Rewriter] = queue.Queue()

@@ -32,7 +32,7 @@ def learning(run: RunFolder) -> list[Figure]:
             run, "dev-accuracy", f"{'Micro F1' if run.many else 'Accuracy'} on dev rows",
             "dev_micro_f1" if run.many else "dev_accuracy",
             "How often the model was right on the dev rows while it trained.",
-            "The model was not scored while it trained: --dev FILE --eval-every 50 does that.", percent=True,
+            "The model was not scored while it trained: --dev FILE --eval-steps 50 does that.", percent=True,
         ),
         one(run, "learning-rate", "Learning rate", "learning_rate", "How large a step the encoder could take."),
     ]  # fmt: skip

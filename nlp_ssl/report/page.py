@@ -156,7 +156,7 @@ def settings(run: RunFolder) -> list[tuple[str, list[tuple[str, str]]]]:
         "Method": {"method": run.trained_by, **identity.get("options", {})},
         "Task": {**identity.get("task", {}), **({"strong view": found.facts["strong"]} if found is not None else {})},
         "Data": {"content hash": identity.get("data", ""), "seeds": ", ".join(map(str, run.seeds))},
-        "Loop": {k: v for k, v in identity.get("config", {}).items() if k != "seed"},
+        "Training": {k: v for k, v in identity.get("config", {}).items() if k != "seed"},
     }
     if "model" in groups["Task"]:
         groups["Task"] = {**groups["Task"], "model": model_name(str(groups["Task"]["model"]))}

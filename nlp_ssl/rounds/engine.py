@@ -18,7 +18,7 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.pseudo_labels import read_labels, write_labels
 from nlp_ssl.inference.metrics import Scores
-from nlp_ssl.method import Loop
+from nlp_ssl.method import RoundMethod
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
 from nlp_ssl.ops.multilabel import refuse
@@ -37,7 +37,7 @@ _LABELS = "pseudo_labels.parquet"
 Start = Callable[[Module, int], None]
 
 
-def identity(loop: Loop, task: Task, config: TrainConfig) -> dict[str, Any]:
+def identity(loop: RoundMethod, task: Task, config: TrainConfig) -> dict[str, Any]:
     """What must be the same for a run in rounds to be resumed, or to count as already done."""
     student = {} if task.student is None else {"student": dict(task.student.data.origin)}
     return {**described(loop.name, asdict(loop), with_given(task, config), config), **student}
@@ -82,7 +82,7 @@ def with_labels(data: Data, labels: PseudoLabels, ratio: float) -> Data:
 
 
 def fit_rounds(
-    loop: Loop,
+    loop: RoundMethod,
     task: Task,
     config: TrainConfig,
     *,
@@ -119,7 +119,7 @@ def fit_rounds(
 
 class _Rounds:
     def __init__(
-        self, loop: Loop, task: Task, config: TrainConfig, start: Start | None, student_start: Start | None,
+        self, loop: RoundMethod, task: Task, config: TrainConfig, start: Start | None, student_start: Start | None,
         folder: Path | None, resume: bool, trackers: tuple[str, ...],
     ) -> None:  # fmt: skip
         self.loop, self.task, self.config, self.start = loop, task, config, start

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import torch
 
-from nlp_ssl.method import Loop
+from nlp_ssl.method import RoundMethod
 from nlp_ssl.ops.functional import sharpen
 from nlp_ssl.registry import register
 from nlp_ssl.types import PseudoLabels
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @register("noisy_student")
 @dataclass(frozen=True)
-class NoisyStudent(Loop):
+class NoisyStudent(RoundMethod):
     """Noisy Student (Xie et al. 2020, arXiv:1911.04252): a clean teacher, a noised student as large or larger.
 
     The teacher labels the pool without dropout or augmentation; the student sees strong views of all rows, with

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from nlp_ssl.graph.propagation import propagate
-from nlp_ssl.method import Loop
+from nlp_ssl.method import RoundMethod
 from nlp_ssl.ops.targets import confident, top_k_per_class
 from nlp_ssl.registry import register
 from nlp_ssl.types import PseudoLabels
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @register("self_training")
 @dataclass(frozen=True)
-class SelfTraining(Loop):
+class SelfTraining(RoundMethod):
     """Self-training (Scudder 1965; Yarowsky 1995): a student learns what its teacher is sure of, round after round.
 
     A row of the pool gets the teacher's most probable class where that reaches `threshold`, and with `per_class` only

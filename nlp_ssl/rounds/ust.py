@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlp_ssl.method import Loop
+from nlp_ssl.method import RoundMethod
 from nlp_ssl.ops.functional import entropy
 from nlp_ssl.registry import register
 from nlp_ssl.types import PseudoLabels
@@ -23,7 +23,7 @@ _LEAST_VARIANCE = 1e-10
 
 @register("ust")
 @dataclass(frozen=True)
-class UST(Loop):
+class UST(RoundMethod):
     """Uncertainty-aware self-training (Mukherjee and Awadallah 2020, arXiv:2006.15315): learn what the teacher knows.
 
     `passes` predictions with dropout of `sample` rows of the pool give each row's mutual information between label and

@@ -80,7 +80,7 @@ def held_out_temperature(
     from nlp_ssl.training.loop import fit
 
     labels = data.labels[data.labeled]
-    settings = replace(config, calibrate="none", save_every=0, eval_every=0, patience=0, eval_fgsm=0.0)
+    settings = replace(config, calibrate="none", save_steps=0, eval_steps=0, patience=0, eval_fgsm=0.0)
     logits = np.zeros((len(labels), len(data.classes)))
     for part, out in folds(data, _FOLDS, config.seed):
 

@@ -3,12 +3,12 @@
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.method import Loop, Method
+from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.ops.multilabel import refuse
 from nlp_ssl.registry import get_method, list_methods
 
 
-def check_defined(method: Method | Loop, data: Data, config: TrainConfig) -> None:
+def check_defined(method: Method | RoundMethod, data: Data, config: TrainConfig) -> None:
     """Checks a method and settings against the kind of labels that the rows have.
 
     Raises:

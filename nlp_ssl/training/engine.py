@@ -50,7 +50,7 @@ class Wrapped(nn.ModuleDict):
             yield
 
 
-class Session:
+class Engine:
     """One run of a method up to the gradients of its updates.
 
     An optimizer loop calls `enter` before a step, `begin` for each of its micro-batches, then in turns `backward` for
@@ -74,7 +74,9 @@ class Session:
         self.method, self.data, self.config, self.accelerator = method, weighed(data, config), config, accelerator
         self.device, self.context = accelerator.device, autocast(precision, accelerator.device)
         ranks = accelerator.num_processes
-        sizes = Sizes(config.batch_size, config.batch_size * config.unlabeled_ratio, ranks * config.accumulate)
+        sizes = Sizes(
+            config.batch_size, config.batch_size * config.unlabeled_ratio, ranks * config.gradient_accumulation_steps
+        )
         self.modules = roles.make(method, build, config, self.device, start if found is None else None, given)
         self.strengths: dict[str, int] = found.meta["strengths"] if found else {}
         self.loader = Loader(
@@ -143,7 +145,7 @@ class Session:
         if named is None:
             return None
         total = torch.stack([v.float() for v in named.values()]).sum()
-        self.accelerator.backward(total / self.config.accumulate)
+        self.accelerator.backward(total / self.config.gradient_accumulation_steps)
         for name, value in named.items():
             self.run.log(name, value)
         self.run.log("loss", total)
@@ -156,7 +158,7 @@ class Session:
         for module in self.trained.values():
             parameters = [p for p in module.parameters() if p.grad is not None]
             if parameters:
-                norms.append(nn.utils.clip_grad_norm_(parameters, self.config.clip or float("inf")))
+                norms.append(nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm or float("inf")))
         norm = torch.stack(norms).max()
         # The one host sync of a step. Gradients are summed over ranks by now, so all ranks decide alike.
         self.finite = bool(torch.isfinite(norm))
@@ -321,8 +323,10 @@ class Session:
         """Lets the controlled view read the rates that the method steers."""
         if "controlled" not in self.method.wanted_views().values():
             return
-        if self.config.workers:
-            raise ConfigError(275, "a view that learns its strength needs the batches in order: use --workers 0")
+        if self.config.dataloader_num_workers:
+            raise ConfigError(
+                275, "a view that learns its strength needs the batches in order: use --dataloader-num-workers 0"
+            )
         policy = augment["controlled"]
         self.run.policy = policy
         self.run.state["rates"] = policy.initial_rates()

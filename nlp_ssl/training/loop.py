@@ -33,7 +33,7 @@ from nlp_ssl.ops.multilabel import known_answers
 from nlp_ssl.training import checkpoint
 from nlp_ssl.training.calibration import check_calibration, cool, held_out_temperature, temperature_of
 from nlp_ssl.training.checks import check_defined
-from nlp_ssl.training.engine import Session
+from nlp_ssl.training.engine import Engine
 from nlp_ssl.training.optim import make_optimizer, rate_factor, set_rates
 from nlp_ssl.training.predictions import Finish, write_predictions
 from nlp_ssl.training.roles import AVERAGE, mix
@@ -44,6 +44,13 @@ from nlp_ssl.utils import atomic
 from nlp_ssl.utils.precision import Format, resolve
 
 log = logging.getLogger("nlp_ssl")
+_FORMER = {  # settings that version 0.1.0 called otherwise
+    "schedule": "lr_scheduler_type",
+    "warmup": "warmup_steps",
+    "clip": "max_grad_norm",
+    "accumulate": "gradient_accumulation_steps",
+    "eval_every": "eval_steps",
+}
 IDENTITY, RESULT = "identity.json", "result.json"  # the latter is written last: with it the run is complete
 
 
@@ -105,7 +112,12 @@ def identity(
 
 def described(name: str, options: Mapping[str, Any], data: Data, config: TrainConfig) -> dict[str, Any]:
     """The settings, rows and net of a run: what its identity is made of."""
-    free = ("save_every", "keep", "log_every", "workers")  # settings that change no result
+    free = (
+        "save_steps",
+        "save_total_limit",
+        "logging_steps",
+        "dataloader_num_workers",
+    )  # settings that change no result
     return {
         "method": name,
         "options": dict(options),
@@ -151,11 +163,17 @@ def check_same(output_dir: Path, known: Mapping[str, Any], wanted: Mapping[str, 
     Raises:
         ConfigError: it has other settings.
     """
-    if changed := differences(known, wanted):
+    if changed := differences(_renamed(known), wanted):
         raise ConfigError(
             214,
             f"{output_dir} holds a run with other settings ({'; '.join(changed)}): repeat its flags or use --overwrite",
         )
+
+
+def _renamed(known: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run of an earlier version noted of itself, under today's names."""
+    config = {_FORMER.get(name, name): value for name, value in known.get("config", {}).items()}
+    return {**known, "config": config} if config else dict(known)
 
 
 def claim(output_dir: Path, made: Mapping[str, Any]) -> None:
@@ -238,8 +256,8 @@ def fit(
         RunError: the loss stopped being finite.
         Interrupted: SIGINT or SIGTERM arrived; the state was saved first.
     """
-    if config.eval_every and not len(data.dev):
-        raise ConfigError(227, "eval_every and patience need dev rows: give --dev, or leave them out")
+    if config.eval_steps and not len(data.dev):
+        raise ConfigError(227, "eval_steps and patience need dev rows: give --dev, or leave them out")
     check_trackers(trackers, output_dir is not None)
     check_defined(method, data, config)
     check_calibration(config, data)
@@ -253,10 +271,10 @@ def fit(
         # The loop, its nets and Accelerate's wrappers refer to each other in circles, which the garbage collector would
         # leave lying for many runs: one process that compared thirty methods filled 11 GB.
         stack.callback(gc.collect)
-        return _Loop(used, data, build, config, augment, start, output_dir, resume, trackers, given or {}).run()
+        return TrainLoop(used, data, build, config, augment, start, output_dir, resume, trackers, given or {}).run()
 
 
-class _Loop:
+class TrainLoop:
     """The state of `fit`, from set-up to the saved model."""
 
     def __init__(
@@ -287,7 +305,7 @@ class _Loop:
             check_same(output_dir, read_identity(output_dir) or self.identity, self.identity)
         found = self._checkpoint() if resume else None
         self.precision: Format = found.meta["precision"] if found else resolve(config.mixed_precision, self.device)
-        self.session = Session(
+        self.session = Engine(
             method,
             data,
             build,
@@ -339,14 +357,14 @@ class _Loop:
         config, state = self.config, self.state
         if state.step == 0:
             self._restore_metrics(0)
-            if config.save_every:
+            if config.save_steps:
                 self._save()
         batches = iter(
             DataLoader(
                 self.loader,
                 batch_size=None,
-                sampler=range(state.step * config.accumulate, len(self.loader)),
-                num_workers=config.workers,
+                sampler=range(state.step * config.gradient_accumulation_steps, len(self.loader)),
+                num_workers=config.dataloader_num_workers,
                 collate_fn=cast(Any, _as_it_is),
                 persistent_workers=False,
             )
@@ -355,7 +373,7 @@ class _Loop:
         with signals(self.accelerator.num_processes) as caught, self._bar() as tick:
             while state.step < config.max_steps and not self._out_of_patience():
                 self.session.enter(state.step)
-                self._update([next(batches) for _ in range(config.accumulate)])
+                self._update([next(batches) for _ in range(config.gradient_accumulation_steps)])
                 state.step += 1
                 tick(state.step)
                 self._after_step(started, first)
@@ -392,11 +410,11 @@ class _Loop:
         if step == first + 5 and config.max_steps > step:
             seconds = (time.perf_counter() - started) / 5 * (config.max_steps - step)
             log.info("about %s left (measured on the first steps)", _duration(seconds))
-        if step % config.log_every == 0 or step == config.max_steps:
+        if step % config.logging_steps == 0 or step == config.max_steps:
             self._record(time.perf_counter() - started)
-        if config.eval_every and step % config.eval_every == 0 and len(self.data.dev):
+        if config.eval_steps and step % config.eval_steps == 0 and len(self.data.dev):
             self._evaluate_dev()
-        if config.save_every and (step % config.save_every == 0 or step == config.max_steps):
+        if config.save_steps and (step % config.save_steps == 0 or step == config.max_steps):
             self._save()
 
     def _record(self, seconds: float) -> None:
@@ -423,7 +441,7 @@ class _Loop:
 
     def _save(self) -> None:
         if self.output_dir is None:
-            raise ConfigError(215, "save_every needs an output folder")
+            raise ConfigError(215, "save_steps needs an output folder")
         tensors = self.session.tensors()
         if self.accelerator.is_main_process:
             tensors["optimizer"] = checkpoint.flatten_optimizer(self.optimizer, self.names)
@@ -441,7 +459,7 @@ class _Loop:
             checkpoint.save(
                 self.output_dir / "checkpoints",
                 checkpoint.Checkpoint(self.state.step, tensors, meta),
-                keep=self.config.keep,
+                keep=self.config.save_total_limit,
             )
         self.accelerator.wait_for_everyone()
 

@@ -48,13 +48,13 @@ def _layer_scales(module: Module, decay: float) -> Callable[[str], float]:
 
 def rate_factor(step: int, config: TrainConfig) -> float:
     """What the learning rates are multiplied by in update number `step` (from 0)."""
-    rise = round(config.warmup * config.max_steps)
+    rise = round(config.warmup_steps * (config.max_steps if config.warmup_steps < 1 else 1))
     if step < rise:
         return (step + 1) / rise
     left = (config.max_steps - step) / max(config.max_steps - rise, 1)
-    if config.schedule == "linear":
+    if config.lr_scheduler_type == "linear":
         return left
-    return 0.5 * (1 - math.cos(math.pi * left)) if config.schedule == "cosine" else 1.0
+    return 0.5 * (1 - math.cos(math.pi * left)) if config.lr_scheduler_type == "cosine" else 1.0
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -191,6 +191,6 @@ def warm_up(module: Module, data: Data, config: TrainConfig) -> None:
 
         steps = config.warm_steps or config.max_steps
         settings = replace(
-            config, max_steps=steps, save_every=0, eval_every=0, patience=0, eval_ema_decay=0.0, calibrate="none"
+            config, max_steps=steps, save_steps=0, eval_steps=0, patience=0, eval_ema_decay=0.0, calibrate="none"
         )
         fit(Supervised(), data.without_pool(), lambda i: module, settings, augment={"weak": None})

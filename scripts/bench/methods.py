@@ -25,7 +25,7 @@ from typing import Annotated
 import torch
 import transformers
 
-from nlp_ssl import Loop, TfidfReplace, TrainConfig, build_data, fit, image_task, list_methods, text_task
+from nlp_ssl import RoundMethod, TfidfReplace, TrainConfig, build_data, fit, image_task, list_methods, text_task
 from nlp_ssl.cli import console, options
 from nlp_ssl.cli.recipe import IMAGE_LOOP
 from nlp_ssl.data.embedded import encoder_name, load_embedded, load_named
@@ -57,7 +57,7 @@ class Bench:
     test_rows: Annotated[int, "test rows to score, drawn once; 0 takes all"] = 0
     pool_size: Annotated[int, "unlabeled images, drawn by the seed; 0 takes all"] = 0
     methods: Annotated[
-        str, "comma-separated names, loops too, e.g. fixmatch,self_training:source=graph; empty takes all"
+        str, "comma-separated names, methods in rounds too, e.g. fixmatch,self_training:source=graph; empty takes all"
     ] = ""
     seeds: tuple[int, ...] = (0, 1, 2)
     out: Annotated[Path | None, "JSON file of the results"] = None
@@ -105,7 +105,7 @@ def main(argv):
             method = method_of(name, bench.data in IMAGES)
             used = task.data.without_pool() if name == "supervised" else task.data
             forget_peak()
-            if isinstance(method, Loop):
+            if isinstance(method, RoundMethod):
                 found = fit_rounds(method, task, seeded, start=start)
             else:
                 found = fit(method, used, task.build, seeded, augment=task.augment, start=start)

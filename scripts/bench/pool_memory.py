@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()
     labeled = table_of([f"{'good' if i % 2 else 'bad'} film number {i}" for i in range(16)], ["no", "yes"] * 8)
-    config = TrainConfig(max_steps=args.steps, warm_start="none", warmup=0.0)
+    config = TrainConfig(max_steps=args.steps, warm_start="none", warmup_steps=0.0)
     with tempfile.TemporaryDirectory() as folder:
         path, cache = Path(folder) / "pool.jsonl", Path(folder) / "cache"
         model = args.model or small_bert(Path(folder) / "model")

@@ -118,7 +118,9 @@ def main():
         train, _ = load_embedded("reviews")
     data = build_data(train, labels_per_class=given.labels_per_class)
     texts, labels = data.texts.to_pylist(), data.labels
-    config = TrainConfig(max_steps=given.steps, warm_start="none", mixed_precision=given.mixed_precision, warmup=0.0)
+    config = TrainConfig(
+        max_steps=given.steps, warm_start="none", mixed_precision=given.mixed_precision, warmup_steps=0.0
+    )
     precision = resolve(config.mixed_precision, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as cache:
         task = text_task(data, str(embedded_encoder()), strong=TfidfReplace(0.2), cache_dir=Path(cache))

@@ -53,7 +53,7 @@ def word_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
 
 
-class Loop:
+class RoundMethod:
     """The per-word algorithm, written as published, over lists of words."""
 
     def __init__(self, rows: list[list[str]], p: float) -> None:
@@ -134,7 +134,7 @@ def main() -> None:
                 words, weights = store.words(index[start : start + batch])
                 augment(words, weights, keys[start : start + batch], store.vocabulary)
 
-        loop = Loop(rows, args.p)
+        loop = RoundMethod(rows, args.p)
 
         def plain() -> None:
             for row in rows:

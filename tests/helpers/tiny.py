@@ -32,8 +32,9 @@ FILLER = "the a film plot scene actor with very and of in it story music end".sp
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 # Rates large enough that a wrong gradient shows after a step.
-FAST = TrainConfig(max_steps=3, batch_size=4, unlabeled_ratio=2, max_length=24, learning_rate=1e-3, warmup=0.0,
-                   head_learning_rate=1e-3, schedule="constant", mixed_precision="no", warm_start="none")  # fmt: skip
+FAST = TrainConfig(max_steps=3, batch_size=4, unlabeled_ratio=2, max_length=24, learning_rate=1e-3, warmup_steps=0.0,
+                   head_learning_rate=1e-3, lr_scheduler_type="constant",
+                   mixed_precision="no", warm_start="none")  # fmt: skip
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -155,7 +156,7 @@ def trained(
     method: Method, task: Task, config: TrainConfig = FAST, folder: Path | None = None
 ) -> dict[str, torch.Tensor]:
     """Weights after a short run; metrics of every step go to the folder, if one is given."""
-    settings = replace(config, log_every=1)
+    settings = replace(config, logging_steps=1)
     module = fit(method, task.data, task.build, settings, augment=task.augment, output_dir=folder).module
     return {name: value.clone() for name, value in module.state_dict().items()}
 

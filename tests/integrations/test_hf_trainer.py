@@ -134,7 +134,9 @@ def test_loss_scaling_is_exact_and_comes_back_at_its_scale(folder, tmp_path):
 
     made = scaled()
     made.train()
-    assert difference(student(made), fitted(folder, DivideMix(threshold=0.0), replace(FAST, clip=0.0))[0]) < 1e-6
+    assert (
+        difference(student(made), fitted(folder, DivideMix(threshold=0.0), replace(FAST, max_grad_norm=0.0))[0]) < 1e-6
+    )
     assert made.accelerator.scaler.get_scale() == 2.0 * 2**3
     again = scaled()
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
@@ -145,7 +147,7 @@ def test_micro_batches_are_those_of_fit_and_make_one_batch(folder, tmp_path, mon
     for method in (OPEN, DivideMix(threshold=0.0)):
         made = trainer(folder, tmp_path, method, per_device_train_batch_size=2, gradient_accumulation_steps=2)
         made.train()
-        assert difference(student(made), fitted(folder, method, replace(FAST, accumulate=2))[0]) < 1e-6
+        assert difference(student(made), fitted(folder, method, replace(FAST, gradient_accumulation_steps=2))[0]) < 1e-6
     neutral_draws(monkeypatch)
     norms = []
     for size, parts in ((4, 1), (2, 2), (1, 4)):

@@ -926,7 +926,10 @@ def test_a_teacher_of_other_classes_is_refused(task, tmp_path):
 
 def test_a_run_goes_on_with_its_own_teacher_only(task, larger, tmp_path):
     """Bit for bit where the teacher is the same, and refused where it is another, or none."""
-    teacher, config = load_teacher(larger, task.build(0)), replace(FAST, max_steps=4, save_every=2, schedule="linear")
+    teacher, config = (
+        load_teacher(larger, task.build(0)),
+        replace(FAST, max_steps=4, save_steps=2, lr_scheduler_type="linear"),
+    )
     whole = distill(task, Distillation(normalise=True), config, given={"teacher": teacher}, output_dir=tmp_path / "a")
     back_to_step_2(tmp_path / "a")
     again = distill(
@@ -941,7 +944,10 @@ def test_a_run_goes_on_with_its_own_teacher_only(task, larger, tmp_path):
 
 
 def test_meta_pseudo_labels_resumes_bit_equal(task, tmp_path):
-    method, config = MetaPseudoLabels(threshold=0.5), replace(FAST, max_steps=4, save_every=2, schedule="linear")
+    method, config = (
+        MetaPseudoLabels(threshold=0.5),
+        replace(FAST, max_steps=4, save_steps=2, lr_scheduler_type="linear"),
+    )
     whole = distill(task, method, config, output_dir=tmp_path / "a")
     back_to_step_2(tmp_path / "a")
     again = distill(task, method, config, output_dir=tmp_path / "a", resume=True)

@@ -13,7 +13,7 @@ from nlp_ssl import FreeMatch, compare
 def trained_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     task = tiny_task(folder)
-    config = replace(FAST, max_steps=6, log_every=2)
+    config = replace(FAST, max_steps=6, logging_steps=2)
     compare(FreeMatch(), lambda seed: task, config, [0, 3], baseline=True, output_dir=folder / "run")
     return folder / "run"
 

@@ -31,7 +31,7 @@ def test_every_figure_of_a_finished_run_is_drawn(finished):
     page = Page(text)
     assert {name: page.empty.get(name) for name in FIGURES} == dict.fromkeys(FIGURES, False)
     assert page.empty["dev-accuracy"], "without dev rows it says so"
-    assert "--eval-every" in text and "the best label-only model" in text
+    assert "--eval-steps" in text and "the best label-only model" in text
     drawings = [v for tag, k, v in page.attributes if tag == "svg" and k == "aria-label"]
     assert len(drawings) == page.tags.count("svg") and all(len(alt) > 25 for alt in drawings)
     assert page.tags.count("h1") == 1 and len(text.encode()) < 3_000_000
@@ -124,7 +124,7 @@ def test_settings_of_an_interrupted_run_come_from_its_start(tmp_path):
         FixMatch(threshold=0.9),
         task.data,
         task.build,
-        replace(FAST, save_every=1),
+        replace(FAST, save_steps=1),
         augment=task.augment,
         output_dir=tmp_path / "run",
     )
