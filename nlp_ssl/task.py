@@ -50,9 +50,7 @@ class Task:
     saved: Callable[[Path], Module]  # opens the net that a run of this task left in a folder
     given: PseudoLabels | None = None  # labels of the pool from elsewhere
     teacher: Tensor | None = None  # logits [U, C] of a trained net for the pool: what a frozen teacher of a method says
-    student: "Task | None" = (
-        None  # the same rows with the net of the students, where methods in rounds give them another
-    )
+    student: "Task | None" = None  # the same rows with the net of the students, where rounds give them another
 
 
 def text_task(

@@ -30,9 +30,7 @@ class Estimate:
 
     def seconds(self, steps: int, seeds: int, baseline: bool) -> float:
         """Of a whole run; scoring and saving come on top."""
-        alone = (
-            self.baseline_step * steps * (baseline + (self.rounds > 1))
-        )  # a method in rounds has a teacher of its own
+        alone = self.baseline_step * steps * (baseline + (self.rounds > 1))  # rounds have a teacher of their own
         return seeds * (self.warm + self.step * steps * self.rounds + alone)
 
     def steps(self, seconds: float, seeds: int, baseline: bool) -> int:

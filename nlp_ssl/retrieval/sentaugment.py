@@ -149,7 +149,7 @@ def with_sentences(text: TextData, found: Sequence[Found]) -> tuple[TextData, Ps
 
 
 def write_found(path: Path, found: Sequence[Found], classes: Sequence[str]) -> None:
-    """Writes sentences with a teacher's probabilities, as `data.pseudo_labels.given_labels` reads them; "id" is the bank's.
+    """Writes sentences with a teacher's probabilities, as `given_labels` reads them; "id" is the bank's.
 
     Raises:
         RunError: the file cannot be written.
