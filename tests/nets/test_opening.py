@@ -258,23 +258,23 @@ def encoder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name, fields",
+    "name, fields, words",
     [
-        ("config.json", {"vocab_size": 10**9}),
-        ("config.json", {"num_hidden_layers": 100_000}),
-        ("config.json", {"attn_implementation": "some/kernel"}),
-        ("config.json", {"layer_norm_eps": "evil"}),
-        ("sentence_bert_config.json", {"model_args": {"attn_implementation": "some/kernel"}}),
-        ("2_Dense/config.json", {"out_features": 10**9}),
-        ("2_Dense/config.json", {"in_features": 10**6, "out_features": 10**6}),
-        ("tokenizer_config.json", {"model_max_length": 0}),
+        ("config.json", {"vocab_size": 10**9}, "a model of"),
+        ("config.json", {"num_hidden_layers": 100_000}, "num_hidden_layers 100000"),
+        ("config.json", {"attn_implementation": "some/kernel"}, "asks for attention by"),
+        ("config.json", {"layer_norm_eps": "evil"}, "layer_norm_eps"),
+        ("sentence_bert_config.json", {"model_args": {"attn_implementation": "some/kernel"}}, "asks for attention by"),
+        ("2_Dense/config.json", {"out_features": 10**9}, "describes a layer that its weights are not of"),
+        ("2_Dense/config.json", {"in_features": 10**6, "out_features": 10**6}, "that its weights are not of"),
+        ("tokenizer_config.json", {"model_max_length": 0}, "texts are cut to 0 tokens"),
     ],
     ids=str,
 )
-def test_an_encoder_is_refused_in_one_line(encoder, tmp_path, name, fields):
+def test_an_encoder_is_refused_in_one_line(encoder, tmp_path, name, fields, words):
     folder = shutil.copytree(encoder, tmp_path / "x")
     change(folder, name, **fields)
-    refused(lambda: Embedder(str(folder))(["good film", "the film " * 60]), "SSL286")
+    refused(lambda: Embedder(str(folder))(["good film", "the film " * 60]), "SSL286", words)
 
 
 def test_an_encoder_whose_modules_are_code_is_refused(encoder, tmp_path):
