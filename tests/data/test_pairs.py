@@ -146,7 +146,9 @@ def test_a_run_on_pairs_and_what_it_predicts(tmp_path: Path) -> None:
 def test_both_texts_are_learned_from(tmp_path: Path) -> None:
     """The label is whether the two agree, so that no net that sees one of them can be right more than half the time."""
     text = build_data(pair_table(400, 1), None, None, pair_table(100, 3))
-    task = text_task(text, str(pair_bert(tmp_path / "model")), max_length=24, cache_dir=tmp_path / "cache")
+    task = text_task(
+        text, str(pair_bert(tmp_path / "model")), pooling="mean", max_length=24, cache_dir=tmp_path / "cache"
+    )
     config = replace(FAST, max_steps=300, batch_size=32)
     assert fit(Supervised(), task.data, task.build, config, augment=task.augment).scores["test"].accuracy > 0.9
 
