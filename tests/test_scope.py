@@ -93,7 +93,7 @@ def test_a_run_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     run(0.25)
     assert pq.read_table(tmp_path / "out" / FILE)["left_out"].to_pylist().count(True) == 10
-    monkeypatch.setattr("nlp_ssl.experiments.compare.warm_up", lambda *given: pytest.fail("started again"))
+    monkeypatch.setattr("nlp_ssl.experiments.start.warm_up", lambda *given: pytest.fail("started again"))
     run(0.25, resume=True)  # finished: what the file says is enough
     with pytest.raises(ConfigError, match="214"):
         run(None, resume=True)
