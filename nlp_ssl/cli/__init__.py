@@ -18,7 +18,7 @@ Commands:
   pretrain    make an encoder that knows your domain, from texts without labels
   eval        score a trained model on labeled texts
   predict     label and probability for every text of a file
-  export      a trained model as an ONNX graph, held against the model
+  export      a trained model as an ONNX graph, checked against the model
   augment     rewrite texts (back-translation, masked words), once, for training on them
   index       build and search a bank of sentences
   select      of a large pool the texts that a model is surest of, or most like the task's own

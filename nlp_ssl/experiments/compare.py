@@ -61,7 +61,7 @@ class Comparison:
         return "accuracy" if found is None else next(iter(found.named()))
 
     def baseline(self, split: str = "test") -> str | None:
-        """The better label-only side by its mean: what the method is held against."""
+        """The better label-only side by its mean: what the method is compared with."""
         sides = self.accuracies(split)
         means = {name: sides[name].mean() for name in _LABEL_ONLY if name in sides and name != self.method}
         return max(means, key=lambda name: means[name]) if means else None

@@ -55,7 +55,7 @@ class Contrastive(Method):
 
     Loss: mean over the 2N views of CE(its twin, cosines with all other views / `temperature`), on features behind a
     head of one hidden layer that is thrown away. Views of texts differ by dropout alone, or are strong ones; repeats
-    of a row in a batch are not held against it. On several processes a view is compared with those of its own process.
+    of a row in a batch do not count against it. On several processes a view is compared with those of its own process.
 
     Differs from the papers: the batch is that of the loop, far smaller than SimCLR's; twins are compared both ways, as
     in SimCLR, for texts too.

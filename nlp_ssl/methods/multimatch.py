@@ -88,7 +88,7 @@ class MultiMatch(Method):
         sure, margin = self._sure(run.state, p), self._margins(run, batch["id"]["u"], p)  # [3, N]
         (sure_a, sure_b), (margin_a, margin_b), (p_a, p_b) = _others(sure), _others(margin), _others(p)
         label_a, label_b = p_a.argmax(-1), p_b.argmax(-1)
-        cutoffs = run.state["cutoffs"]  # of the head that is trained: the margins of the two others are held against it
+        cutoffs = run.state["cutoffs"]  # of the head that is trained: those of the two others are compared with it
         a, b = margin_a >= cutoffs.gather(1, label_a), margin_b >= cutoffs.gather(1, label_b)
         t = torch.where((b & ~a)[..., None], p_b, p_a)  # [3, N, C]: the one with the say
         alike = a & b & (label_a == label_b)

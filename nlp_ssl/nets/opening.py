@@ -1,6 +1,6 @@
 """The one door to models that others have saved.
 
-What a folder says of itself is held against its weights before anything is built, and whatever the libraries raise
+What a folder says of itself is checked against its weights before anything is built, and whatever the libraries raise
 while they open it becomes one error. No code of the folder runs, and nothing is fetched that its files only name.
 """
 

@@ -1,4 +1,4 @@
-"""What a report reads of a run's folder, held against what a run writes there: anybody may have changed it since."""
+"""What a report reads of a run's folder, checked against what a run writes there: anybody may have changed it since."""
 
 import json
 from collections.abc import Mapping
