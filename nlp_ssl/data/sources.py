@@ -347,10 +347,10 @@ def column_values(source: str | Path, name: str, encoding: str = "utf-8") -> dic
         DataError: the source cannot be read.
     """
     try:
-        parts = [part for part in _open(source, _Reading(encoding)) if _found(part, name)]
+        parts = [part for part in _open(source, _Reading(encoding)) if _matching(part, None, [name])]
         if len(parts) > 1:
             raise DataError(147, f"{source}: column {name!r} stands in several files: give one file")
-        return {number: values[0] for part in parts for number, values in part.read(_found(part, name))}
+        return {number: values[0] for part in parts for number, values in part.read(_matching(part, None, [name]))}
     except OSError as error:
         raise DataError(
             104, f"{source}: {error.strerror or _reason(error)}: check the path and its permissions"
@@ -512,9 +512,9 @@ class _Builder:
         self.has_labels |= bool(labels)
         self.declared |= dict.fromkeys(name for label in labels for name in _declared(part, label))
         self.has_splits |= part.split is not None or bool(split)
+        if len(labels) > 1:
+            labels = self._in_order(part.place, labels)
         self.flag_columns = labels if len(labels) > 1 else []
-        if self.flag_columns and self.class_names is None:
-            self.class_names = check_class_names(labels, _clean_name)
         end = 1 + len(pairs)
         for number, values in part.read([text, *pairs, *labels, *split]):
             row_split = part.split or (_split_name(values[-1]) if split else "train")
@@ -523,6 +523,25 @@ class _Builder:
                 cells = values[end : end + len(labels)]
                 label = None if not labels or row_split == "unlabeled" else cells[0] if len(labels) == 1 else cells
                 self._row(part.place, number, values[:end], label, row_split)
+
+    def _in_order(self, place: str, columns: list[str]) -> list[str]:
+        """Columns that each hold 0 and 1 for a label of their own, in the order of the class names, perhaps their own.
+
+        Raises:
+            DataError: some of them are called as other classes are, so that their places tell nothing.
+        """
+        names = check_class_names(columns, _clean_name) or ()
+        if self.class_names is None:
+            self.class_names = names
+        if set(names) == set(self.class_names):
+            return [columns[names.index(name)] for name in self.class_names]
+        if set(names) & set(self.class_names) or len(names) != len(self.class_names):
+            raise DataError(
+                126,
+                f"{place}: columns {_list(columns)} for the labels {_list(self.class_names)}: "
+                "name a column for each label",
+            )
+        return columns
 
     def table(self, source: str) -> Table:
         """The finished table.
@@ -725,7 +744,10 @@ def _clean(text: str, counts: Counter[str]) -> str:
 def _matching(part: _Part, asked: str | None, usual: Sequence[str]) -> list[str]:
     """The columns that may hold what is wanted, best first; a column asked for by name must be there."""
     if asked is None:
-        by_name = {stripped(name).lower(): name for name in part.columns}
+        by_name: dict[str, str] = {}
+        for column in part.columns:  # of several that differ in case or spaces the exact one, else the first
+            name = stripped(column).lower()
+            by_name[name] = column if column == name else by_name.get(name, column)
         return [by_name[name] for name in usual if name in by_name]
     if not (found := _found(part, asked)):
         raise DataError(

@@ -165,13 +165,16 @@ def _as_numbers(labels: Sequence[Any], config: PreTrainedConfig, name: str) -> l
 
 
 def _check_order(feature: Any, name: str, config: PreTrainedConfig) -> None:
-    """Refuses numbers that stand for the model's classes in another order.
+    """Refuses numbers that stand for other classes than the model's of the same names.
 
     Raises:
         ConfigError: they do.
     """
     known = class_names(config)
-    if isinstance(feature, datasets.ClassLabel) and feature.names != known and sorted(feature.names) == sorted(known):
+    if not isinstance(feature, datasets.ClassLabel):
+        return
+    places = {stripped(label).casefold(): i for i, label in enumerate(known)}
+    if any(places.get(stripped(label).casefold(), i) != i for i, label in enumerate(feature.names)):
         raise ConfigError(
             484, f"{name} counts its classes as {', '.join(feature.names)}, the model as {', '.join(known)}: load the "
             "model with the id2label and label2id of the dataset"
