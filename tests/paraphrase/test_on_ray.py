@@ -31,8 +31,8 @@ def pairs(tmp_path):
     return [(tmp_path / f"{i}.txt", tmp_path / f"{i}.out") for i in range(5)]
 
 
-def worker(dies=False, fails=False):
-    """Work that notes its process; it may die once, or fail at one file."""
+def worker(dies=False, fails=False, meets=False):
+    """Work that notes its process; it may die once, fail at one file, or wait until another process works too."""
 
     @contextmanager
     def opened():
@@ -43,7 +43,10 @@ def worker(dies=False, fails=False):
                 os.kill(os.getpid(), 9)
             if fails and source.name == "3.txt":
                 raise RunError(330, "broken")
-            time.sleep(0.5)  # long enough for the other worker to take a file
+            (source.parent / f"here-{os.getpid()}").write_text("")
+            ends = time.monotonic() + 120
+            while meets and len(list(source.parent.glob("here-*"))) < 2 and time.monotonic() < ends:
+                time.sleep(0.05)
             with log.open("a") as file:
                 file.write(f"{os.getpid()}\n")
             out.write_text(source.read_text().upper())
@@ -60,7 +63,7 @@ def outs(pairs):
 
 @pytest.mark.slow
 def test_two_workers_do_all_files(cluster, pairs):
-    assert sorted(on_ray(worker(), pairs, 2)) == [(f"{i}.txt", "") for i in range(5)]
+    assert sorted(on_ray(worker(meets=True), pairs, 2)) == [(f"{i}.txt", "") for i in range(5)]
     assert outs(pairs) == [f"TEXT {i}" for i in range(5)]
     pids = (pairs[0][0].parent / "opened").read_text().split()
     assert len(set(pids)) == 2 and str(os.getpid()) not in pids
