@@ -18,7 +18,8 @@ from nlp_ssl.types import Batch, DataSpec, Losses
 if TYPE_CHECKING:
     from nlp_ssl.augment.tfidf import TfidfReplace
     from nlp_ssl.data.schema import build as build_data
-    from nlp_ssl.data.sources import read_table, table_of
+    from nlp_ssl.data.sources import read_table
+    from nlp_ssl.data.table import table_of
     from nlp_ssl.experiments.compare import Comparison, compare
     from nlp_ssl.integrations import SSLTrainer
     from nlp_ssl.integrations.frozen import LabelPropagationClassifier, SentenceEmbedding
@@ -40,7 +41,7 @@ _LAZY = {
     "fit": ("nlp_ssl.training.loop", "fit"),
     "image_task": ("nlp_ssl.task", "image_task"),
     "read_table": ("nlp_ssl.data.sources", "read_table"),
-    "table_of": ("nlp_ssl.data.sources", "table_of"),
+    "table_of": ("nlp_ssl.data.table", "table_of"),
     "text_task": ("nlp_ssl.task", "text_task"),
 }
 

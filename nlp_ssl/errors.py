@@ -1,4 +1,4 @@
-"""Errors a user can mend: one line each, with a number, the place, what is wrong and what to do."""
+"""Errors a user can fix: one line each, with a number, the place, what is wrong and what to do."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -44,3 +44,14 @@ def listed(parts: Sequence[str], most: int = 8) -> str:
     """The first parts, and how many are left out."""
     more = f" and {len(parts) - most} more" if len(parts) > most else ""
     return ", ".join(parts[:most]) + more
+
+
+def shown(value: object) -> str:
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def shown_all(values: Sequence[object]) -> str:
+    """The first values for a message."""
+    return ", ".join(shown(value) for value in values[:12]) + (", ..." if len(values) > 12 else "")

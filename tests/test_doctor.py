@@ -11,7 +11,7 @@ from tiny import tiny_bert, tiny_texts
 
 from nlp_ssl.cli import run
 from nlp_ssl.data.schema import build
-from nlp_ssl.data.sources import table_of
+from nlp_ssl.data.table import table_of
 from nlp_ssl.doctor import Options, languages, look
 from nlp_ssl.doctor.advice import advise
 from nlp_ssl.doctor.labels import label_facts, label_warnings

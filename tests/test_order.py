@@ -20,7 +20,8 @@ from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.cli import run
 from nlp_ssl.data.pseudo_labels import given_labels, write_labels
 from nlp_ssl.data.schema import in_order
-from nlp_ssl.data.sources import by_split, read_table
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.data.table import by_split
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.predict import logits_of_texts

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nlp_ssl.cli.files import Files, tables
-from nlp_ssl.data.sources import by_split, table_of
+from nlp_ssl.data.table import by_split, table_of
 from nlp_ssl.errors import DataError
 
 

@@ -17,8 +17,10 @@ from nlp_ssl.augment.policy import BACK_TRANSLATION, Rewritten, parse_policy
 from nlp_ssl.cli.options import parse
 from nlp_ssl.cli.strong import EngineName, engines_of, rewritings_folder, texts_of, watched
 from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.readers import SUFFIXES, check_regular, data_stem
 from nlp_ssl.data.schema import log_notes
-from nlp_ssl.data.sources import SUFFIXES, Table, check_regular, data_stem, read_table
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.data.table import Table
 from nlp_ssl.errors import ConfigError, DataError, RunError, SSLError
 from nlp_ssl.inference.embedder import Embedder
 from nlp_ssl.paraphrase.cache import Cache

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from nlp_ssl.data.sources import is_text_file
+from nlp_ssl.data.readers import is_text_file
 from nlp_ssl.errors import SSLError
 from nlp_ssl.experiments.compare import Comparison, table
 from nlp_ssl.ops.distributed import close

@@ -11,7 +11,7 @@ import click
 
 from nlp_ssl.cli.files import ROLES, Files, Tables, read
 from nlp_ssl.cli.options import parse
-from nlp_ssl.data.sources import Table, in_roles
+from nlp_ssl.data.table import Table, in_roles
 from nlp_ssl.doctor import Advice, Diagnosis, Finding, diagnose
 from nlp_ssl.doctor import Options as Checks
 from nlp_ssl.errors import ConfigError, DataError

@@ -11,10 +11,12 @@ import numpy as np
 
 from nlp_ssl.cli.files import Marking
 from nlp_ssl.cli.options import parse
+from nlp_ssl.data.cleaning import markers_of
 from nlp_ssl.data.label_sets import encode_sets, outside
 from nlp_ssl.data.markers import MINUS_ONE, minus_one_error, stripped
 from nlp_ssl.data.schema import log_notes
-from nlp_ssl.data.sources import Table, markers_of, read_table
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.data.table import Table
 from nlp_ssl.errors import ConfigError, DataError, nearest
 from nlp_ssl.inference.metrics import Scores, confusion, score
 from nlp_ssl.inference.predict import logits_of_texts, longest_text
@@ -95,7 +97,10 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
         class_names=classes,
     )
     log_notes(table.notes)
-    if MINUS_ONE in (table.markers or ()) and not markers_of(options.unlabeled_value, options.minus_one).told:
+    if (
+        MINUS_ONE in (table.markers or ())
+        and not markers_of(options.unlabeled_value, options.minus_one).minus_one_decided
+    ):
         raise minus_one_error(f"{table.source}: label '-1'{', a class of the model,' * (MINUS_ONE in classes)}")
     labels = _indices(table, classes)
     known = np.flatnonzero(labels >= 0 if labels.ndim == 1 else (labels >= 0).any(1))

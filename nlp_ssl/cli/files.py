@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from nlp_ssl.data.cleaning import markers_of
+from nlp_ssl.data.columns import LABEL_COLUMNS
 from nlp_ssl.data.markers import MinusOne
 from nlp_ssl.data.schema import TextData, build
-from nlp_ssl.data.sources import LABEL_COLUMNS, Table, hidden_columns, in_roles, markers_of, read_table
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.data.table import Table, hidden_columns, in_roles
 from nlp_ssl.errors import DataError
 
 ROLES = ("labeled", "unlabeled", "dev", "test")

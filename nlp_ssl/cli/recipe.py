@@ -12,8 +12,8 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.embedded import encoder_name, load_embedded, load_named
 from nlp_ssl.data.images import load_images
 from nlp_ssl.data.schema import build
-from nlp_ssl.data.sources import Table
 from nlp_ssl.data.splits import draw_rows
+from nlp_ssl.data.table import Table
 from nlp_ssl.experiments.compare import compare
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.task import Task, image_task, text_task

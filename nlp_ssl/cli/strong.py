@@ -15,7 +15,7 @@ from nlp_ssl.augment.base import Augment
 from nlp_ssl.augment.policy import Rewritten, parse_policy
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.config import cache_folder
-from nlp_ssl.data.sources import Table
+from nlp_ssl.data.table import Table
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.paraphrase.apertium import Apertium
 from nlp_ssl.paraphrase.cache import Cache

@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 
 from nlp_ssl.data.markers import MinusOne
-from nlp_ssl.data.sources import Table, by_split, read_table, table_of
+from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.splits import draw_groups, text_keys
+from nlp_ssl.data.table import Table, by_split, table_of
 from nlp_ssl.errors import DataError, nearest
 
 TEST_SHARE = 0.2

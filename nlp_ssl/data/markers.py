@@ -31,7 +31,7 @@ class Markers:
 
     Attributes:
         other: a label that does so beside -1.
-        minus_one: what -1 means. Not told it is a marker, and an error where it may be a class (`in_doubt`).
+        minus_one: what -1 means. None: it is a marker, and an error where it may be a class (`in_doubt`).
         convention: -1 is a marker without doubt, as in scikit-learn and PyTorch; where it may be a class, a warning.
         words: whether words such as None are warned of.
     """
@@ -52,7 +52,7 @@ class Markers:
         return frozenset(minus_one if self.other is None else (*minus_one, self.other))
 
     @property
-    def told(self) -> bool:
+    def minus_one_decided(self) -> bool:
         """Whether it was said what -1 means."""
         return self.minus_one is not None or self.other == MINUS_ONE
 
@@ -62,7 +62,7 @@ class Markers:
         Raises:
             DataError: it may be a class.
         """
-        if MINUS_ONE in marked and not self.told and not self.convention and in_doubt(classes):
+        if MINUS_ONE in marked and not self.minus_one_decided and not self.convention and in_doubt(classes):
             raise minus_one_error(f"{source}: label '-1' beside {_some(classes)}")
 
     def notes(self, marked: Mapping[str, int], classes: Mapping[str, int], known: Collection[str] = ()) -> list[str]:

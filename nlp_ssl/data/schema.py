@@ -13,8 +13,9 @@ import xxhash
 
 from nlp_ssl.data.label_sets import bare, encode_sets, outside
 from nlp_ssl.data.markers import MINUS_ONE, minus_one_error, stripped
-from nlp_ssl.data.sources import Table, hidden_columns, in_roles, read_table
+from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.splits import draw_per_class, pair_keys, whole
+from nlp_ssl.data.table import Table, hidden_columns, in_roles
 from nlp_ssl.errors import ConfigError, DataError, nearest
 from nlp_ssl.ops.multilabel import refuse
 from nlp_ssl.types import Kind

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.schema import TextData
-from nlp_ssl.data.sources import Table
+from nlp_ssl.data.table import Table
 from nlp_ssl.doctor.advice import Advice, advise
 from nlp_ssl.doctor.finding import Fact, Finding
 from nlp_ssl.doctor.labels import label_facts, label_warnings

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from nlp_ssl.data.schema import TextData
-from nlp_ssl.data.sources import Table
 from nlp_ssl.data.splits import pair_keys
+from nlp_ssl.data.table import Table
 from nlp_ssl.doctor.finding import Fact, Finding, counted, warning
 from nlp_ssl.errors import listed
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from nlp_ssl.data.schema import TextData, build
-from nlp_ssl.data.sources import Table
+from nlp_ssl.data.table import Table
 from nlp_ssl.doctor.finding import Finding
 from nlp_ssl.errors import DataError, listed
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from nlp_ssl.config import cache_folder
 from nlp_ssl.data.markers import MINUS_ONE, stripped
-from nlp_ssl.data.sources import Table
 from nlp_ssl.data.splits import text_keys
+from nlp_ssl.data.table import Table
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.inference.predict import logits_of_texts, longest_text
 from nlp_ssl.nets.text import class_names, load_trained

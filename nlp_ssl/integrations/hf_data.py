@@ -8,10 +8,11 @@ import datasets
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
 from nlp_ssl.data.label_sets import is_list, list_flags
 from nlp_ssl.data.markers import CONVENTION, MINUS_ONE, stripped
 from nlp_ssl.data.schema import TextData, build, log_notes
-from nlp_ssl.data.sources import LABEL_COLUMNS, TEXT_COLUMNS, Table, hidden_columns, memory_table
+from nlp_ssl.data.table import Table, hidden_columns, memory_table
 from nlp_ssl.errors import ConfigError, DataError, listed
 from nlp_ssl.nets.text import class_names
 from nlp_ssl.ops.multilabel import refuse

@@ -12,8 +12,9 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
+from nlp_ssl.data.cleaning import label_name
 from nlp_ssl.data.markers import CONVENTION
-from nlp_ssl.data.sources import label_name, table_of
+from nlp_ssl.data.table import table_of
 from nlp_ssl.data.values import numpy_type, plain_list
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.ops.fits import without_remarks

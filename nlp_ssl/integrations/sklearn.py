@@ -23,7 +23,7 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.markers import READ
 from nlp_ssl.data.schema import build, log_notes
-from nlp_ssl.data.sources import memory_table
+from nlp_ssl.data.table import memory_table
 from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.predict import logits_of_texts, longest_text

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nlp_ssl.data.sources import check_regular
+from nlp_ssl.data.readers import check_regular
 from nlp_ssl.errors import DataError
 from nlp_ssl.paraphrase.gates import View
 from nlp_ssl.utils.parquet import write_parquet

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import xxhash
 
-from nlp_ssl.data.sources import check_regular, data_stem
+from nlp_ssl.data.readers import check_regular, data_stem
 from nlp_ssl.errors import ConfigError, DataError, SSLError
 from nlp_ssl.training.run_folder import exclusive
 from nlp_ssl.utils import atomic

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nlp_ssl.data.schema import build
-from nlp_ssl.data.sources import by_split, read_table, table_of
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.data.table import by_split, table_of
 from nlp_ssl.errors import ConfigError, DataError
 
 TEXTS = [f"text number {i}" for i in range(8)]

@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from nlp_ssl.cli.files import Files, tables, text
+from nlp_ssl.data.cleaning import label_name
 from nlp_ssl.data.markers import Markers, stripped
 from nlp_ssl.data.schema import build
-from nlp_ssl.data.sources import column_values, label_name, read_table, table_of
+from nlp_ssl.data.sources import column_values, read_table
+from nlp_ssl.data.table import table_of
 from nlp_ssl.data.values import is_missing
 from nlp_ssl.errors import ConfigError, DataError
 

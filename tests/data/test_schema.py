@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from nlp_ssl.data.schema import build, check_lengths
-from nlp_ssl.data.sources import Table, read_table, table_of
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.data.table import Table, table_of
 from nlp_ssl.errors import ConfigError, DataError
 
 

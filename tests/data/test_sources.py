@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nlp_ssl.data.sources import Table, label_name, read_table, table_of
+from nlp_ssl.data.cleaning import label_name
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.data.table import Table, table_of
 from nlp_ssl.errors import DataError
 
 

@@ -7,7 +7,7 @@ from tiny import BAD, FILLER, GOOD, tiny_bert, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from nlp_ssl.data.sources import Table, table_of
+from nlp_ssl.data.table import Table, table_of
 
 
 def tokenizer_of(pair: str, names: list[str]) -> PreTrainedTokenizerFast:

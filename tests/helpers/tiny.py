@@ -18,7 +18,7 @@ from nlp_ssl.augment.base import Augment
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.data.images import load_images
 from nlp_ssl.data.schema import build
-from nlp_ssl.data.sources import Table, table_of
+from nlp_ssl.data.table import Table, table_of
 from nlp_ssl.inference.predict import logits_of_texts
 from nlp_ssl.method import Method
 from nlp_ssl.nets.text import Pooling, load_text_net

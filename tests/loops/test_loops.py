@@ -15,7 +15,7 @@ from tiny import FAST, difference, tiny_bert, tiny_images, tiny_task
 
 from nlp_ssl import UST, Distillation, NoisyStudent, SelfTraining, Supervised, fit
 from nlp_ssl.data.pseudo_labels import given_labels, read_labels, write_labels
-from nlp_ssl.data.sources import table_of
+from nlp_ssl.data.table import table_of
 from nlp_ssl.errors import ConfigError, DataError, RunError
 from nlp_ssl.experiments.compare import compare
 from nlp_ssl.inference.predict import predict, predict_sampled

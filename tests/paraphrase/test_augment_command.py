@@ -17,7 +17,7 @@ from tiny import tiny_bert, tiny_texts
 
 from nlp_ssl.augment.policy import parse_policy
 from nlp_ssl.cli import augment, run, strong
-from nlp_ssl.data.sources import table_of
+from nlp_ssl.data.table import table_of
 from nlp_ssl.errors import RunError
 from nlp_ssl.inference.embedder import Embedder
 from nlp_ssl.paraphrase import words
