@@ -1,0 +1,87 @@
+"""Progress bars, and log lines that appear above them: one console for everything on standard error."""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+T = TypeVar("T")
+console = Console(stderr=True)
+_VERBOSE: ContextVar[bool] = ContextVar("_VERBOSE", default=True)
+_OPEN: list[Progress] = []  # at most one, which all bars that are shown at the same time share
+
+
+class Advance(Protocol):
+    """Moves a bar on."""
+
+    def __call__(self, items: int = 1, /) -> None: ...
+
+
+@contextmanager
+def verbosity(verbose: bool) -> Iterator[None]:
+    """Whether bars are shown within the block."""
+    token = _VERBOSE.set(verbose)
+    try:
+        yield
+    finally:
+        _VERBOSE.reset(token)
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """The items, under a bar that moves on with each of them.
+
+    Args:
+        items: what is gone through.
+        description: what is being done, e.g. "reading".
+        total: how many there are, if that is known; otherwise the number that are done is shown.
+    """
+    with bar(description, total) as advance:
+        for item in items:
+            yield item
+            advance()
+
+
+@contextmanager
+def bar(description: str, total: int | None = None) -> Iterator[Advance]:
+    """A bar for the time of the block, and what moves it on. It is shown in terminals and notebooks, by one process."""
+    if not (_VERBOSE.get() and (console.is_terminal or console.is_jupyter)) or int(os.environ.get("RANK", "0")):
+        yield lambda items=1, /: None
+        return
+    with _shared() as progress:
+        task = progress.add_task(description, total=total)
+        try:
+            yield lambda items=1, /: progress.advance(task, items)
+        finally:
+            progress.remove_task(task)
+
+
+@contextmanager
+def _shared() -> Iterator[Progress]:
+    """The display of all bars, for as long as there is one."""
+    if _OPEN:
+        yield _OPEN[0]
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        _OPEN.append(progress)
+        try:
+            yield progress
+        finally:
+            _OPEN.clear()
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints log lines as they are, above the bars that are shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one line."""
+        try:
+            console.print(Text(self.format(record)), soft_wrap=True)
+        except Exception:
+            self.handleError(record)
