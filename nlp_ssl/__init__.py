@@ -10,35 +10,38 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.methods import *  # noqa: F403 - every method, as its __all__ names them
 from nlp_ssl.methods import __all__ as _methods
-from nlp_ssl.registry import get_method, list_loops, list_methods, register
+from nlp_ssl.registry import get_method, list_methods, register
 from nlp_ssl.rounds import UST, NoisyStudent, SelfTraining
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
 
 if TYPE_CHECKING:
     from nlp_ssl.augment.tfidf import TfidfReplace
+    from nlp_ssl.classifier import Pool, SSLClassifier
     from nlp_ssl.data.schema import build as build_data
     from nlp_ssl.data.sources import read_table
     from nlp_ssl.data.table import table_of
     from nlp_ssl.experiments.compare import Comparison, compare
+    from nlp_ssl.experiments.fit import Result, fit
     from nlp_ssl.integrations import SSLTrainer
     from nlp_ssl.integrations.frozen import LabelPropagationClassifier, SentenceEmbedding
-    from nlp_ssl.integrations.sklearn import SSLTextClassifier
     from nlp_ssl.task import Task, image_task, text_task
-    from nlp_ssl.training.loop import Result, fit
+    from nlp_ssl.training.run_folder import RunFolder
 
 _LAZY = {
     "Comparison": ("nlp_ssl.experiments.compare", "Comparison"),
     "LabelPropagationClassifier": ("nlp_ssl.integrations.frozen", "LabelPropagationClassifier"),
-    "Result": ("nlp_ssl.training.loop", "Result"),
-    "SSLTextClassifier": ("nlp_ssl.integrations.sklearn", "SSLTextClassifier"),
+    "Pool": ("nlp_ssl.classifier", "Pool"),
+    "Result": ("nlp_ssl.experiments.fit", "Result"),
+    "RunFolder": ("nlp_ssl.training.run_folder", "RunFolder"),
+    "SSLClassifier": ("nlp_ssl.classifier", "SSLClassifier"),
     "SSLTrainer": ("nlp_ssl.integrations.hf_trainer", "SSLTrainer"),
     "SentenceEmbedding": ("nlp_ssl.integrations.frozen", "SentenceEmbedding"),
     "Task": ("nlp_ssl.task", "Task"),
     "TfidfReplace": ("nlp_ssl.augment.tfidf", "TfidfReplace"),
     "build_data": ("nlp_ssl.data.schema", "build"),
     "compare": ("nlp_ssl.experiments.compare", "compare"),
-    "fit": ("nlp_ssl.training.loop", "fit"),
+    "fit": ("nlp_ssl.experiments.fit", "fit"),
     "image_task": ("nlp_ssl.task", "image_task"),
     "read_table": ("nlp_ssl.data.sources", "read_table"),
     "table_of": ("nlp_ssl.data.table", "table_of"),
@@ -55,10 +58,12 @@ __all__ = [
     "RoundMethod",
     "Losses",
     "Method",
+    "Pool",
     "Result",
+    "RunFolder",
     "NoisyStudent",
     "Run",
-    "SSLTextClassifier",
+    "SSLClassifier",
     "SSLTrainer",
     "SelfTraining",
     "SentenceEmbedding",
@@ -71,7 +76,6 @@ __all__ = [
     "fit",
     "get_method",
     "image_task",
-    "list_loops",
     "list_methods",
     "read_table",
     "register",

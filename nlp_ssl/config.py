@@ -12,6 +12,7 @@ Schedule = Literal["cosine", "linear", "constant"]
 ClassWeights = Literal["none", "inverse", "effective"]
 WarmStart = Literal["auto", "none", "supervised", "contrastive"]
 Calibrate = Literal["none", "dev", "labels"]
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def cache_folder() -> Path:
@@ -28,7 +29,6 @@ class TrainConfig:
     max_steps: int = 200
     batch_size: Annotated[int, "labeled rows per optimizer step"] = 8
     unlabeled_ratio: Annotated[int, "unlabeled rows per labeled row"] = 3
-    max_length: Annotated[int, "tokens; longer texts are cut"] = 128
     learning_rate: Annotated[float, "of the encoder"] = 2e-5
     head_learning_rate: Annotated[float, "of layers that start untrained"] = 5e-4
     layer_decay: Annotated[float, "learning-rate factor per encoder layer from top to bottom"] = 1.0
@@ -72,7 +72,6 @@ class TrainConfig:
         check(self.batch_size * self.unlabeled_ratio, "batch_size x unlabeled_ratio", 1, 1e7)
         for name in ("warm_steps", "eval_steps", "patience", "save_steps", "dataloader_num_workers", "seed"):
             check(self.__dict__[name], name, 0, 2**31)
-        check(self.max_length, "max_length", 3, 1e6)
         for name in ("learning_rate", "head_learning_rate"):
             check(self.__dict__[name], name, 0.0, 10.0)
         for name in ("weight_decay", "layer_decay", "eval_ema_decay"):

@@ -1,4 +1,4 @@
-"""Names of methods, of one loop and in rounds: a duplicate raises, an unknown name suggests the nearest."""
+"""Names of methods, of one training loop and in rounds: a duplicate raises, an unknown name suggests the nearest."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,22 +8,22 @@ from nlp_ssl.method import Method, RoundMethod
 
 M = TypeVar("M", bound=type[Method] | type[RoundMethod])
 _METHODS: dict[str, type[Method]] = {}
-_LOOPS: dict[str, type[RoundMethod]] = {}
+_ROUND_METHODS: dict[str, type[RoundMethod]] = {}
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Class decorator that files a method or a loop under `name`.
+    """Class decorator that files a method under `name`.
 
     Raises:
         ValueError: the name is taken.
     """
 
     def add(cls: M) -> M:
-        taken = {**_METHODS, **_LOOPS}.get(name)
+        taken = {**_METHODS, **_ROUND_METHODS}.get(name)
         if taken is not None:
             raise ValueError(f"method {name!r} is already registered by {taken.__qualname__}")
         if issubclass(cls, RoundMethod):
-            _LOOPS[name] = cls
+            _ROUND_METHODS[name] = cls
         else:
             _METHODS[name] = cls
         cls.name = name
@@ -32,49 +32,33 @@ def register(name: str) -> Callable[[M], M]:
     return add
 
 
-def get_method(name: str) -> type[Method]:
-    """The method class of that name.
-
-    Raises:
-        ConfigError: no such method; the message names the nearest.
-    """
-    if name in _LOOPS:
-        raise ConfigError(201, f"{name} works in rounds: run it with nlp_ssl.compare or `nlp-ssl train`")
-    if name not in _METHODS:
-        raise ConfigError(201, f"unknown method {name!r}.{nearest(name, _METHODS)}")
-    return _METHODS[name]
-
-
-def get(name: str) -> type[Method] | type[RoundMethod]:
-    """The class of the method or loop of that name.
+def get_method(name: str) -> type[Method] | type[RoundMethod]:
+    """The class of the method of that name.
 
     Raises:
         ConfigError: there is none; the message names the nearest.
     """
-    known: dict[str, type[Method] | type[RoundMethod]] = {**_METHODS, **_LOOPS}
+    known: dict[str, type[Method] | type[RoundMethod]] = {**_METHODS, **_ROUND_METHODS}
     if name not in known:
         raise ConfigError(201, f"unknown method {name!r}.{nearest(name, known)}")
     return known[name]
 
 
-def as_method(method: str | Method) -> Method:
+def as_method(method: str | Method | RoundMethod) -> Method | RoundMethod:
     """A method as it is, or the one of that name with its defaults.
 
     Raises:
         ConfigError: there is no such method, or it is neither.
     """
-    if isinstance(method, Method):
+    if isinstance(method, Method | RoundMethod):
         return method
     if isinstance(method, str):
         return get_method(method)()
     raise ConfigError(480, f"method is {method!r}: give a name like 'uda' or a method like UDA()")
 
 
-def list_methods() -> list[str]:
-    """All names of methods, sorted."""
-    return sorted(_METHODS)
-
-
-def list_loops() -> list[str]:
-    """All names of methods that work in rounds, sorted."""
-    return sorted(_LOOPS)
+def list_methods(*, in_rounds: bool | None = None) -> list[str]:
+    """All names of methods, sorted; with `in_rounds` those that work in rounds, or those that do not."""
+    one_loop = [] if in_rounds else [*_METHODS]
+    rounds = [] if in_rounds is False else [*_ROUND_METHODS]
+    return sorted([*one_loop, *rounds])

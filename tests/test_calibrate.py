@@ -53,7 +53,7 @@ def task(tmp_path_factory):
 
 def trained(task, folder, calibrate, **more):
     config = replace(FAST, calibrate=calibrate, max_steps=4)
-    result = fit(FixMatch(), task.data, task.build, config, augment=task.augment, output_dir=folder, **more)
+    result = fit(FixMatch(), task, config, folder=folder, **more)
     return result, collect(folder).first.predictions.facts
 
 
@@ -62,10 +62,10 @@ def test_a_saved_model_is_calibrated_on_dev_rows(task, tmp_path):
     assert saved["temperature"] == 1.0
     scaled, noted = trained(task, tmp_path / "scaled", "dev")
     dev, test, store = task.data.dev, task.data.test, task.data.store
-    wanted = temperature_of(predict(plain.module, store, dev, 24).numpy(), task.data.labels[dev])
+    wanted = temperature_of(predict(plain.module, store, dev).numpy(), task.data.labels[dev])
     assert noted["temperature"] == pytest.approx(wanted, rel=1e-4) and abs(wanted - 1) > 0.05
-    raw = predict(plain.module, store, test, 24) / wanted
-    torch.testing.assert_close(predict(scaled.module, store, test, 24), raw, atol=1e-4, rtol=1e-4)
+    raw = predict(plain.module, store, test) / wanted
+    torch.testing.assert_close(predict(scaled.module, store, test), raw, atol=1e-4, rtol=1e-4)
     assert (
         scaled.scores["dev"].nll < plain.scores["dev"].nll
         and scaled.scores["dev"].accuracy == plain.scores["dev"].accuracy
@@ -100,4 +100,4 @@ def test_held_out_labels_are_not_trained_on(task, tmp_path, monkeypatch):
 def test_a_class_with_one_label_has_none_to_hold_out(task):
     data = replace(task.data, labeled=task.data.labeled[:3])
     with pytest.raises(ConfigError, match="two labels of every class"):
-        fit(FixMatch(), data, task.build, replace(FAST, calibrate="labels"), augment=task.augment)
+        fit(FixMatch(), replace(task, data=data), replace(FAST, calibrate="labels"))

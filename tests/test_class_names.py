@@ -9,12 +9,12 @@ from datasets import Dataset
 from tiny import BAD, FILLER, GOOD, tiny_bert, tiny_tokenizer
 from transformers import AutoModelForSequenceClassification, TrainingArguments, pipeline
 
-from nlp_ssl import SSLTextClassifier, SSLTrainer, TrainConfig, build_data, fit, table_of, text_task
+from nlp_ssl import SSLClassifier, SSLTrainer, TrainConfig, build_data, fit, table_of, text_task
 from nlp_ssl.cli import run
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.methods import Supervised
 
-SETTINGS = TrainConfig(max_steps=1, batch_size=4, max_length=24, warm_start="none", mixed_precision="no")
+SETTINGS = TrainConfig(max_steps=1, batch_size=4, warm_start="none", mixed_precision="no")
 # In the order that a model's outputs are to have: whole numbers as numbers, everything else as strings.
 NAMES = {
     "two": ["neg", "pos"],
@@ -114,7 +114,7 @@ def test_python(case, folder, tmp_path):
     assert list(data.classes) == classes and [classes[i] for i in data.labels] == labels
     task = text_task(data, str(folder / "model"), max_length=24, cache_dir=folder / "cache")
     place = tmp_path / "out"
-    module = fit(Supervised(), task.data, task.build, SETTINGS, augment=task.augment, output_dir=place).module
+    module = fit(Supervised(), task, SETTINGS, folder=place).module
     known, answers = opened(place, texts)
     assert known == classes == list(module.classes) and set(answers) <= set(classes)
 
@@ -124,7 +124,7 @@ def test_estimator(case, folder, tmp_path):
     numbers = all(name.lstrip("-").isdigit() and str(int(name)) == name for name in classes)
     y = [int(label) for label in labels] if numbers else labels
     options = {"warm_start": "none", "batch_size": 4, "mixed_precision": "no"}
-    model = SSLTextClassifier(str(folder / "model"), "supervised", max_steps=1, max_length=24, options=options)
+    model = SSLClassifier(str(folder / "model"), "supervised", max_steps=1, max_length=24, options=options)
     model.fit(texts, y).save_pretrained(tmp_path / "out")
     assert model.classes_.tolist() == np.unique(y).tolist() == ([int(c) for c in classes] if numbers else classes)
     known, answers = opened(tmp_path / "out", texts)
@@ -132,7 +132,7 @@ def test_estimator(case, folder, tmp_path):
     predicted, p = model.predict(texts), model.predict_proba(texts)
     assert [str(label) for label in predicted.tolist()] == answers
     assert model.score(texts, predicted) == 1.0 and (p.argmax(1) == [classes.index(a) for a in answers]).all()
-    again = SSLTextClassifier.from_pretrained(tmp_path / "out")
+    again = SSLClassifier.from_pretrained(tmp_path / "out")
     assert again.classes_.tolist() == model.classes_.tolist() and (again.predict(texts) == predicted).all()
 
 
@@ -145,7 +145,7 @@ def test_trainer(case, folder, tmp_path, capsys):
     args = TrainingArguments(str(tmp_path / "out"), max_steps=1, report_to="none", per_device_train_batch_size=4,
                              use_cpu=True, disable_tqdm=True, save_strategy="no")  # fmt: skip
     rows = Dataset.from_dict({"text": texts, "label": labels})
-    trainer = SSLTrainer(net, args, method="supervised", settings=TrainConfig(max_length=24), train_dataset=rows,
+    trainer = SSLTrainer(net, args, method="supervised", settings=TrainConfig(), train_dataset=rows,
                          processing_class=tiny_tokenizer())  # fmt: skip
     trainer.train()
     trainer.save_model(str(tmp_path / "out"))

@@ -16,9 +16,9 @@ from nlp_ssl.cli import run
 from nlp_ssl.cli.methods import rows
 from nlp_ssl.experiments import compare
 from nlp_ssl.nets.text import load_text_net
-from nlp_ssl.registry import get_method, list_loops, list_methods
+from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.training import run_folder
-from nlp_ssl.training.run_folder import exclusive
+from nlp_ssl.utils.lock import exclusive
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def test_seeds_get_a_folder_each_and_the_table_a_column_each(files, tmp_path, ca
 
 def test_methods_lists_the_registry(capsys):
     assert run(["methods"]) == 0
-    assert [name for name, _, _ in rows()] == [*list_methods(), *list_loops()]
+    assert [name for name, _, _ in rows()] == list_methods()
     shown = capsys.readouterr().out
     assert "fixmatch" in shown and "uda" in shown
 
@@ -268,7 +268,7 @@ def test_own_column_names_beside_a_plain_text_pool(files, tmp_path):
     assert small(files, tmp_path / "out", "--labeled", str(own), "--unlabeled", str(files / "u.txt"), *names) == 0
 
 
-NEEDS_POOL = [name for name in list_methods() if any(v.startswith("u") for v in get_method(name)().wanted_views())
+NEEDS_POOL = [name for name in list_methods(in_rounds=False) if any(v.startswith("u") for v in get_method(name)().wanted_views())
               and not get_method(name).pool_optional]  # fmt: skip
 
 

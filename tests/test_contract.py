@@ -16,7 +16,7 @@ from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.testing import step_losses
 from nlp_ssl.utils.ranges import make
 
-METHODS = list_methods()
+METHODS = list_methods(in_rounds=False)
 WITH_POOL = [name for name in METHODS if any(view.startswith("u") for view in get_method(name)().wanted_views())]
 # Every other method makes its targets from u_w and lets no gradient into them.
 GRADIENT_THROUGH_U_W = (

@@ -19,8 +19,9 @@ from nlp_ssl.errors import RunError
 from nlp_ssl.experiments import pretrain
 from nlp_ssl.inference.export import export
 from nlp_ssl.nets.text import TextNet, load_trained
-from nlp_ssl.training.run_folder import copy_model, exclusive, save_model
+from nlp_ssl.training.model_files import copy_model, save_model
 from nlp_ssl.utils import atomic
+from nlp_ssl.utils.lock import exclusive
 from nlp_ssl.utils.parquet import write_parquet
 
 FULL = OSError(errno.ENOSPC, "No space left on device")

@@ -25,7 +25,7 @@ from nlp_ssl.ops.adversary import AddNoise
 def test_predictions_have_no_dropout_and_leave_the_mode_alone(tmp_path, pooling):
     task = tiny_task(tmp_path, dropout=0.5, pooling=pooling)
     module = task.build(0).train()
-    first, second = (predict(module, task.data.store, task.data.test, 24) for _ in range(2))
+    first, second = (predict(module, task.data.store, task.data.test) for _ in range(2))
     assert torch.equal(first, second)
     assert module.training and all(m.training for m in module.modules())
 
@@ -34,7 +34,7 @@ def test_predictions_of_images_leave_running_statistics_alone():
     task = tiny_images()
     module = task.build(0).train()
     before = {k: v.clone() for k, v in module.state_dict().items()}
-    predict(module, task.data.store, task.data.test, 1)
+    predict(module, task.data.store, task.data.test)
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
 
 
@@ -43,8 +43,8 @@ def test_order_of_positions_is_kept(tmp_path):
     module = task.build(0)
     at = task.data.test
     shuffled = np.random.default_rng(0).permutation(len(at))
-    straight = features(module, task.data.store, at, 24)
-    assert torch.allclose(features(module, task.data.store, at[shuffled], 24), straight[shuffled], atol=1e-5)
+    straight = features(module, task.data.store, at)
+    assert torch.allclose(features(module, task.data.store, at[shuffled]), straight[shuffled], atol=1e-5)
 
 
 def test_batches_hold_every_row_once_within_the_token_budget():
@@ -116,7 +116,7 @@ def test_attack_by_hand():
     """
     store = TwoPixels([[1.0, -1.0], [3.0, 5.0], [10.0, -10.0], [7.0, 7.0]])
     at = np.array([2, 0, 3, 1])
-    found = predict_attacked(Pixels(), store, at, np.array([1, 0, 0, 0]), 1, 0.5)
+    found = predict_attacked(Pixels(), store, at, np.array([1, 0, 0, 0]), 0.5)
     assert found.tolist() == [[15.0, -15.0], [0.5, -0.5], [7.0, 7.0], [2.5, 5.5]]
 
 
@@ -134,14 +134,14 @@ def module(task):
 
 def attacked(module, task, size, at=None):
     at = task.data.test if at is None else at
-    return predict_attacked(module, task.data.store, at, task.data.labels[at], 24, size)
+    return predict_attacked(module, task.data.store, at, task.data.labels[at], size)
 
 
 def test_attack_lowers_the_score_the_more_the_larger_it_is(module, task):
     truth = task.data.labels[task.data.test]
     found = [score(attacked(module, task, size), truth).nll for size in (0.0, 0.05, 0.1, 0.2)]
     assert found == sorted(found) and found[-1] > 1.5 * found[0]
-    plain = predict(module, task.data.store, task.data.test, 24)
+    plain = predict(module, task.data.store, task.data.test)
     assert torch.allclose(attacked(module, task, 0.0), plain, atol=1e-5)
 
 
@@ -181,18 +181,18 @@ def test_attack_of_images_uses_and_leaves_running_statistics():
     module, at = task.build(0).train(), task.data.unlabeled[:6]
     before = {k: v.clone() for k, v in module.state_dict().items()}
     labels = np.zeros(6, np.int64)
-    found = predict_attacked(module, task.data.store, at, labels, 1, 0.1)
-    alone = predict_attacked(module, task.data.store, at[:1], labels[:1], 1, 0.1)
+    found = predict_attacked(module, task.data.store, at, labels, 0.1)
+    alone = predict_attacked(module, task.data.store, at[:1], labels[:1], 0.1)
     assert torch.allclose(found[:1], alone, atol=1e-5)
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
 
 
 def test_split_under_attack_is_scored_on_request(module, task):
-    found = score_splits(module, task.data, 24, fgsm=0.1)
+    found = score_splits(module, task.data, fgsm=0.1)
     assert set(found) == {"test", "test_fgsm"}
     assert found["test_fgsm"] == score(attacked(module, task, 0.1), task.data.labels[task.data.test])
-    assert set(score_splits(module, task.data, 24)) == {"test"}
-    assert score_splits(module, replace(task.data, test=task.data.test[:0]), 24, fgsm=0.1) == {}
+    assert set(score_splits(module, task.data)) == {"test"}
+    assert score_splits(module, replace(task.data, test=task.data.test[:0]), fgsm=0.1) == {}
 
 
 def test_attack_in_a_run_its_table_and_its_resumption(task, tmp_path):
@@ -200,14 +200,14 @@ def test_attack_in_a_run_its_table_and_its_resumption(task, tmp_path):
     config = replace(FAST, eval_fgsm=0.3)
 
     def run(config, **more):
-        return compare(FixMatch(), lambda seed: task, config, [0], baseline=True, output_dir=tmp_path, **more)
+        return compare(FixMatch(), task, config, seeds=[0], baseline=True, folder=tmp_path, **more)
 
     comparison = run(config)
     saved = json.loads((tmp_path / "result.json").read_text())
     assert set(saved["scores"]) == {"test", "test_fgsm"}
     assert set(comparison.accuracies("test_fgsm")) == {"supervised", "fixmatch"}
     assert table(comparison) == table(run(replace(config, eval_fgsm=0.3), resume=True))
-    plain = fit(FixMatch(), task.data, task.build, FAST, augment=task.augment)
+    plain = fit(FixMatch(), task, FAST)
     assert table(comparison)[2][:2] == ("fixmatch", f"{100 * plain.scores['test'].accuracy:.1f}")
     assert "supervised" in comparison.verdict()
     with pytest.raises(ConfigError, match="eval_fgsm: 0.3 -> 0.2"):

@@ -4,7 +4,7 @@ import pytest
 
 from nlp_ssl.experiments.compare import Comparison, table
 from nlp_ssl.inference.metrics import Scores
-from nlp_ssl.training.loop import Outcome
+from nlp_ssl.training.outcome import Outcome
 
 
 def comparison(**sides):

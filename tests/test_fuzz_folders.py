@@ -179,7 +179,7 @@ def finished(tmp_path_factory):
     """A run with a baseline, and beside them the lines that a method in rounds leaves."""
     folder = tmp_path_factory.mktemp("run")
     task = tiny_task(folder, unlabeled=24)
-    compare(FreeMatch(), lambda seed: task, FAST, [0], baseline=True, output_dir=folder / "run")
+    compare(FreeMatch(), task, FAST, seeds=[0], baseline=True, folder=folder / "run")
     run = folder / "run"
     scores = json.loads((run / "result.json").read_text())["scores"]
     line = {"scores": scores, "steps": 3, "seconds": 1.0, "warnings": [], "mask_rate": 0.5, "pseudo_hist": [0.4, 0.6]}

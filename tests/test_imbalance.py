@@ -18,6 +18,7 @@ from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.rounds.teacher import Teacher
 from nlp_ssl.training.engine import Engine
 from nlp_ssl.training.imbalance import adjustment, class_weights, weighed
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.warm_start import warm_up
 
 ADJUSTED = replace(FAST, logit_adjustment=1.0)
@@ -106,7 +107,7 @@ def test_gradients_and_shares_see_adjusted_logits(task: Task) -> None:
 
 
 # What the methods see is the same if the term lies in the bias instead: no part of a method may miss it.
-@pytest.mark.parametrize("name", list_methods())
+@pytest.mark.parametrize("name", list_methods(in_rounds=False))
 def test_equals_a_bias_in_every_method(task: Task, name: str) -> None:
     config = replace(FAST, max_steps=2, weight_decay=0.0, batch_size=8, unlabeled_ratio=1)
 
@@ -115,7 +116,7 @@ def test_equals_a_bias_in_every_method(task: Task, name: str) -> None:
             module.classifier.bias.sub_(SHARES.log())
 
     def weights(settings: TrainConfig, start) -> dict[str, torch.Tensor]:
-        found = fit(get_method(name)(), task.data, task.build, settings, augment=task.augment, start=start)
+        found = fit(get_method(name)(), task, settings)
         return found.module.state_dict()
 
     plain = weights(replace(config, warm_start="supervised"), lambda module, number: None)
@@ -127,18 +128,18 @@ def test_equals_a_bias_in_every_method(task: Task, name: str) -> None:
 def test_warm_start_makes_an_adjusted_head(task: Task) -> None:
     settings = replace(FAST, warm_start="contrastive", warm_steps=1)
     plain, ours = task.build(0), task.build(0)
-    warm_up(plain, task.data, settings)
-    warm_up(ours, task.data, replace(settings, logit_adjustment=1.0))
+    warm_up(plain, task, settings)
+    warm_up(ours, task, replace(settings, logit_adjustment=1.0))
     torch.testing.assert_close(ours.classifier.bias + SHARES.log(), plain.classifier.bias)
     weighted = task.build(0)
-    warm_up(weighted, task.data, replace(settings, class_weights="inverse"))
+    warm_up(weighted, task, replace(settings, class_weights="inverse"))
     assert weighted.classifier.bias[1] > plain.classifier.bias[1]  # the rare class gains
 
 
 def test_teacher_labels_under_the_shares_of_the_labels(task: Task) -> None:
     net = task.build(0).eval()
     teacher = Teacher(net, task.data, replace(ADJUSTED, align=False), 1)
-    logits = predict(net, task.data.store, task.data.unlabeled, 24)
+    logits = predict(net, task.data.store, task.data.unlabeled)
     torch.testing.assert_close(teacher.p, (logits.double() + SHARES.log()).softmax(-1), atol=1e-6, rtol=0)
 
 
@@ -146,8 +147,8 @@ def test_a_rare_class_is_found_more_often(task: Task) -> None:
     config = replace(FAST, max_steps=6, batch_size=10)  # once all labels are fitted, weights say nothing any more
 
     def rare(**changes) -> float:
-        module = fit(Supervised(), task.data, task.build, replace(config, **changes), augment=task.augment).module
-        return float(predict(module, task.data.store, task.data.test, 24).softmax(-1)[:, 1].mean())
+        module = fit(Supervised(), task, replace(config, **changes)).module
+        return float(predict(module, task.data.store, task.data.test).softmax(-1)[:, 1].mean())
 
     plain = rare()
     assert rare(class_weights="inverse") > plain + 0.05
@@ -162,10 +163,9 @@ def test_settings_that_do_not_fit() -> None:
 
 
 def test_checkpoints_know_the_setting(task: Task, tmp_path: Path) -> None:
-    fit(Supervised(), task.data, task.build, replace(ADJUSTED, save_steps=1), augment=task.augment, output_dir=tmp_path)
+    fit(Supervised(), task, replace(ADJUSTED, save_steps=1), folder=tmp_path)
     with pytest.raises(ConfigError, match="logit_adjustment"):
-        fit(Supervised(), task.data, task.build, replace(FAST, save_steps=1), augment=task.augment,
-            output_dir=tmp_path, resume=True)  # fmt: skip
+        fit(Supervised(), task, replace(FAST, save_steps=1), folder=RunFolder(tmp_path, resume=True))  # fmt: skip
 
 
 def test_tiny_task_is_even(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from datasets import Dataset
 from tiny import saved_classifier, tiny_bert, tiny_texts, tiny_tokenizer
 from transformers import AutoModelForSequenceClassification, TrainingArguments
 
-from nlp_ssl import SSLTextClassifier, SSLTrainer, TrainConfig
+from nlp_ssl import SSLClassifier, SSLTrainer, TrainConfig
 from nlp_ssl.cli import run
 from nlp_ssl.cli.recipe import Reviews
+from nlp_ssl.data.arrays import InputError, read_labels
 from nlp_ssl.data.pseudo_labels import given_labels
 from nlp_ssl.errors import DataError, SSLError
 from nlp_ssl.inference.teacher import logits_of
-from nlp_ssl.integrations.labels import InputError, read_labels
 
 TEXTS, _ = tiny_texts(60, seed=7)
 SIGNS = [str(i % 3 - 1) for i in range(60)]  # -1, 0, 1
@@ -217,7 +217,7 @@ def test_spaces_in_the_estimator():
 
 def test_the_estimator_says_it(folder, caplog):
     labels = np.array([*(["good", "bad"] * 4), "nan", ""])
-    model = SSLTextClassifier(
+    model = SSLClassifier(
         str(folder / "model"), "supervised", max_steps=1, max_length=24, options={"warm_start": "none"}
     )
     model.fit(TEXTS[:10], labels)
@@ -237,7 +237,7 @@ def trainer(folder, labels, *, names=("0", "1"), pool=None, evaluated=None, colu
     return SSLTrainer(
         model, TrainingArguments(str(folder / "trainer"), use_cpu=True, report_to=[]), None,
         Dataset.from_dict({"text": TEXTS[: len(labels)], column: labels}), evaluated, tiny_tokenizer(),
-        method="supervised", unlabeled_dataset=pool, settings=TrainConfig(max_length=24),
+        method="supervised", unlabeled_dataset=pool, settings=TrainConfig(),
     ).task.data  # fmt: skip
 
 

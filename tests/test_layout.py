@@ -10,9 +10,9 @@ import nlp_ssl
 ROOT = Path(nlp_ssl.__file__).parent
 FILES = {".".join(("nlp_ssl", *p.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): p
          for p in ROOT.rglob("*.py")}  # fmt: skip
-TOP = {"config", "errors", "method", "registry", "run", "task", "testing", "types"}
+TOP = {"classifier", "config", "errors", "method", "registry", "run", "task", "testing", "types"}
 # `fit` finds a temperature by fits of its own, and a warm start may be one, too: imported where they are called.
-KNOWN = {
+
     "nlp_ssl.training.calibration",
     "nlp_ssl.training.engine",
     "nlp_ssl.training.loop",

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stores import views
 from tiny import tiny_task
 
 from nlp_ssl.augment.tfidf import TfidfReplace
@@ -61,7 +62,7 @@ def test_shape_of_a_batch(task):
 
 def test_weak_rows_are_the_texts_themselves_and_strong_rows_are_not(task):
     batch = loader(task)[0]
-    plain, _ = task.data.store.views([(at(task, batch, "u"), None, np.zeros(8, dtype=np.uint64))], 24)
+    plain, _ = views(task.data.store, [(at(task, batch, "u"), None, np.zeros(8, dtype=np.uint64))], 24)
     weak, strong = rows(batch)["u_w"], rows(batch)["u_s"]
     assert {(a, *r[r > 0].tolist()) for a, r in zip(batch["id"]["u"].tolist(), plain["input_ids"], strict=True)} == weak
     assert {row[0] for row in weak} == {row[0] for row in strong} and weak != strong

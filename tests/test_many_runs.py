@@ -17,7 +17,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from tiny import FAST, difference, saved_classifier, tiny_label_sets, tiny_many_task, trained
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
 
-from nlp_ssl import SSLTextClassifier, fit, get_method, list_methods
+from nlp_ssl import SSLClassifier, fit, get_method, list_methods
 from nlp_ssl.cli import run
 from nlp_ssl.errors import SSLError
 from nlp_ssl.experiments.compare import compare
@@ -28,12 +28,11 @@ from nlp_ssl.integrations import hf_data
 from nlp_ssl.methods import EntropyMin, FixMatch, Supervised
 from nlp_ssl.nets.text import load_trained
 from nlp_ssl.ops.multilabel import known_answers
-from nlp_ssl.registry import list_loops
 from nlp_ssl.training.calibration import temperature_of
 from nlp_ssl.training.loop import TrainLoop
 from nlp_ssl.training.warm_start import fit_head, overlap, pair_loss
 
-ABLE = [name for name in list_methods() if "many" in get_method(name).kinds]
+ABLE = [name for name in list_methods(in_rounds=False) if "many" in get_method(name).kinds]
 LONG = replace(FAST, max_steps=150, head_learning_rate=1e-2, batch_size=8)
 
 
@@ -76,7 +75,7 @@ def test_every_method_that_says_so_trains(task, name):
 
 def test_labels_are_learned(tmp_path):
     task = tiny_many_task(tmp_path, labeled=120)
-    found = fit(Supervised(), task.data, task.build, LONG, augment=task.augment)
+    found = fit(Supervised(), task, LONG)
     assert found.scores["test"].lead > 0.75, "always yes is right in half of the labels, a micro F1 of 0.67"
 
 
@@ -113,7 +112,7 @@ def test_resume_is_bit_equal(task, tmp_path, monkeypatch):
     method = get_method("temporal_ensembling")()
 
     def once(place, **more):
-        fit(method, task.data, task.build, settings, augment=task.augment, output_dir=tmp_path / place, **more)
+        fit(method, task, settings, folder=tmp_path / place, **more)
         return load_file(tmp_path / place / "model.safetensors")
 
     whole, after = once("whole"), TrainLoop._after_step
@@ -150,13 +149,13 @@ def test_the_head_is_one_regression_for_each_label(task):
     data = replace(task.data, labeled=task.data.labeled[1:])
     module = task.build(0)
     fit_head(module, data, FAST, torch.no_grad)
-    z = features(module, data.store, data.labeled, 24).double().numpy()
+    z = features(module, data.store, data.labeled).double().numpy()
     scale = np.linalg.norm(z - z.mean(0), axis=1).mean()
     other = OneVsRestClassifier(LogisticRegression(C=10.0, max_iter=1000)).fit(
         z / scale, data.labels[data.labeled] == 1
     )
-    ours = predict(module, data.store, data.test, 24).sigmoid().numpy()
-    at = features(module, data.store, data.test, 24).double().numpy() / scale
+    ours = predict(module, data.store, data.test).sigmoid().numpy()
+    at = features(module, data.store, data.test).double().numpy() / scale
     assert np.abs(ours - other.predict_proba(at)).max() < 1e-4
 
     labels = task.data.labels.copy()
@@ -291,7 +290,7 @@ def test_early_stopping_and_calibration_go_by_dev_rows(folder):
 # --- refusals ---
 
 
-NOT_ABLE = [name for name in [*list_methods(), *list_loops()] if name not in ABLE]
+NOT_ABLE = [name for name in list_methods(in_rounds=False) if name not in ABLE]
 
 
 def test_which_methods_are_defined():
@@ -322,18 +321,18 @@ def fails(code, call):
 )
 def test_settings_for_one_label_a_row_are_refused(task, settings):
     config = replace(FAST, **settings)
-    fails(477, lambda: fit(FixMatch(), task.data, task.build, config, augment=task.augment))
-    fails(477, lambda: compare(FixMatch(), lambda seed: task, config, [0], baseline=False))
+    fails(477, lambda: fit(FixMatch(), task, config))
+    fails(477, lambda: compare(FixMatch(), task, config, seeds=[0], baseline=False))
 
 
 def test_what_else_is_refused(task, folder, tmp_path, capsys):
-    fails(476, lambda: compare(EntropyMin(prior_weight=1.0), lambda seed: task, FAST, [0], baseline=False))
+    fails(476, lambda: compare(EntropyMin(prior_weight=1.0), task, FAST, seeds=[0], baseline=False))
     fails(477, lambda: in_scope(task, lambda module, number: None, FAST, 0.1))
     fails(478, lambda: load_trained(folder / "out"))
     rows = Dataset.from_dict({"text": ["good", "bad"], "label": [["a"], ["b"]]})
     fails(477, lambda: hf_data._table(rows, "train", PreTrainedConfig(), None))
     with pytest.raises(ValueError, match="SSL115: label .'a'. of type list is not a single class"):
-        SSLTextClassifier().fit(["good", "bad"], [["a"], ["b", "a"]])
+        SSLClassifier().fit(["good", "bad"], [["a"], ["b", "a"]])
     files, out = ["--labeled", str(folder / "l.csv"), "--label-separator", ";"], str(tmp_path / "never")
     stages = ["--unlabeled", str(folder / "u.txt"), "--model", str(folder / "model"), "--max-length", "24",
               "--output-dir", out]  # fmt: skip

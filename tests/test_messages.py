@@ -25,15 +25,15 @@ from nlp_ssl import (
     text_task,
 )
 from nlp_ssl.augment.tfidf import TfidfReplace
+from nlp_ssl.data.arrays import read_labels
 from nlp_ssl.doctor.probe import probe_of
 from nlp_ssl.errors import ConfigError, listed
 from nlp_ssl.experiments.out_of_scope import foreign
-from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.experiments.tuning import Candidate, held_out_start, tune
 from nlp_ssl.inference.metrics import score
-from nlp_ssl.integrations.labels import read_labels
 from nlp_ssl.methods import UDA
 from nlp_ssl.ops.targets import clean_probability
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.types import PseudoLabels
 
 STARTED = replace(FAST, max_steps=1, warm_start="contrastive", warm_steps=1, batch_size=2)
@@ -64,7 +64,7 @@ def test_class_shares_have_names_and_scikit_learn_has_no_word(folder, caplog, cl
     task = task_of(folder, classes, each)
     with warnings.catch_warnings(), caplog.at_level(logging.INFO):
         warnings.simplefilter("error")
-        fit(UDA(), task.data, task.build, STARTED, augment=task.augment, start=SharedStart(task, STARTED))
+        fit(UDA(), task, STARTED)
     (line,) = said(caplog, "class shares of the pool: ")
     parts, _, more = line.removeprefix("class shares of the pool: ").partition(" and ")
     shares = dict(part.rsplit(" ", 1) for part in parts.split(", "))
@@ -77,22 +77,22 @@ def test_the_class_that_cannot_be_held_out_is_named(folder, tmp_path):
     task = task_of(folder, 2, 4)
     wanted = "held-out labels take two labels of every class, 'rare' has 1: label more"
     with pytest.raises(ConfigError, match=f"^SSL405: {wanted}"):
-        tune([Candidate("one", UDA(), FAST)], task, 2, tmp_path)
+        tune([Candidate("one", UDA(), FAST)], task, 2, RunFolder(tmp_path))
     with pytest.raises(ConfigError, match=f"^SSL405: {wanted}"):
         held_out_start(task, FAST, 2)
     with pytest.raises(ConfigError, match=f"^SSL401: calibrate labels: {wanted}"):
-        fit(UDA(), task.data, task.build, replace(FAST, calibrate="labels"), augment=task.augment)
+        fit(UDA(), task, replace(FAST, calibrate="labels"))
     many = task_of(folder, 29, 1)
     with pytest.raises(ConfigError, match="'class 00' has 1, .*'class 07' has 1 and 22 more: label more"):
-        tune([Candidate("one", UDA(), FAST)], many, 2, tmp_path)
+        tune([Candidate("one", UDA(), FAST)], many, 2, RunFolder(tmp_path))
 
 
 def test_labels_from_elsewhere_are_not_said_to_be_few(tmp_path):
     task = tiny_task(tmp_path)
     p = np.tile([0.9, 0.1], (len(task.data.unlabeled), 1))
-    given = replace(task, given=PseudoLabels(p, np.ones(len(p), dtype=int), np.ones(len(p))))
+    given = replace(task, pseudo_labels=PseudoLabels(p, np.ones(len(p), dtype=int), np.ones(len(p))))
     with pytest.raises(ConfigError, match="SSL401: calibrate labels: labels that come from elsewhere cannot be held"):
-        compare(Supervised(), lambda seed: given, replace(FAST, calibrate="labels"), [0], baseline=False)
+        compare(Supervised(), given, replace(FAST, calibrate="labels"), seeds=[0], baseline=False)
 
 
 def many_labels():
@@ -125,7 +125,7 @@ def test_fits_make_no_remarks():
 
 def test_they_would_make_them(monkeypatch):
     """What the test above listens for."""
-    monkeypatch.setattr("nlp_ssl.integrations.labels.without_remarks", nullcontext)
+    monkeypatch.setattr("nlp_ssl.data.arrays.without_remarks", nullcontext)
     with pytest.warns(UserWarning, match="number of unique classes"):
         read_labels(many_labels())
     with pytest.warns(UserWarning, match="number of unique classes"):
@@ -168,5 +168,5 @@ def trainer_of(folder, labels, **of_the_model):
         train_dataset=rows,
         processing_class=tiny_tokenizer(),
         method="supervised",
-        settings=TrainConfig(max_length=24),
+        settings=TrainConfig(),
     )

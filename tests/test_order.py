@@ -15,7 +15,7 @@ from pairs import pair_tokenizer
 from tiny import BAD, FAST, FILLER, GOOD, tiny_bert, tiny_tables, tiny_texts, tiny_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments
 
-from nlp_ssl import SSLTextClassifier, SSLTrainer, TrainConfig, build_data, compare, fit, table_of, text_task
+from nlp_ssl import SSLClassifier, SSLTrainer, TrainConfig, build_data, compare, fit, table_of, text_task
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.cli import run
 from nlp_ssl.data.pseudo_labels import given_labels, write_labels
@@ -192,7 +192,7 @@ def test_lists_of_declared_classes_have_their_names(kind, tmp_path):
 def test_a_net_trained_on_declared_classes_answers_with_their_numbers(tiny, tmp_path):
     task = text_task(build_data(read_table(parquet(tmp_path))), str(tiny), max_length=24, cache_dir=tmp_path)
     start = SharedStart(task, STILL)
-    fit(as_method("supervised"), task.data, task.build, STILL, augment=task.augment, start=start).module.save(tmp_path)
+    fit(as_method("supervised"), task, STILL).module.save(tmp_path)
     assert (outputs(tmp_path, TEXTS) == LABELS).mean() > 0.9
     assert list(AutoModelForSequenceClassification.from_pretrained(tmp_path).config.id2label.values()) == NAMES
 
@@ -224,7 +224,7 @@ def gaps(tiny, tmp_path_factory):
     )
 
 
-START = replace(FAST, max_steps=2, warm_start="contrastive", warm_steps=1, align=True, max_length=16)
+START = replace(FAST, max_steps=2, warm_start="contrastive", warm_steps=1, align=True)
 
 
 def test_one_warning_names_them_and_a_class_that_lost_its_rows_is_an_error(gaps):
@@ -252,7 +252,7 @@ def test_a_started_net_gives_them_less_than_half_a_row(gaps):
 )
 def test_methods_train_beside_them(gaps, method):
     config = replace(START, logit_adjustment=float(method == "uda"), calibrate="labels" if method == "uda" else "none")
-    found = fit(as_method(method), gaps.data, gaps.build, config, augment=gaps.augment, start=SharedStart(gaps, config))
+    found = fit(as_method(method), gaps, config)
     assert all(torch.isfinite(value).all() for value in found.module.state_dict().values())
     assert found.scores["test"].accuracy > 0
 
@@ -260,7 +260,7 @@ def test_methods_train_beside_them(gaps, method):
 @pytest.mark.parametrize("source", ["model", "graph"])
 def test_rounds_train_beside_them(gaps, tmp_path, source):
     loop = SelfTraining(rounds=1, threshold=0.0, source=source)
-    found = compare(loop, lambda seed: gaps, START, [0], baseline=False, output_dir=tmp_path / "out")
+    found = compare(loop, gaps, START, seeds=[0], baseline=False, folder=tmp_path / "out")
     assert found.accuracies()["self_training"][0] > 0
     assert load_trained(tmp_path / "out").classes == ("empty", "neg", "void", "pos")
     read = pq.read_table(tmp_path / "out" / "round-1" / "pseudo_labels.parquet")
@@ -277,7 +277,7 @@ def test_the_trainer_trains_beside_them(tmp_path, caplog):
     labeled, pool = Dataset.from_dict({"text": texts[:8], "label": words[:8]}), Dataset.from_dict({"text": texts[8:]})
     args = TrainingArguments(str(tmp_path / "out"), max_steps=2, per_device_train_batch_size=4, save_strategy="no",
                              report_to=[], use_cpu=True)  # fmt: skip
-    settings = TrainConfig(warm_start="contrastive", warm_steps=1, max_length=16)
+    settings = TrainConfig(warm_start="contrastive", warm_steps=1)
     with caplog.at_level(logging.WARNING, "nlp_ssl"):
         made = SSLTrainer(model, args, None, labeled, None, tiny_tokenizer(), method="uda", unlabeled_dataset=pool,
                           settings=settings)  # fmt: skip
@@ -312,7 +312,7 @@ def test_the_trainer_trains_beside_them(tmp_path, caplog):
 )
 def test_the_saved_model_has_the_order_of_the_estimator(tiny, tmp_path, y):
     options = {"warm_start": "contrastive", "warm_steps": 1, "learning_rate": 1e-9, "head_learning_rate": 1e-9}
-    model = SSLTextClassifier(tiny, "supervised", max_steps=1, max_length=24, options=options).fit(TEXTS, y)
+    model = SSLClassifier(tiny, "supervised", max_steps=1, max_length=24, options=options).fit(TEXTS, y)
     assert model.classes_.dtype == y.dtype and np.array_equal(model.classes_, np.unique(y))
     model.save_pretrained(tmp_path / "out")
     found = outputs(tmp_path / "out", TEXTS)
@@ -320,7 +320,7 @@ def test_the_saved_model_has_the_order_of_the_estimator(tiny, tmp_path, y):
     assert np.array_equal(model.predict_proba(TEXTS).argmax(1), found)
     id2label = json.loads((tmp_path / "out" / "config.json").read_text())["id2label"]
     assert [id2label[str(i)] for i in range(len(id2label))] == model.class_names_
-    assert SSLTextClassifier.from_pretrained(tmp_path / "out").predict(TEXTS).tolist() == model.predict(TEXTS).tolist()
+    assert SSLClassifier.from_pretrained(tmp_path / "out").predict(TEXTS).tolist() == model.predict(TEXTS).tolist()
 
 
 # --- probabilities in files
@@ -417,10 +417,10 @@ def test_training_goes_on_from_a_model_with_the_classes_in_another_order(trained
 def test_a_net_that_is_given_must_have_the_order_of_the_data(gaps, tiny, order):
     teacher = load_text_net(str(tiny), order)
     with pytest.raises(ConfigError) as caught:
-        fit(Distillation(), gaps.data, gaps.build, FAST, augment=gaps.augment, given={"teacher": teacher})
+        fit(Distillation(), gaps, FAST, frozen_nets={"teacher": teacher})
     assert caught.value.code == 234
     placed = load_text_net(str(tiny), gaps.data.classes)
-    fit(Distillation(), gaps.data, gaps.build, FAST, augment=gaps.augment, given={"teacher": placed})
+    fit(Distillation(), gaps, FAST, frozen_nets={"teacher": placed})
 
 
 # --- what an earlier training noted
@@ -471,7 +471,7 @@ def test_the_trainer_notes_what_it_trained_for(left_over, tmp_path):
                              report_to=[], use_cpu=True)  # fmt: skip
     made = SSLTrainer(
         model, args, None, Dataset.from_dict({"text": texts, "label": labels}), None, tiny_tokenizer(),
-        method="supervised", settings=TrainConfig(warm_start="none", max_length=16),
+        method="supervised", settings=TrainConfig(warm_start="none"),
     )  # fmt: skip
     made.train()
     made.save_model(str(tmp_path / "out"))

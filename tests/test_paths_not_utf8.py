@@ -16,8 +16,8 @@ from tiny import saved_classifier, tiny_bert, tiny_texts
 from nlp_ssl import cli
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.retrieval import index as index_module
-from nlp_ssl.training.run_folder import exclusive
 from nlp_ssl.utils.hashing import contents
+from nlp_ssl.utils.lock import exclusive
 from nlp_ssl.utils.paths import absolute, check_utf8, is_utf8, shown
 
 NAME = os.fsdecode(b"caf\xe9")

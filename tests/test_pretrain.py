@@ -19,6 +19,7 @@ from nlp_ssl.experiments import pipeline, pretrain
 from nlp_ssl.experiments.pipeline import Stages, run_stages
 from nlp_ssl.experiments.pretrain import Contrastive, MaskedWords, begun_from, contrast, objective_of, unlabeled_only
 from nlp_ssl.report.collect import collect
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.types import PseudoLabels
 
 QUICK = replace(FAST, max_steps=3)
@@ -57,7 +58,7 @@ def test_masked_words_lower_their_own_loss(task):
 @pytest.mark.parametrize("objective", [MaskedWords(), Contrastive(), Contrastive(strong=True)])
 def test_losses_fall(task, tmp_path, objective):
     config = replace(FAST, logging_steps=5)
-    pretrain.pretrain(objective, task, config, 60, folder=tmp_path / "p")
+    pretrain.pretrain(objective, task, config, 60, folder=RunFolder(tmp_path / "p"))
     lines = [json.loads(line) for line in (tmp_path / "p/metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[0]["loss"] - 0.05
 
@@ -116,13 +117,12 @@ def test_an_encoder_is_made_that_transformers_open_and_train_takes(tmp_path, cap
 
 def stacked(task, folder, method=None, stages=None, **more):
     method = method or FixMatch(threshold=0.5)
-    return run_stages(stages or Stages(pretrain_steps=3), method, lambda seed: task, replace(QUICK, warm_start="none"),
-                      [0], output_dir=folder, **more)  # fmt: skip
+    return run_stages(stages or Stages(pretrain_steps=3), method, task, replace(QUICK, warm_start="none"), seeds=[0], folder=RunFolder(folder), **more)  # fmt: skip
 
 
 def test_every_stage_is_run_and_reported(task, tmp_path):
     found = stacked(task, tmp_path / "out")
-    assert list(found.sides) == ["supervised", "pretrained", "fixmatch", "distilled"] and found.method == "distilled"
+    assert list(found.results) == ["supervised", "pretrained", "fixmatch", "distilled"] and found.method == "distilled"
     assert found.baseline() == "supervised" and "best label-only model (supervised)" in found.verdict()
     assert same(tmp_path / "out", tmp_path / "out/seed-0/distilled")
     for one, other in (("baseline", "pretrained"), ("pretrained", "method"), ("method", "distilled")):
@@ -136,15 +136,15 @@ def same(a, b):
 
 def test_stages_can_be_left_out(task, tmp_path):
     found = stacked(task, tmp_path / "out", stages=Stages(pretrain="none", distill=False))
-    assert list(found.sides) == ["supervised", "fixmatch"] and found.method == "fixmatch"
+    assert list(found.results) == ["supervised", "fixmatch"] and found.method == "fixmatch"
     assert same(tmp_path / "out", tmp_path / "out/seed-0/method")
 
 
 def test_rounds_and_images_go_through_the_same_stages(task, tmp_path):
     found = stacked(task, tmp_path / "a", SelfTraining(rounds=1, threshold=0.5))
-    assert list(found.sides)[-2:] == ["self_training", "distilled"]
+    assert list(found.results)[-2:] == ["self_training", "distilled"]
     images = stacked(tiny_images(), tmp_path / "b", stages=Stages(pretrain="contrastive", pretrain_steps=2))
-    assert list(images.sides) == ["supervised", "pretrained", "fixmatch", "distilled"]
+    assert list(images.results) == ["supervised", "pretrained", "fixmatch", "distilled"]
 
 
 @pytest.mark.parametrize("dies_in", range(5))
@@ -168,7 +168,7 @@ def test_a_killed_pipeline_goes_on_to_the_same_model(task, tmp_path, monkeypatch
         stacked(task, tmp_path / "cut")
     again = stacked(task, tmp_path / "cut", resume=True)
     assert same(tmp_path / "whole", tmp_path / "cut")
-    assert {k: v[0].scores for k, v in again.sides.items()} == {k: v[0].scores for k, v in whole.sides.items()}
+    assert {k: v[0].scores for k, v in again.results.items()} == {k: v[0].scores for k, v in whole.results.items()}
 
 
 def test_what_is_complete_is_not_run_again(task, tmp_path, monkeypatch):
@@ -186,9 +186,8 @@ def test_each_stage_has_the_net_and_the_labels_that_it_should(task, tmp_path):
     given, plain = Stages(pretrain="none"), Stages(pretrain="none", distill=False)
     settings = replace(QUICK, warm_start="none")
     loop = SelfTraining(rounds=1, threshold=0.0)
-    run_stages(given, loop, lambda seed: replace(task, given=told, student=other), settings, [0, 1],
-               output_dir=tmp_path / "out")  # fmt: skip
-    run_stages(plain, loop, lambda seed: task, settings, [0], output_dir=tmp_path / "plain")
+    run_stages(given, loop, replace(task, student=other, pseudo_labels=told), settings, seeds=[0, 1], folder=RunFolder(tmp_path / "out"))  # fmt: skip
+    run_stages(plain, loop, task, settings, seeds=[0], folder=RunFolder(tmp_path / "plain"))
     assert same(tmp_path / "out/seed-0/baseline", tmp_path / "plain/seed-0/baseline")
     dropout = json.loads((tmp_path / "out/seed-0/distilled/config.json").read_text())["hidden_dropout_prob"]
     assert dropout == 0.5 and not same(tmp_path / "out/seed-0/distilled", tmp_path / "out/seed-1/distilled")
@@ -206,7 +205,7 @@ def test_other_stages_are_another_run(task, tmp_path):
 def test_what_the_stages_need_is_asked_for_before_anything_runs(task, tmp_path, seeds, pool, code):
     task = task if pool else replace(task, data=task.data.without_pool())
     with pytest.raises(ConfigError, match=f"SSL{code}"):
-        run_stages(Stages("mlm", 2), FixMatch(), lambda seed: task, QUICK, seeds, output_dir=tmp_path / "out")
+        run_stages(Stages("mlm", 2), FixMatch(), task, QUICK, seeds=seeds, folder=RunFolder(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match="pretrain_steps"):
         Stages(pretrain_steps=0)
@@ -226,7 +225,7 @@ def test_the_command_prints_what_each_stage_brought(tmp_path, capsys, caplog):
     assert "pretrained is" in caplog.text or "pretrained equals" in caplog.text
     assert run(["predict", str(tmp_path / "out"), str(tmp_path / "u.txt")]) == 0
     assert run([*flags, "--output-dir", str(tmp_path / "out")]) == 2  # it is not empty
-    sides = collect(tmp_path / "out").comparison.sides
+    sides = collect(tmp_path / "out").comparison.results
     assert list(sides) == ["start", "supervised", "pretrained", "fixmatch", "distilled"]
     card = (tmp_path / "out" / "README.md").read_text()
     for name, (outcome,) in sides.items():
@@ -237,8 +236,8 @@ def test_the_command_prints_what_each_stage_brought(tmp_path, capsys, caplog):
 def test_the_report_of_an_interrupted_pipeline_is_about_its_last_stage(task, tmp_path):
     stacked(task, tmp_path / "out")
     shutil.rmtree(tmp_path / "out/seed-0/distilled")
-    assert list(collect(tmp_path / "out").comparison.sides) == ["supervised", "pretrained", "fixmatch"]
+    assert list(collect(tmp_path / "out").comparison.results) == ["supervised", "pretrained", "fixmatch"]
     shutil.rmtree(tmp_path / "out/seed-0/method")
     found = collect(tmp_path / "out").comparison
-    assert list(found.sides) == ["supervised", "pretrained"]
+    assert list(found.results) == ["supervised", "pretrained"]
     assert "pretrained" in found.verdict()

@@ -23,11 +23,11 @@ from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.inference.metrics import Scores
 from nlp_ssl.training import loop as module
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.ranges import make
 
-CONFIG = TrainConfig(max_steps=12, batch_size=4, max_length=24, save_steps=3, logging_steps=2, warm_start="none",
-                     mixed_precision="no", eval_ema_decay=0.9, learning_rate=1e-3)  # fmt: skip
+CONFIG = TrainConfig(max_steps=12, batch_size=4, save_steps=3, logging_steps=2, warm_start="none", mixed_precision="no", eval_ema_decay=0.9, learning_rate=1e-3)  # fmt: skip
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -42,7 +42,7 @@ def test_a_run_is_a_pure_function_of_its_seed(tmp_path):
     task = tiny_task(tmp_path)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         config = replace(CONFIG, seed=seed, save_steps=0)
-        fit(FixMatch(threshold=0.5), task.data, task.build, config, augment=task.augment, output_dir=tmp_path / name)
+        fit(FixMatch(threshold=0.5), task, config, folder=tmp_path / name)
     assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
@@ -54,7 +54,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("method", [FixMatch(threshold=0.5), MeanTeacher(ema_decay=0.9)], ids=lambda m: m.name)
 def test_resume_in_the_middle_is_bit_equal(tmp_path, method, monkeypatch):
     task = tiny_task(tmp_path)
-    fit(method, task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "whole")
+    fit(method, task, CONFIG, folder=tmp_path / "whole")
     whole_metrics = (tmp_path / "whole/metrics.jsonl").read_text()
 
     from nlp_ssl.training.loop import TrainLoop
@@ -68,9 +68,9 @@ def test_resume_in_the_middle_is_bit_equal(tmp_path, method, monkeypatch):
 
     monkeypatch.setattr(TrainLoop, "_after_step", stop_at_8)
     with pytest.raises(Stop):
-        fit(method, task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "broken")
+        fit(method, task, CONFIG, folder=tmp_path / "broken")
     monkeypatch.undo()
-    fit(method, task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "broken", resume=True)
+    fit(method, task, CONFIG, folder=RunFolder(tmp_path / "broken", resume=True))
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
     steps = [json.loads(line)["step"] for line in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()]
     assert steps == [json.loads(line)["step"] for line in whole_metrics.splitlines()]
@@ -78,10 +78,9 @@ def test_resume_in_the_middle_is_bit_equal(tmp_path, method, monkeypatch):
 
 def test_resume_refuses_other_settings(tmp_path):
     task = tiny_task(tmp_path)
-    fit(FixMatch(), task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "run")
+    fit(FixMatch(), task, CONFIG, folder=tmp_path / "run")
     with pytest.raises(ConfigError, match="threshold: 0.8 -> 0.5"):
-        fit(FixMatch(threshold=0.5), task.data, task.build, CONFIG, augment=task.augment,
-            output_dir=tmp_path / "run", resume=True)  # fmt: skip
+        fit(FixMatch(threshold=0.5), task, CONFIG, folder=RunFolder(tmp_path / "run", resume=True))  # fmt: skip
 
 
 class ScaledAccelerator(Accelerator):
@@ -95,8 +94,7 @@ class ScaledAccelerator(Accelerator):
 def test_loss_scaling_resumes_at_its_scale(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "Accelerator", ScaledAccelerator)
     task, folder = tiny_task(tmp_path), tmp_path / "run"
-    fit(FixMatch(), task.data, task.build, replace(CONFIG, save_steps=5, save_total_limit=9), augment=task.augment,
-        output_dir=folder)  # fmt: skip
+    fit(FixMatch(), task, replace(CONFIG, save_steps=5, save_total_limit=9), folder=folder)  # fmt: skip
     metas = [atomic.verify(folder / f"checkpoints/step-{n}")["meta"] for n in (0, 5, 10)]
     assert [m["scaler"]["scale"] for m in metas] == [2.0, 4.0, 16.0], "twice as much after three good updates"
     shutil.rmtree(folder / "checkpoints/step-12")
@@ -114,7 +112,7 @@ def test_loss_scaling_stops_where_no_scale_helps(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fixmatch, "ce", lambda z, y: z.sum(-1) * float("nan"))
     with pytest.raises(RunError, match="not finite 5 times in a row up to step 5"):  # 2, then 1, then five below
-        fit(FixMatch(), task.data, task.build, replace(CONFIG, save_steps=0), augment=task.augment)
+        fit(FixMatch(), task, replace(CONFIG, save_steps=0))
 
 
 def test_loss_that_is_not_finite_skips_then_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
@@ -129,7 +127,7 @@ def test_loss_that_is_not_finite_skips_then_stops_and_keeps_the_last_checkpoint(
         return next(count)
 
     with pytest.raises(RunError, match="not finite 5 times"):
-        fit(FixMatch(), task.data, task.build, CONFIG, augment=task.augment, output_dir=tmp_path / "run")
+        fit(FixMatch(), task, CONFIG, folder=tmp_path / "run")
     # Losses are not finite from the fifth step on: step 6 has been through two skipped updates.
     saved = load_file(tmp_path / "run/checkpoints/step-6/net.student.safetensors")
     assert all(bool(torch.isfinite(v).all()) for v in saved.values())
@@ -210,7 +208,7 @@ def test_batches_made_by_workers_change_nothing(tmp_path):
     task = tiny_task(tmp_path)
     for name, workers in (("alone", 0), ("helped", 2)):
         config = replace(CONFIG, dataloader_num_workers=workers, save_steps=0)
-        fit(FixMatch(threshold=0.5), task.data, task.build, config, augment=task.augment, output_dir=tmp_path / name)
+        fit(FixMatch(threshold=0.5), task, config, folder=tmp_path / name)
     assert same(weights(tmp_path / "alone"), weights(tmp_path / "helped"))
 
 
@@ -233,9 +231,9 @@ def test_early_stopping_keeps_the_weights_of_the_best_evaluation(tmp_path, monke
     run = {"augment": task.augment, "output_dir": tmp_path / "run"}
     if interrupted:
         with pytest.raises(Stop):
-            fit(FixMatch(threshold=0.5), data, task.build, config, **run)
+            fit(FixMatch(threshold=0.5), replace(task, data=data), config, **run)
         interrupted, step[0] = False, 3
-    found = fit(FixMatch(threshold=0.5), data, task.build, config, resume=True, **run)
+    found = fit(FixMatch(threshold=0.5), replace(task, data=data), config, **run)
     assert found.steps == 5
     best, last = (load_file(tmp_path / f"run/checkpoints/step-{n}/net.student.safetensors") for n in (2, 5))
     final = found.module.state_dict()
@@ -253,7 +251,7 @@ def test_a_finished_run_leaves_nothing_behind(tmp_path):
 
     gc.disable()
     try:
-        result = fit(FixMatch(), task.data, build, FAST, augment=task.augment)
+        result = fit(FixMatch(), replace(task, build=build), FAST)
         assert made[0]() is result.module
         del result
         assert made[0]() is None
@@ -262,7 +260,9 @@ def test_a_finished_run_leaves_nothing_behind(tmp_path):
 
 
 REMEMBERING = [
-    name for name in list_methods() if get_method(name)().init_state(DataSpec(2, 96, 16)) or name == "distillation"
+    name
+    for name in list_methods(in_rounds=False)
+    if get_method(name)().init_state(DataSpec(2, 96, 16)) or name == "distillation"
 ]
 
 
@@ -286,7 +286,7 @@ def test_what_a_method_remembers_is_restored(name, tmp_path, monkeypatch):
     for folder, resume in ((whole, False), (cut, True)):
         if resume:
             shutil.copytree(whole / "checkpoints" / "step-5", cut / "checkpoints" / "step-5")
-        fit(method, task.data, task.build, config, augment=task.augment, output_dir=folder, resume=resume)
+        fit(method, task, config, folder=RunFolder(folder, resume=resume))
     a, b = seen[str(whole)], seen[str(cut)]
     assert a.keys() == b.keys() and a
     for key in a:

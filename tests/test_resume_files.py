@@ -19,7 +19,8 @@ from nlp_ssl.rounds.engine import fit_rounds
 from nlp_ssl.rounds.self_training import SelfTraining
 from nlp_ssl.task import Task
 from nlp_ssl.training.loop import TrainLoop
-from nlp_ssl.training.run_folder import Interrupted
+from nlp_ssl.training.run_folder import RunFolder
+from nlp_ssl.training.signals import Interrupted
 
 # Checkpoints at steps 2, 4 and 5, lines of metrics at 3 and 5: the checkpoint of step 2 holds two thirds of a line.
 CONFIG = replace(FAST, max_steps=5, logging_steps=3, save_steps=2, eval_steps=2, save_total_limit=2)
@@ -34,8 +35,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 
 def trained(task: Task) -> Work:
-    return lambda folder, resume: fit(FixMatch(threshold=0.5), task.data, task.build, CONFIG, augment=task.augment,
-                                      output_dir=folder, resume=resume)  # fmt: skip
+    return lambda folder, resume: fit(FixMatch(threshold=0.5), task, CONFIG, folder=RunFolder(folder, resume=resume))  # fmt: skip
 
 
 @contextmanager
@@ -123,8 +123,8 @@ def test_killed_rounds_and_pretraining_leave_the_same_files(task: Task, tmp_path
     def work(folder: Path, resume: bool) -> object:
         if kind == "rounds":
             loop, config = SelfTraining(rounds=2, threshold=0.5), replace(CONFIG, max_steps=3)
-            return fit_rounds(loop, task, config, output_dir=folder, resume=resume)
-        return pretrain(MaskedWords(), task, CONFIG, 3, folder=folder, resume=resume)
+            return fit_rounds(loop, task, config, folder=RunFolder(folder, resume=resume))
+        return pretrain(MaskedWords(), task, CONFIG, 3, folder=RunFolder(folder, resume=resume))
 
     with copied_at_every_write(tmp_path / "whole", tmp_path / "copies") as copies:
         work(tmp_path / "whole", False)

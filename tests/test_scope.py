@@ -16,6 +16,7 @@ from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.experiments.out_of_scope import FILE, foreign, in_scope, likeness, share_of, without
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.methods import FixMatch
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.types import PseudoLabels
 
 STARTED = replace(FAST, warm_start="contrastive", warm_steps=2)
@@ -52,13 +53,12 @@ def test_auto_takes_the_lower_of_two_groups(seed: int) -> None:
 def test_all_that_goes_with_the_pool_is_cut(tmp_path: Path) -> None:
     task = tiny_task(tmp_path, unlabeled=6)
     p = np.eye(2)[[0, 1, 0, 1, 0, 1]]
-    full = replace(task, given=PseudoLabels(p, np.arange(6), np.arange(6.0)), teacher=torch.arange(12.0).view(6, 2),
-                   student=task)  # fmt: skip
+    full = replace(task, teacher=torch.arange(12.0).view(6, 2), student=task, pseudo_labels=PseudoLabels(p, np.arange(6), np.arange(6.0)))  # fmt: skip
     out = np.array([True, False, True, False, False, False])
     found = without(full, out, "why")
     assert found.data.unlabeled.tolist() == task.data.unlabeled[[1, 3, 4, 5]].tolist()
-    assert found.given.copies.tolist() == [1, 3, 4, 5] and found.given.weights.tolist() == [1, 3, 4, 5]
-    assert found.given.p.tolist() == p[[1, 3, 4, 5]].tolist()
+    assert found.pseudo_labels.copies.tolist() == [1, 3, 4, 5] and found.pseudo_labels.weights.tolist() == [1, 3, 4, 5]
+    assert found.pseudo_labels.p.tolist() == p[[1, 3, 4, 5]].tolist()
     assert found.data.notes[-1] == "out of scope: 2 of 6 pool rows left out"
     assert found.teacher[:, 0].tolist() == [2, 6, 8, 10]
     assert found.student.data.unlabeled.tolist() == found.data.unlabeled.tolist()
@@ -75,7 +75,7 @@ def test_half_a_pool_of_another_domain(tmp_path: Path, caplog: pytest.LogCapture
     task = text_task(text, str(embedded_encoder()), max_length=24, cache_dir=tmp_path)
     config = replace(STARTED, max_length=24, warm_steps=8)
     with caplog.at_level("INFO", "nlp_ssl"):
-        found = in_scope(task, SharedStart(task, config), config, "auto", output_dir=tmp_path)
+        found = in_scope(task, SharedStart(task, config), config, "auto", folder=RunFolder(tmp_path))
     stay = np.isin(task.data.unlabeled, found.data.unlabeled)
     assert stay[60:].mean() < 0.2 and stay[:60].mean() > 0.8
     assert f"{(~stay).sum()} of 120 pool rows are left out" in caplog.text
@@ -88,8 +88,7 @@ def test_a_run_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     task = tiny_task(tmp_path, unlabeled=40)
 
     def run(share, **options) -> None:
-        compare(FixMatch(), lambda seed: task, STARTED, [0], baseline=True, output_dir=tmp_path / "out",
-                out_of_scope=share, **options)  # fmt: skip
+        compare(FixMatch(), task, STARTED, seeds=[0], baseline=True, out_of_scope=share, folder=tmp_path / "out", **options)  # fmt: skip
 
     run(0.25)
     assert pq.read_table(tmp_path / "out" / FILE)["left_out"].to_pylist().count(True) == 10
@@ -111,7 +110,7 @@ def test_the_started_net_looks(tmp_path: Path) -> None:
 
     task, seen = tiny_task(tmp_path, unlabeled=40), []
     for name, start in (("as_it_was", lambda module, number: None), ("changed", other)):
-        in_scope(task, start, STARTED, 0.5, output_dir=tmp_path / name)
+        in_scope(task, start, STARTED, 0.5, folder=RunFolder(tmp_path / name))
         seen.append(np.array(pq.read_table(tmp_path / name / FILE)["likeness"]))
     assert np.abs(seen[0] - seen[1]).max() > 0.01
 
@@ -124,13 +123,13 @@ def test_what_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="455"):
             share_of(word)
     assert share_of("auto") == "auto" and share_of("0.3") == 0.3
-    in_scope(task, SharedStart(task, STARTED), STARTED, 0.5, output_dir=tmp_path)
+    in_scope(task, SharedStart(task, STARTED), STARTED, 0.5, folder=RunFolder(tmp_path))
     other = tiny_task(tmp_path, unlabeled=30)
     with pytest.raises(DataError, match="151"):
-        in_scope(other, SharedStart(other, STARTED), STARTED, 0.5, output_dir=tmp_path, resume=True)
+        in_scope(other, SharedStart(other, STARTED), STARTED, 0.5, folder=RunFolder(tmp_path, resume=True))
     (tmp_path / FILE).write_bytes(b"PAR1")
     with pytest.raises(DataError, match="151"):
-        in_scope(task, SharedStart(task, STARTED), STARTED, 0.5, output_dir=tmp_path, resume=True)
+        in_scope(task, SharedStart(task, STARTED), STARTED, 0.5, folder=RunFolder(tmp_path, resume=True))
     alone = replace(task, data=task.data.without_pool())
     assert in_scope(alone, SharedStart(alone, STARTED), STARTED, 0.5) is alone
 
@@ -153,5 +152,5 @@ def test_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_without_the_flag_nothing_is_written(tmp_path: Path) -> None:
     task = tiny_task(tmp_path, unlabeled=8)
-    compare(Supervised(), lambda seed: task, FAST, [0], baseline=False, output_dir=tmp_path / "out")
+    compare(Supervised(), task, FAST, seeds=[0], baseline=False, folder=tmp_path / "out")
     assert not (tmp_path / "out" / FILE).exists()

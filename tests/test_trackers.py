@@ -12,6 +12,7 @@ from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.experiments.compare import compare
 from nlp_ssl.rounds.engine import fit_rounds
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.trackers import NAMES, check_trackers
 
 
@@ -75,15 +76,14 @@ def test_nothing_is_trained_and_nothing_removed(installed, task, tmp_path, monke
     monkeypatch.setattr("nlp_ssl.training.engine.Engine.__init__", lambda *_, **__: pytest.fail("a training began"))
     with pytest.raises(ConfigError, match="SSL210.*mlflow") if way != "command" else nullcontext():
         if way == "fit":
-            fit(Supervised(), task.data, task.build, FAST, augment=task.augment, trackers=("mlflow",))
+            fit(Supervised(), task, FAST)
         elif way == "fit_rounds":
-            fit_rounds(SelfTraining(), task, FAST, output_dir=tmp_path / "out", trackers=("mlflow",))
+            fit_rounds(SelfTraining(), task, FAST, folder=RunFolder(tmp_path / "out", trackers=("mlflow",)))
         elif way == "compare":
             monkeypatch.setattr(
                 "nlp_ssl.experiments.compare.clear_run", lambda folder: pytest.fail("a run was removed")
             )
-            compare(Supervised(), lambda seed: task, FAST, [0], baseline=True, output_dir=tmp_path / "out",
-                    overwrite=True, trackers=("wandb", "mlflow"))  # fmt: skip
+            compare(Supervised(), task, FAST, seeds=[0], baseline=True, overwrite=True, folder=RunFolder(tmp_path / "out", trackers=("wandb", "mlflow")))  # fmt: skip
         else:
             files = tiny_files(tmp_path)
             argv = ["train", "--model", str(files / "model"), "--labeled", str(files / "l.csv"), "--output-dir",
@@ -94,7 +94,7 @@ def test_nothing_is_trained_and_nothing_removed(installed, task, tmp_path, monke
 
 
 def test_a_tracker_that_is_there_gets_the_settings_and_every_line(installed, task):
-    fit(Supervised(), task.data, task.build, FAST, augment=task.augment, trackers=("wandb",))
+    fit(Supervised(), task, FAST)
     settings, *lines = Memory.kept
     assert settings["method"] == "supervised" and lines and all("loss" in line for line in lines)
 
@@ -102,7 +102,7 @@ def test_a_tracker_that_is_there_gets_the_settings_and_every_line(installed, tas
 def test_a_tracker_that_cannot_start_or_write_is_one_line(installed, task, monkeypatch):
     monkeypatch.setattr(Memory, "broken", True)
     with pytest.raises(RunError, match=r"^SSL307: wandb cannot start \(OSError: no login\).*$"):
-        fit(Supervised(), task.data, task.build, FAST, augment=task.augment, trackers=("wandb",))
+        fit(Supervised(), task, FAST)
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", InFiles)
     with pytest.raises(ConfigError, match="SSL213.*'wandb' needs an output folder"):
-        fit(Supervised(), task.data, task.build, FAST, augment=task.augment, trackers=("wandb",))
+        fit(Supervised(), task, FAST)

@@ -28,8 +28,9 @@ from nlp_ssl.experiments.tuning import (
 )
 from nlp_ssl.inference.predict import predict
 from nlp_ssl.rounds.self_training import SelfTraining
-from nlp_ssl.training.run_folder import exclusive
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.types import PseudoLabels
+from nlp_ssl.utils.lock import exclusive
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_students_do_not_know_the_label_either(task, tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "run_one", watched)
     monkeypatch.setattr(tuning, "predict", noted)
     other = tiny_task(tmp_path / "other")
-    tune([Candidate("one", SelfTraining(rounds=1), FAST)], replace(task, student=other), 2, tmp_path)
+    tune([Candidate("one", SelfTraining(rounds=1), FAST)], replace(task, student=other), 2, RunFolder(tmp_path))
     for own, students in known:
         assert len(own) == len(task.data.labeled) // 2 and students.tolist() == own.tolist()
     assert all(store is other.data.store for store in stores) and len(stores) == 2
@@ -123,14 +124,14 @@ def test_students_do_not_know_the_label_either(task, tmp_path, monkeypatch):
 def test_runs_of_a_choice_have_no_dev_rows_to_look_at(task, tmp_path):
     data = replace(task.data, dev=task.data.test)
     looking = replace(FAST, eval_steps=1, patience=1, calibrate="dev", save_steps=1)
-    assert tune([Candidate("one", FixMatch(), looking)], replace(task, data=data), 2, tmp_path)
+    assert tune([Candidate("one", FixMatch(), looking)], replace(task, data=data), 2, RunFolder(tmp_path))
 
 
 def test_a_candidate_is_judged_by_runs_that_do_not_know_the_label(many, tmp_path):
     good = replace(FAST, max_steps=120, learning_rate=3e-3)
     bad = replace(FAST, max_steps=1, learning_rate=1e-8)
     several = [Candidate("bad", Supervised(), bad), Candidate("good", Supervised(), good)]
-    found = tune(several, many, 2, tmp_path)
+    found = tune(several, many, 2, RunFolder(tmp_path))
     assert found[1].right.mean() > found[0].right.mean() + 0.2
     assert best(found) == 1
     assert not (tmp_path / RUNS).exists()
@@ -138,12 +139,12 @@ def test_a_candidate_is_judged_by_runs_that_do_not_know_the_label(many, tmp_path
 
 def test_a_choice_goes_on_where_it_stopped(task, tmp_path, caplog):
     several = [Candidate("one", FixMatch(), FAST), Candidate("rounds", SelfTraining(rounds=1), FAST)]
-    before = tune(several, task, 2, tmp_path)
+    before = tune(several, task, 2, RunFolder(tmp_path))
     lines = (tmp_path / TRIALS).read_text().splitlines(keepends=True)
     assert len(lines) == 4
     (tmp_path / TRIALS).write_text("".join(lines[:3]) + lines[3][:20])  # killed while it wrote
     with caplog.at_level(logging.INFO, "nlp_ssl"):
-        after = tune(several, task, 2, tmp_path)
+        after = tune(several, task, 2, RunFolder(tmp_path))
     assert [r.getMessage().rsplit(",", 1)[0] for r in caplog.records] == ["choosing settings, run 4 of 4: rounds"]
     for a, b in zip(before, after, strict=True):
         assert (a.right == b.right).all()
@@ -151,33 +152,33 @@ def test_a_choice_goes_on_where_it_stopped(task, tmp_path, caplog):
 
 
 def test_other_settings_of_the_same_name_are_run_again(task, tmp_path):
-    tune([Candidate("one", FixMatch(), FAST)], task, 2, tmp_path)
-    tune([Candidate("one", FixMatch(weight=0.5), FAST)], task, 2, tmp_path)
+    tune([Candidate("one", FixMatch(), FAST)], task, 2, RunFolder(tmp_path))
+    tune([Candidate("one", FixMatch(weight=0.5), FAST)], task, 2, RunFolder(tmp_path))
     lines = [json.loads(line) for line in (tmp_path / TRIALS).read_text().splitlines()]
     assert len({(line["key"], line["fold"]) for line in lines}) == 4
 
 
 def test_other_parts_and_labels_from_elsewhere_are_run_again(task, tmp_path):
     one = [Candidate("one", FixMatch(), FAST)]
-    tune(one, task, 2, tmp_path)
+    tune(one, task, 2, RunFolder(tmp_path))
     told = PseudoLabels(
         np.tile([0.9, 0.1], (len(task.data.unlabeled), 1)), *np.ones((2, len(task.data.unlabeled)), int)
     )
-    for number, of in ((3, task), (2, replace(task, given=told))):
-        assert len(tune(one, of, number, tmp_path)[0].right) == len(task.data.labeled)
+    for number, of in ((3, task), (2, replace(task, pseudo_labels=told))):
+        assert len(tune(one, of, number, RunFolder(tmp_path))[0].right) == len(task.data.labeled)
     lines = [json.loads(line) for line in (tmp_path / TRIALS).read_text().splitlines()]
     assert len({(line["key"], line["fold"]) for line in lines}) == len(lines) == 7
 
 
 def test_two_choices_in_one_folder_are_refused(task, tmp_path):
     with exclusive(tmp_path), pytest.raises(ConfigError, match="SSL217"):
-        tune([Candidate("one", FixMatch(), FAST)], task, 2, tmp_path)
+        tune([Candidate("one", FixMatch(), FAST)], task, 2, RunFolder(tmp_path))
 
 
 def test_one_label_of_a_class_is_too_few(task, tmp_path):
     few = replace(task, data=replace(task.data, labeled=task.data.labeled[:1]))
     with pytest.raises(ConfigError, match="SSL405"):
-        tune([Candidate("one", FixMatch(), FAST)], few, 2, tmp_path)
+        tune([Candidate("one", FixMatch(), FAST)], few, 2, RunFolder(tmp_path))
 
 
 def test_the_start_is_held_out_too(many):

@@ -22,10 +22,10 @@ def test_the_head_is_one_regression_over_the_classes(tmp_path, classes):
     module = load_text_net(str(tiny_bert(tmp_path / "net", classes=number)), classes)
     fit_head(module, data, FAST, torch.no_grad)
 
-    z = features(module, data.store, data.labeled, FAST.max_length).double().numpy()
+    z = features(module, data.store, data.labeled).double().numpy()
     scale = np.linalg.norm(z - z.mean(0), axis=1).mean()
     plain = LogisticRegression(C=10.0, max_iter=1000).fit(z / scale, labels[data.labeled])
-    at = features(module, data.store, data.test, FAST.max_length).double().numpy() / scale
-    ours = predict(module, data.store, data.test, FAST.max_length).softmax(-1).numpy()
+    at = features(module, data.store, data.test).double().numpy() / scale
+    ours = predict(module, data.store, data.test).softmax(-1).numpy()
     assert np.abs(ours - plain.predict_proba(at)).max() < 1e-4
     assert len(set(ours.argmax(1).tolist())) == number

@@ -12,9 +12,9 @@ import click
 
 from nlp_ssl.cli import MODULES, index
 from nlp_ssl.cli.options import COMMANDS, parse
-from nlp_ssl.registry import list_loops, list_methods
+from nlp_ssl.registry import list_methods
 
-_METHODS = (*list_methods(), *list_loops())
+_METHODS = tuple(list_methods())
 _OF_METHODS = ("train", "pipeline")  # their flags depend on --method
 _SCRIPT = """\
 if [ -n "$ZSH_VERSION" ]; then autoload -U +X compinit && compinit; autoload -U +X bashcompinit && bashcompinit; fi

@@ -17,7 +17,7 @@ from nlp_ssl.data.readers import is_text_file
 from nlp_ssl.errors import SSLError
 from nlp_ssl.experiments.compare import Comparison, table
 from nlp_ssl.ops.distributed import close
-from nlp_ssl.training.run_folder import Interrupted
+from nlp_ssl.training.signals import Interrupted
 from nlp_ssl.utils.paths import check_utf8, is_utf8
 
 log = logging.getLogger("nlp_ssl")
@@ -116,7 +116,7 @@ def show(comparison: Comparison, *, as_json: bool = False) -> None:
     if _rank() > 0:
         return
     if as_json:
-        sides = {name: [asdict(outcome) for outcome in side] for name, side in comparison.sides.items()}
+        sides = {name: [asdict(outcome) for outcome in side] for name, side in comparison.results.items()}
         found = {"method": comparison.method, "seeds": comparison.seeds, "sides": sides}
         click.echo(json.dumps(found | {"verdict": comparison.verdict()}, indent=1))
         return

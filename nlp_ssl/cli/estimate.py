@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nlp_ssl.config import TrainConfig
+from nlp_ssl.experiments.runs import prepared
+from nlp_ssl.experiments.start import warm_up
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.methods.supervised import Supervised
-from nlp_ssl.rounds.engine import with_given
+from nlp_ssl.rounds.engine import with_pseudo_labels
 from nlp_ssl.task import Task
 from nlp_ssl.training.checks import check_defined
-from nlp_ssl.training.loop import fit
-from nlp_ssl.training.warm_start import contrastive_steps, start_kind, warm_up
+from nlp_ssl.training.loop import train
+from nlp_ssl.training.warm_start import contrastive_steps, start_kind
 
 _STEPS = 4  # measured; the first of them, which is slower, is left out by measuring one step apart
 _WARM_STEPS = 3
@@ -48,10 +50,10 @@ def measure(method: Method | RoundMethod, task: Task, config: TrainConfig) -> Es
     check_defined(method, task.data, config)
     bare = replace(config, warm_start="none", save_steps=0, eval_steps=0, patience=0, guard=False, eval_fgsm=0.0)
     silent = replace(task, data=replace(task.data, dev=task.data.dev[:0], test=task.data.test[:0]))
-    alone = _step(Supervised(), replace(silent, data=silent.data.without_pool(), given=None), bare)
+    alone = _step(Supervised(), silent.without_pool(), bare)
     if isinstance(method, RoundMethod):
         rows = replace(bare, batch_size=bare.batch_size * (1 + bare.unlabeled_ratio))
-        student = replace(silent.student or silent, given=None)
+        student = replace(silent.student or silent, pseudo_labels=None)
         step, rounds = _step(Supervised(), replace(student, data=_whole(student)), rows), method.rounds
     else:
         step, rounds = _step(method, silent, bare), 1
@@ -68,9 +70,8 @@ def _step(method: Method, task: Task, config: TrainConfig) -> float:
     times = []
     for steps in (1, _STEPS):
         few = replace(config, max_steps=steps)
-        data = with_given(task, config)
-        given = {} if task.teacher is None or "frozen" not in method.nets.values() else {"teacher": task.teacher}
-        times.append(fit(method, data, task.build, few, augment=task.augment, given=given).seconds)
+        learned, frozen = prepared(method, task, config)
+        times.append(train(method, with_pseudo_labels(learned, config), few, frozen_nets=frozen).seconds)
     return max(times[1] - times[0], 1e-4) / (_STEPS - 1)
 
 
@@ -82,7 +83,7 @@ def _warm(task: Task, config: TrainConfig) -> float:
     usual = contrastive_steps(len(task.data.labeled)) if kind == "contrastive" else config.max_steps
     wanted = config.warm_steps or usual
     began = time.perf_counter()
-    warm_up(module, task.data, replace(config, warm_steps=min(_WARM_STEPS, wanted)))
+    warm_up(module, task, replace(config, warm_steps=min(_WARM_STEPS, wanted)))
     return (time.perf_counter() - began) * wanted / min(_WARM_STEPS, wanted)
 
 

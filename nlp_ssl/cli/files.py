@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from nlp_ssl.data.cleaning import markers_of
 from nlp_ssl.data.columns import LABEL_COLUMNS
+from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.markers import MinusOne
-from nlp_ssl.data.schema import TextData, build
+from nlp_ssl.data.schema import build
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.table import Table, hidden_columns, in_roles
 from nlp_ssl.errors import DataError
@@ -93,7 +94,7 @@ def tables(files: Files) -> Tables:
     return in_roles(found)
 
 
-def text(files: Files, found: Tables, seed: int) -> TextData:
+def text(files: Files, found: Tables, seed: int) -> Data:
     """The checked texts of a task; `seed` draws the labels where `labels_per_class` is given.
 
     Raises:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nlp_ssl.cli.options import parse
-from nlp_ssl.registry import get, list_loops, list_methods
+from nlp_ssl.registry import get_method, list_methods
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Options:
 def rows() -> list[tuple[str, str, str]]:
     """(name, first line of the docstring, hyper-parameters with defaults) of every method, then of every loop."""
     found = []
-    for name in [*list_methods(), *list_loops()]:
-        cls = get(name)
+    for name in list_methods():
+        cls = get_method(name)
         summary = (inspect.getdoc(cls) or "").splitlines()[0]
         fields = ", ".join(f"{f.name}={f.default}" for f in dataclasses.fields(cls))
         found.append((name, summary, fields))

@@ -8,10 +8,10 @@ from nlp_ssl.cli.console import leave_report, show
 from nlp_ssl.cli.files import Files
 from nlp_ssl.cli.options import parse, with_config
 from nlp_ssl.cli.strong import StrongView
-from nlp_ssl.cli.tasks import Options, chosen_method, tasks
+from nlp_ssl.cli.tasks import Options, chosen_method, task_of
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.experiments.pipeline import Stages, run_stages
-from nlp_ssl.registry import get
+from nlp_ssl.registry import get_method
 
 log = logging.getLogger("nlp_ssl")
 
@@ -19,7 +19,7 @@ log = logging.getLogger("nlp_ssl")
 def main(argv: Sequence[str]) -> None:
     """Parses the flags, runs all stages for every seed, and prints what each of them brought."""
     argv = with_config(argv)
-    cls = get(chosen_method(argv))
+    cls = get_method(chosen_method(argv))
     doc = (
         f"Pre-trains the encoder on all texts, fine-tunes it, trains {cls.name}, and distills the result into a last "
         "student, beside training on the labels alone. Every stage goes on where it stopped with --resume. Example: "
@@ -28,19 +28,19 @@ def main(argv: Sequence[str]) -> None:
     options, stages, files, strong, config, method = parse(
         argv, Options(), Stages(), Files(), StrongView(), TrainConfig(), cls(), name="nlp-ssl pipeline", doc=doc
     )
-    output_dir = options.check(files, "pipeline")
+    folder = options.check(files, "pipeline")
+    seeds = options.seeds or (config.seed,)
     comparison = run_stages(
         stages,
         method,
-        tasks(options, files, strong, config, method),
+        task_of(options, files, strong, seeds[0]),
         config,
-        options.seeds or (config.seed,),
-        output_dir=output_dir,
-        resume=options.resume,
+        seeds=seeds,
+        folder=folder,
         overwrite=options.overwrite,
     )
-    for name in [side for side in comparison.sides if side not in ("start", "supervised", comparison.method)]:
+    for name in [side for side in comparison.results if side not in ("start", "supervised", comparison.method)]:
         log.info("%s", replace(comparison, method=name).verdict())
     show(comparison)
-    leave_report(output_dir)
-    log.info("the model lies in %s", output_dir)
+    leave_report(folder.path)
+    log.info("the model is saved to %s", folder)

@@ -10,14 +10,15 @@ import numpy as np
 
 from nlp_ssl.cli.options import parse
 from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.embedded import encoder_name
-from nlp_ssl.data.schema import TextData, content_hash_of, log_notes
+from nlp_ssl.data.schema import content_hash_of, log_notes
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.pretrain import begun_from, objective_of, pretrain, save_encoder
 from nlp_ssl.nets.text import Pooling
 from nlp_ssl.task import text_task
-from nlp_ssl.training.run_folder import check_output, clear_run
+from nlp_ssl.training.run_folder import RunFolder
 
 log = logging.getLogger("nlp_ssl")
 
@@ -32,6 +33,7 @@ class Options:
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
     output_dir: Annotated[Path | None, "where the encoder goes"] = None
+    max_length: Annotated[int, "tokens of a text; longer ones are cut"] = 128
     resume: Annotated[bool, "go on where an earlier run stopped"] = False
     overwrite: Annotated[bool, "replace an earlier run"] = False
     cache_dir: Annotated[Path | None, "where tokenized texts are kept"] = None
@@ -47,23 +49,23 @@ def main(argv: Sequence[str]) -> None:
     options, config = parse(list(argv)[len(places) :], Options(), TrainConfig(), name="nlp-ssl pretrain TEXTS", doc=doc)
     if not places or options.output_dir is None:
         raise ConfigError(206, "pretrain needs texts and --output-dir: nlp-ssl pretrain pool.txt --output-dir encoder")
-    check_output(options.output_dir, options.resume, options.overwrite, [options.model])
+    folder = RunFolder(options.output_dir, resume=options.resume)
+    folder.check(overwrite=options.overwrite, models=[options.model])
     table = read_table(places[0], text_column=options.text_column, encoding=options.encoding, label_columns=())
     log_notes(table.notes)
     kept = np.flatnonzero([split not in ("dev", "test") for split in table.splits or ["train"] * len(table)])
     none = np.zeros(0, dtype=np.int64)
     texts = table.take(kept).texts
-    data = TextData(("LABEL_0", "LABEL_1"), texts, np.full(len(texts), -1), none, np.arange(len(texts)), none, none, (),
-                    content_hash_of((), texts, []))  # fmt: skip
+    data = Data(
+        ("LABEL_0", "LABEL_1"), np.full(len(texts), -1), none, np.arange(len(texts)), none, none,
+        content_hash=content_hash_of((), texts, []), texts=texts,
+    )  # fmt: skip
     task = text_task(
-        data, encoder_name(options.model), pooling=options.pooling, max_length=config.max_length,
+        data, encoder_name(options.model), pooling=options.pooling, max_length=options.max_length,
         cache_dir=options.cache_dir,
     )  # fmt: skip
     if options.overwrite:
-        clear_run(options.output_dir)
-    weights = pretrain(
-        objective_of(options.objective), task, config, config.max_steps, folder=options.output_dir,
-        resume=options.resume,
-    )  # fmt: skip
+        folder.clear()
+    weights = pretrain(objective_of(options.objective), task, config, config.max_steps, folder=folder)
     save_encoder(begun_from(task, weights).build(0), options.output_dir)
-    log.info("the encoder lies in %s", options.output_dir)
+    log.info("the encoder is saved to %s", folder)

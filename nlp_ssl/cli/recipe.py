@@ -1,6 +1,6 @@
 """What recipes share: flags of reviews and of images, and the way from flags to the closing table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,15 +9,14 @@ from nlp_ssl.cli import console, options
 from nlp_ssl.cli.files import Marking
 from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.data.embedded import encoder_name, load_embedded, load_named
-from nlp_ssl.data.images import load_images
-from nlp_ssl.data.schema import build
+from nlp_ssl.data.embedded import load_embedded, load_named
+from nlp_ssl.data.images import named_images
 from nlp_ssl.data.splits import draw_rows
 from nlp_ssl.data.table import Table
 from nlp_ssl.experiments.compare import compare
 from nlp_ssl.method import Method, RoundMethod
-from nlp_ssl.task import Task, image_task, text_task
-from nlp_ssl.training.run_folder import check_output
+from nlp_ssl.task import EncoderChoice, ImageSource, Task, TextSource
+from nlp_ssl.training.run_folder import RunFolder
 
 # Small images and a net that starts at random.
 IMAGE_LOOP = TrainConfig(
@@ -42,8 +41,8 @@ class Recipe:
     resume: Annotated[bool, "go on where an earlier run stopped"] = False
     overwrite: Annotated[bool, "replace an earlier run"] = False
 
-    def tasks(self, config: TrainConfig) -> Callable[[int], Task]:
-        """Reads the data; what comes back makes the task of a seed."""
+    def task(self) -> Task:
+        """Reads the data."""
         raise NotImplementedError
 
 
@@ -53,18 +52,17 @@ class Reviews(Recipe, StrongView, Marking):
 
     data: Annotated[str, "embedded, hub, or a folder with train and test rows"] = "embedded"
     model: Annotated[str, "folder or hub name of the encoder"] = "embedded"
+    max_length: Annotated[int, "tokens of a text; longer ones are cut"] = 128
     test_rows: Annotated[int, "test rows to score, drawn once; 0 takes all"] = 1000
 
-    def tasks(self, config: TrainConfig) -> Callable[[int], Task]:
-        """Reads the data; what comes back draws the labels of a seed."""
+    def task(self) -> Task:
+        """Reads the data; the first seed's labels are drawn."""
         train, dev, test = self.read()
-        policy, views = self.policy(), self.rewritings([train])
-
-        def task_of(seed: int) -> Task:
-            data = build(train, None, dev, test, labels_per_class=self.labels_per_class, seed=seed, drop_leaks=True)
-            return text_task(data, encoder_name(self.model), strong=policy, views=views, max_length=config.max_length)
-
-        return task_of
+        encoder = EncoderChoice(
+            self.model, max_length=self.max_length, strong=self.policy(), rewritings=self.rewritings([train])
+        )
+        tables = {"labeled": train, "unlabeled": None, "dev": dev, "test": test}
+        return TextSource(tables, encoder, self.labels_per_class, drop_leaks=True).task(self.seeds[0], None)
 
     def read(self) -> tuple[Table, Table | None, Table | None]:
         """The (train, dev, test) rows, as many of the last as asked for."""
@@ -87,14 +85,11 @@ class Images(Recipe):
     backbone: Annotated[str, "wrn-D-K or a torchvision classifier"] = "wrn-10-1"
     pool_size: Annotated[int | None, "unlabeled images, drawn by the seed; all by default"] = None
 
-    def tasks(self, config: TrainConfig) -> Callable[[int], Task]:
-        """What comes back draws the labels and the pool of a seed."""
-
-        def task_of(seed: int) -> Task:
-            images = load_images(self.data, self.labels_per_class, seed, pool_size=self.pool_size)
-            return image_task(images, self.backbone)
-
-        return task_of
+    def task(self) -> Task:
+        """The images; the first seed's labels and pool are drawn."""
+        return ImageSource(named_images(self.data), self.backbone, self.labels_per_class, self.pool_size).task(
+            self.seeds[0], None
+        )
 
 
 def run(
@@ -112,15 +107,15 @@ def run(
     """
     recipe, config, method = options.parse(argv, recipe, config, method, name=Path(file).name, doc=doc or "")
     console.check_processes()
-    check_output(recipe.output_dir, recipe.resume, recipe.overwrite)
+    folder = RunFolder(recipe.output_dir, resume=recipe.resume)
+    folder.check(overwrite=recipe.overwrite)
     comparison = compare(
         method,
-        recipe.tasks(config),
+        recipe.task(),
         config,
-        recipe.seeds,
+        seeds=recipe.seeds,
         baseline=recipe.baseline,
-        output_dir=recipe.output_dir,
-        resume=recipe.resume,
+        folder=folder,
         overwrite=recipe.overwrite,
     )
     console.show(comparison)

@@ -46,6 +46,7 @@ def main(argv: Sequence[str]) -> None:
     if options.out.exists() and not options.overwrite:
         raise ConfigError(224, f"{options.out} exists: name another file or add --overwrite")
     data = text(files, tables(files), options.seed)
+    assert data.texts is not None
     teacher = load_trained(options.model)
     known = class_names(teacher.model.config)
     if sorted(known) != sorted(data.classes):

@@ -1,34 +1,21 @@
 """The net and the pool's labels of a task: their flags, and the way from tables to tasks, for commands that train."""
 
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-import pyarrow as pa
-
-from nlp_ssl.cli.files import Files, Tables, tables, text
+from nlp_ssl.cli.files import ROLES, Files, read
 from nlp_ssl.cli.strong import StrongView
-from nlp_ssl.config import TrainConfig
-from nlp_ssl.data.embedded import encoder_name
-from nlp_ssl.data.pseudo_labels import given_labels
-from nlp_ssl.data.schema import TextData, log_notes
-from nlp_ssl.data.sources import read_table
+from nlp_ssl.data.table import Table, in_roles
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.inference.teacher import joined, logits_of
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.nets.text import Pooling
-from nlp_ssl.ops.functional import softmax
-from nlp_ssl.ops.multilabel import refuse
-from nlp_ssl.registry import list_loops
-from nlp_ssl.task import Task, text_task
-from nlp_ssl.training.run_folder import check_output
-from nlp_ssl.types import PseudoLabels
-
-log = logging.getLogger("nlp_ssl")
+from nlp_ssl.registry import list_methods
+from nlp_ssl.task import EncoderChoice, NoisyLabels, Task, TextSource
+from nlp_ssl.training.run_folder import RunFolder
+from nlp_ssl.utils.ranges import check
 
 
 @dataclass(frozen=True)
@@ -43,13 +30,17 @@ class Options:
     pseudo_labels: Annotated[str | None, "file of noisy labels for texts of the pool, or for more texts"] = None
     teacher: Annotated[Path | None, "saved classifier whose answers for the pool are learned"] = None
     student: Annotated[str | None, "encoder of the students, for methods in rounds"] = None
+    max_length: Annotated[int, "tokens of a text; longer ones are cut"] = 128
     seeds: Annotated[tuple[int, ...] | None, "repeat with these seeds, e.g. 0,1,2 (instead of --seed)"] = None
     output_dir: Annotated[Path | None, "where the model, metrics and checkpoints go"] = None
     resume: Annotated[bool, "go on where an earlier run in output-dir stopped"] = False
     overwrite: Annotated[bool, "replace an earlier run in output-dir; other files there are kept"] = False
     cache_dir: Annotated[Path | None, "where tokenized texts are kept"] = None
 
-    def check(self, files: Files, command: str) -> Path:
+    def __post_init__(self) -> None:
+        check(self.max_length, "max_length", 3, 1e6)
+
+    def check(self, files: Files, command: str) -> RunFolder:
         """The output folder, once the flags make sense together.
 
         Raises:
@@ -63,8 +54,9 @@ class Options:
             raise ConfigError(
                 453, "--pseudo-labels and --teacher are for single texts: leave out --pair-column, or them"
             )
-        check_output(self.output_dir, self.resume, self.overwrite, (self.model, self.teacher, self.student))
-        return self.output_dir
+        folder = RunFolder(self.output_dir, resume=self.resume)
+        folder.check(overwrite=self.overwrite, models=(self.model, self.teacher, self.student))
+        return folder
 
 
 def chosen_method(argv: Sequence[str]) -> str:
@@ -78,37 +70,32 @@ def chosen_method(argv: Sequence[str]) -> str:
     return chosen
 
 
-def tasks(
-    options: Options, files: Files, strong: StrongView, config: TrainConfig, method: Method | RoundMethod
-) -> Callable[[int], Task]:
-    """Reads all files; what comes back makes the task of a seed.
+def task_of(options: Options, files: Files, strong: StrongView, seed: int) -> Task:
+    """The task of the flags, as a seed draws it.
 
     Raises:
         ConfigError, DataError: a file, a model or a label cannot be used.
     """
-    found = _with_noisy(tables(files), options, files)
+    tables: dict[str, Table | None] = {}
+    for role in ROLES:
+        tables[role] = read(files, role, tables.get("labeled"))
     policy = strong.policy()
-    views = strong.rewritings([table for name in ("labeled", "unlabeled") if (table := found[name]) is not None])
-
-    def made(texts: TextData, model: str) -> Task:
-        return text_task(
-            texts,
-            encoder_name(model),
-            pooling=options.pooling,
-            strong=policy,
-            views=views,
-            max_length=config.max_length,
-            cache_dir=options.cache_dir,
-        )
-
-    def task_of(seed: int) -> Task:
-        texts = text(files, found, seed)
-        task = made(texts, options.model)
-        log_notes(task.data.notes)
-        student = None if options.student is None else made(texts, options.student)
-        return _told(replace(task, student=student), texts, options, files, method)
-
-    return task_of
+    views = strong.rewritings([table for name in ("labeled", "unlabeled") if (table := tables[name]) is not None])
+    noisy = None if options.pseudo_labels is None else NoisyLabels(
+        options.pseudo_labels, files.text_column, files.label_column, files.encoding, files.unlabeled_value,
+        files.minus_one,
+    )  # fmt: skip
+    source = TextSource(
+        in_roles(tables),
+        EncoderChoice(options.model, options.pooling, options.max_length, policy, views, options.cache_dir),
+        files.labels_per_class,
+        drop_leaks=files.drop_leaks,
+        allow_transductive=files.allow_transductive,
+        pseudo_labels=noisy,
+        teacher=options.teacher,
+        student=options.student,
+    )
+    return source.task(seed, None)
 
 
 def check_student(options: Options, method: Method | RoundMethod) -> None:
@@ -118,35 +105,6 @@ def check_student(options: Options, method: Method | RoundMethod) -> None:
         ConfigError: there are none.
     """
     if options.student is not None and not isinstance(method, RoundMethod):
-        raise ConfigError(237, f"--student is for {', '.join(list_loops())}: {method.name} trains --model itself")
-
-
-def _with_noisy(found: Tables, options: Options, files: Files) -> Tables:
-    """The tables, texts that have noisy labels among the pool."""
-    labeled = found["labeled"]
-    if options.pseudo_labels is None or labeled is None:
-        return found
-    noisy = read_table(options.pseudo_labels, text_column=files.text_column, encoding=files.encoding, label_columns=())
-    return {**found, "unlabeled": joined(found["unlabeled"], noisy, labeled)}
-
-
-def _told(task: Task, texts: TextData, options: Options, files: Files, method: Method | RoundMethod) -> Task:
-    """The task with what others say of its pool: a file of labels, or a teacher."""
-    if texts.kind == "many" and (options.pseudo_labels is not None or options.teacher is not None):
-        refuse("--pseudo-labels or --teacher")
-    pool = texts.texts.take(pa.array(texts.unlabeled))
-    if options.pseudo_labels is not None:
-        given = given_labels(
-            options.pseudo_labels, pool, texts.classes,
-            text_column=files.text_column, label_column=files.label_column, encoding=files.encoding,
-            unlabeled_value=files.unlabeled_value, minus_one=files.minus_one,
-        )  # fmt: skip
-        log.info("labels for %d of %d pool texts from %s", (given.copies > 0).sum(), len(pool), options.pseudo_labels)
-        return replace(task, given=given)
-    if options.teacher is None:
-        return task
-    logits = logits_of(options.teacher, pool, texts.classes, options.cache_dir)
-    if isinstance(method, Method) and "frozen" in method.nets.values():
-        return replace(task, teacher=logits)
-    every = np.ones(len(pool))
-    return replace(task, given=PseudoLabels(softmax(logits.double()).numpy(), every.astype(int), every, hard=False))
+        raise ConfigError(
+            237, f"--student is for {', '.join(list_methods(in_rounds=True))}: {method.name} trains --model itself"
+        )

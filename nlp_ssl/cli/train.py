@@ -12,16 +12,16 @@ from nlp_ssl.cli.console import leave_report, show
 from nlp_ssl.cli.files import Files
 from nlp_ssl.cli.options import parse, with_config
 from nlp_ssl.cli.strong import StrongView
-from nlp_ssl.cli.tasks import Options, check_student, chosen_method, tasks
+from nlp_ssl.cli.tasks import Options, check_student, chosen_method, task_of
 from nlp_ssl.cli.tune import Tuning
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.compare import compare
 from nlp_ssl.experiments.out_of_scope import share_of
 from nlp_ssl.method import Method, RoundMethod
-from nlp_ssl.registry import get
+from nlp_ssl.registry import get_method
 from nlp_ssl.task import Task
-from nlp_ssl.training.run_folder import clear_run
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.trackers import check_trackers
 
 log = logging.getLogger("nlp_ssl")
@@ -56,46 +56,44 @@ def main(argv: Sequence[str]) -> None:
     check_student(options, method)
     check_trackers(beside.tracker_names(), folder=True)
     tuning.check(lambda more: _settings(argv, more))
-    output_dir = options.check(files, "train")
+    checked = options.check(files, "train")
+    folder = RunFolder(checked.path, resume=options.resume, trackers=beside.tracker_names())
     out_of_scope = None if beside.drop_out_of_scope is None else share_of(beside.drop_out_of_scope)
-    task_of, seeds = tasks(options, files, strong, config, method), options.seeds or (config.seed,)
+    seeds = options.seeds or (config.seed,)
+    task = task_of(options, files, strong, seeds[0])
     if beside.dry_run or beside.budget:
         if options.resume:
             raise ConfigError(254, "--budget and --dry-run measure anew: resume with the --max-steps that were chosen")
         if beside.budget and tuning.wanted:
             raise ConfigError(409, "--budget and --tune both choose settings: give one of the two")
-        config = _planned(beside, tuning, method, task_of(seeds[0]), config, len(seeds))
+        config = _planned(beside, tuning, method, task, config, len(seeds))
     if beside.dry_run:
         return
     if tuning.wanted:
-        task = task_of(seeds[0])
         if options.overwrite:
-            clear_run(output_dir)
-        more = tuning.chosen(lambda more: _settings(argv, more), task, output_dir)
+            folder.clear()
+        more = tuning.chosen(lambda more: _settings(argv, more), task, folder)
         method, config = _settings(argv, more)
-        task_of = tasks(options, files, strong, config, method)
     comparison = compare(
         method,
-        task_of,
+        task,
         config,
-        seeds,
+        seeds=seeds,
         baseline=beside.baseline,
-        output_dir=output_dir,
-        resume=options.resume,
+        folder=folder,
         overwrite=options.overwrite and not tuning.wanted,
         out_of_scope=out_of_scope,
-        trackers=beside.tracker_names(),
     )
     show(comparison, as_json=beside.json)
     if beside.report:
-        leave_report(output_dir, beside.license)
-    log.info("the model lies in %s", output_dir)
+        leave_report(folder.path, beside.license)
+    log.info("the model is saved to %s", folder)
 
 
 def _parsed(
     argv: Sequence[str],
 ) -> tuple[Options, Beside, Tuning, Files, StrongView, TrainConfig, Method | RoundMethod]:
-    cls = get(chosen_method(argv))
+    cls = get_method(chosen_method(argv))
     doc = f"Trains {cls.name} on your files. Every hyper-parameter of the method is a flag (the last ones below)."
     return parse(
         argv, Options(), Beside(), Tuning(), Files(), StrongView(), TrainConfig(), cls(), name="nlp-ssl train", doc=doc

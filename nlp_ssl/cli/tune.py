@@ -4,7 +4,6 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from nlp_ssl.config import TrainConfig
@@ -13,6 +12,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.tuning import Candidate, best, held_out_start, threshold_for, tune
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.task import Task
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.utils.ranges import check
 
 log = logging.getLogger("nlp_ssl")
@@ -82,7 +82,7 @@ class Tuning:
         for flags in self.grid():
             parsed(flags)
 
-    def chosen(self, parsed: Callable[[Sequence[str]], Parsed], task: Task, folder: Path) -> list[str]:
+    def chosen(self, parsed: Callable[[Sequence[str]], Parsed], task: Task, folder: RunFolder) -> list[str]:
         """The flags to train with; `parsed` makes method and settings of further flags.
 
         Raises:

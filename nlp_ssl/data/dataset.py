@@ -1,4 +1,4 @@
-"""What the loop trains on, for any modality: one store of rows and positions into it."""
+"""What is learned from: labeled, unlabeled, dev and test rows, of texts or images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,11 +8,14 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from nlp_ssl.data.splits import whole
 from nlp_ssl.types import DataSpec, Kind
 
 
 class Store(Protocol):
     """Rows addressed by position; a view of a row is made by an augmentation and a key."""
+
+    max_length: int  # tokens of a row at most; 1 of images
 
     @property
     def lengths(self) -> np.ndarray:
@@ -21,24 +24,33 @@ class Store(Protocol):
 
     def __len__(self) -> int: ...
 
-    def views(
-        self, requests: Sequence[tuple[np.ndarray, Any, np.ndarray]], max_length: int
-    ) -> tuple[dict[str, Tensor], np.ndarray]:
+    def views(self, requests: Sequence[tuple[np.ndarray, Any, np.ndarray]]) -> tuple[dict[str, Tensor], np.ndarray]:
         """One padded block for requests of (positions [n], augmentation, keys uint64 [n]), and each row's length."""
         ...
 
 
 @dataclass(frozen=True)
 class Data:
-    """Labeled, unlabeled, dev and test rows of one task.
+    """All rows of a task, one after the other, and which of them play which part.
 
-    `labels` [N] are class indices, -1 where unknown; with several labels a row [N, C], 1, 0 or -1 where unknown. Those
-    of unlabeled rows are hidden truth: only ever used to log how right the pseudo-labels are. `targets`
-    [len(labeled), C] replaces the labels of the labeled rows by probabilities, `weights` [len(labeled)] weighs them.
+    Attributes:
+        classes: class names in the order of a model's outputs.
+        labels: int64 [N], the class index, -1 where no label is known; multi-label int8 [N, C], 1, 0 or -1 where it is
+            not known. Labels of `unlabeled` rows are hidden truth: they may score pseudo-labels and must never train.
+        labeled, unlabeled, dev, test: int64 positions of rows; those of texts share none.
+        notes: what was dropped, counted or looks doubtful ("warning: ..."), in words.
+        content_hash: tells other classes, rows, labels or positions apart.
+        texts: large_string [N], as they were read, of texts.
+        pairs: large_string [N], the second text of each row, where rows are pairs.
+        tokens: the texts as tokens, once an encoder is chosen.
+        images: the images, of images.
+        targets: probabilities [len(labeled), C] that replace the labels of the labeled rows.
+        weights: weights [len(labeled)] of the labeled rows.
+        prior: share of each class in the pool, where it is known.
+        came_labeled: the rows that came with labels, where rows of the pool are among the labeled ones, too.
     """
 
     classes: tuple[str, ...]
-    store: Store
     labels: np.ndarray
     labeled: np.ndarray
     unlabeled: np.ndarray
@@ -46,17 +58,32 @@ class Data:
     test: np.ndarray
     notes: tuple[str, ...] = ()
     content_hash: str = ""
+    texts: pa.ChunkedArray | None = None
+    pairs: pa.ChunkedArray | None = None
+    tokens: Store | None = None
+    images: Store | None = None
     targets: np.ndarray | None = None
     weights: np.ndarray | None = None
     prior: tuple[float, ...] | None = None
-    texts: pa.ChunkedArray | None = None  # as they were read, for the eye alone
-    origin: tuple[tuple[str, str], ...] = ()  # model, pooling and views: what a resumed run must share beside the rows
-    own: np.ndarray | None = None  # the labeled rows that came with labels, where pool rows count as labeled, too
+    came_labeled: np.ndarray | None = None
 
     @property
-    def gold(self) -> np.ndarray:
+    def store(self) -> Store:
+        """What nets read: the images, or the texts as tokens."""
+        store = self.images if self.images is not None else self.tokens
+        if store is None:
+            raise RuntimeError("these texts have no tokens yet: a Task has them, made with the encoder's tokenizer")
+        return store
+
+    @property
+    def whole_texts(self) -> pa.ChunkedArray | None:
+        """Each text, of pairs both [N]: for what looks at words and not at who says them."""
+        return None if self.texts is None else whole(self.texts, self.pairs)
+
+    @property
+    def original_labeled(self) -> np.ndarray:
         """The rows that came with labels, each once."""
-        return self.labeled if self.own is None else self.own
+        return self.labeled if self.came_labeled is None else self.came_labeled
 
     @property
     def kind(self) -> Kind:
@@ -72,7 +99,7 @@ class Data:
         return DataSpec(len(self.classes), len(self.unlabeled), len(self.labeled), self.prior)
 
     def labeled_counts(self) -> np.ndarray:
-        """Labeled rows of each class, by their weights where they have some: float64 [C]; of several labels no, yes."""
+        """Labeled rows of each class, by their weights where they have some: float64 [C]; multi-label of no and yes."""
         weights = np.ones(len(self.labeled)) if self.weights is None else self.weights
         if self.kind == "many":
             labels = self.labels[self.labeled]

@@ -1,4 +1,4 @@
-"""Images in memory, served to the loop in the same way as tokenised texts."""
+"""Images and their labels: collections by name, and arrays in memory."""
 
 import gzip
 import math
@@ -6,15 +6,16 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, cast
 
 import numpy as np
-import torch
 import xxhash
 from numpy.typing import NDArray
-from torch import Tensor
 
-from nlp_ssl.augment.image import ImageAugment, as_unit
+from nlp_ssl.data.arrays import Column, column, read_labels
+from nlp_ssl.data.cleaning import label_name
+from nlp_ssl.data.dataset import Data
+from nlp_ssl.data.image_store import ImageStore
 from nlp_ssl.data.splits import draw_per_class
 from nlp_ssl.errors import ConfigError, DataError, nearest
 
@@ -25,152 +26,138 @@ FASHION_MNIST_CLASSES = (
 _MAX_IDX_BYTES = 2**31
 
 
-class ImageStore:
-    """Images uint8 [N, H, W, C] (an array or a memory map) and the normalisation of their pixels."""
-
-    def __init__(self, images: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        self.images = images
-        self.mean = mean
-        self.std = std
-        self.lengths = np.ones(len(images), dtype=np.int32)
-
-    @classmethod
-    def build(cls, images: NDArray[np.uint8], fit_rows: NDArray[np.int64]) -> "ImageStore":
-        """A store normalised by the mean and standard deviation of each channel over `fit_rows` alone.
-
-        Raises:
-            DataError: images are not uint8 [N, H, W, 1 or 3], or there are no rows to fit.
-        """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-            raise DataError(
-                174, f"images must be uint8 [N, H, W, 1 or 3], got {images.dtype} {list(images.shape)}: convert them"
-            )
-        if len(fit_rows) == 0:
-            raise DataError(175, "no training images to compute mean and standard deviation from: give at least one")
-        mean, std = _moments(images, fit_rows)
-        return cls(images, mean, std)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def views(
-        self,
-        requests: Sequence[tuple[NDArray[np.int64], ImageAugment | None, NDArray[np.uint64]]],
-        max_length: int = 1,
-    ) -> tuple[dict[str, Tensor], NDArray[np.int32]]:
-        """One block {"pixel_values": float32 [R, C, H, W]} of all requests (rows, augmentation, keys), in their order.
-
-        None as augmentation leaves the image as it is. The second value is 1 for every row: an image has no length,
-        so `max_length` does not apply.
-        """
-        total = sum(len(rows) for rows, _, _ in requests)
-        _, height, width, channels = self.images.shape
-        block = torch.empty(total, channels, height, width)
-        start = 0
-        for rows, augment, keys in requests:
-            pixels = as_unit(torch.from_numpy(np.ascontiguousarray(self.images[rows].transpose(0, 3, 1, 2))))
-            block[start : start + len(rows)] = pixels if augment is None else augment(pixels, keys)
-            start += len(rows)
-        mean, std = (torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        return {"pixel_values": block.sub_(mean).div_(std)}, np.ones(total, dtype=np.int32)
-
-
-def _moments(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel in [0, 1], exact, in chunks of rows."""
-    channels = images.shape[-1]
-    counts = np.zeros((channels, 256), dtype=np.int64)
-    for start in range(0, len(rows), 4096):
-        chunk = images[rows[start : start + 4096]]
-        for c in range(channels):
-            counts[c] += np.bincount(chunk[..., c].ravel(), minlength=256)
-    levels = np.arange(256) / 255
-    share = counts / counts.sum(1, keepdims=True)  # [C, 256]
-    mean = share @ levels
-    std = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0))
-    # A channel of one value would divide by zero; one grey level is the smallest spread there can be.
-    return tuple(mean.tolist()), tuple(np.maximum(std, 1 / 255).tolist())
-
-
 @dataclass(frozen=True)
-class ImageSet:
-    """A labeled collection as it is published: rows from `test_start` on are the test part."""
+class ImageRows:
+    """Labeled and unlabeled images with the parts they play, before any label is drawn.
+
+    Attributes:
+        name: of the collection, for notes.
+        classes: class names in the order of a model's outputs.
+        images: uint8 [N, H, W, C].
+        labels: int64 [N], -1 where no label is known.
+        train, dev, test: int64 positions; labels of train rows that are not drawn are hidden truth.
+        flip: whether a mirrored image keeps its class.
+    """
 
     name: str
     classes: tuple[str, ...]
-    images: NDArray[np.uint8]  # [N, H, W, C]
-    labels: NDArray[np.int64]  # [N]
-    test_start: int
-    flip: bool  # whether a mirrored image keeps its class
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """Images split for one run. Labels of `unlabeled` rows are hidden truth: used only to log pseudo-label accuracy."""
-
-    classes: tuple[str, ...]
-    store: ImageStore
-    labels: NDArray[np.int64]  # [N]
-    labeled: NDArray[np.int64]
-    unlabeled: NDArray[np.int64]
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    train: NDArray[np.int64]
     dev: NDArray[np.int64]
     test: NDArray[np.int64]
-    flip: bool  # whether a mirrored image keeps its class: what FlipShift is to be given
-    notes: tuple[str, ...]
-    content_hash: str
+    flip: bool
+
+    def draw(
+        self, labels_per_class: int | None, seed: int, *, dev_per_class: int = 0, pool_size: int | None = None
+    ) -> Data:
+        """The rows with `labels_per_class` labels drawn by the seed, all if not given; other train rows are the pool.
+
+        `dev_per_class` more labels are set aside for model selection, and `pool_size` cuts the pool to a seeded draw.
+
+        Raises:
+            ConfigError: a size is out of range.
+            DataError: a class has too few rows.
+        """
+        few = labels_per_class is not None and labels_per_class < 1
+        if few or dev_per_class < 0 or (pool_size is not None and pool_size < 0):
+            raise ConfigError(250, "labels_per_class must be at least 1, dev_per_class and pool_size at least 0")
+        known = self.train[self.labels[self.train] >= 0]
+        labeled = known if labels_per_class is None else self._draw(known, labels_per_class, seed)
+        dev = np.concatenate([self.dev, self._draw(np.setdiff1d(known, labeled), dev_per_class, seed)])
+        pool = np.setdiff1d(self.train, np.concatenate([labeled, dev]))
+        if pool_size is not None and pool_size < len(pool):
+            pool = np.sort(np.random.default_rng(seed).choice(pool, pool_size, replace=False))
+        digest = xxhash.xxh3_128()
+        for part in (self.images, self.labels, labeled, pool, dev, self.test):
+            digest.update(np.ascontiguousarray(part).data)
+        return Data(
+            classes=self.classes,
+            labels=self.labels,
+            labeled=labeled,
+            unlabeled=pool,
+            dev=dev,
+            test=self.test,
+            notes=(f"images: {self.name}, {len(labeled)} labeled, {len(pool)} unlabeled, {len(self.test)} test",),
+            content_hash=digest.hexdigest(),
+            images=ImageStore.build(self.images, np.union1d(labeled, pool), self.flip),
+        )
+
+    def _draw(self, rows: NDArray[np.int64], per_class: int, seed: int) -> NDArray[np.int64]:
+        if not per_class:
+            return rows[:0]
+        allowed = np.isin(self.train, rows)
+        labels = self.labels[self.train].tolist()
+        left = [y if ok else None for y, ok in zip(labels, allowed, strict=True)]
+        drawn: NDArray[np.int64] = self.train[draw_per_class(left, per_class, seed)]
+        return drawn
 
 
-def load_images(
-    name: Literal["fashion_mnist", "digits", "auto"],
-    labels_per_class: int,
-    seed: int,
-    *,
-    dev_per_class: int = 0,
-    pool_size: int | None = None,
-    folder: Path | None = None,
-) -> ImageData:
-    """A collection with `labels_per_class` labels drawn by the seed; the rest of its training part is the pool.
-
-    `dev_per_class` more labels are set aside for model selection, and `pool_size` cuts the pool to a seeded draw.
-    "auto" is Fashion-MNIST where it is installed, otherwise the digits; the notes say which.
+def image_rows(
+    images: NDArray[np.uint8],
+    labels: Column,
+    unlabeled: NDArray[np.uint8] | None = None,
+    dev: tuple[NDArray[np.uint8], Column] | None = None,
+    test: tuple[NDArray[np.uint8], Column] | None = None,
+    class_names: Sequence[str] | None = None,
+    flip: bool = True,
+) -> ImageRows:
+    """Images in memory with their labels, as `Task.from_images` takes them.
 
     Raises:
-        ConfigError: unknown name, or a size that is out of range.
-        DataError: files are missing or damaged, or a class has too few rows.
+        DataError: images are not uint8 [N, H, W, 1 or 3], differ in size, or labels do not fit them.
     """
-    if labels_per_class < 1 or dev_per_class < 0 or (pool_size is not None and pool_size < 0):
-        raise ConfigError(250, "labels_per_class must be at least 1, dev_per_class and pool_size at least 0")
-    source = _named(name, folder)
-    train = source.labels[: source.test_start].tolist()
-    labeled = draw_per_class(train, labels_per_class, seed)
-    dev = _draw_among(train, np.setdiff1d(np.arange(len(train)), labeled), dev_per_class, seed)
-    pool = np.setdiff1d(np.arange(len(train)), np.concatenate([labeled, dev]))
-    if pool_size is not None and pool_size < len(pool):
-        pool = np.sort(np.random.default_rng(seed).choice(pool, pool_size, replace=False))
-    test = np.arange(source.test_start, len(source.labels))
-    digest = xxhash.xxh3_128()
-    for part in (source.images, source.labels, labeled, pool, dev, test):
-        digest.update(np.ascontiguousarray(part).data)
-    return ImageData(
-        classes=source.classes,
-        store=ImageStore.build(source.images, np.union1d(labeled, pool)),
-        labels=source.labels,
-        labeled=labeled,
-        unlabeled=pool,
-        dev=dev,
-        test=test,
-        flip=source.flip,
-        notes=(f"images: {source.name}, {len(labeled)} labeled, {len(pool)} unlabeled, {len(test)} test",),
-        content_hash=digest.hexdigest(),
-    )
+    known = read_labels(labels)
+    names = [label_name(value) or "" for value in known.classes.tolist()]
+    if class_names is not None:
+        if any(not name.isdecimal() or int(name) >= len(class_names) for name in names):
+            raise DataError(176, f"labels {names[:5]} for {len(class_names)} class_names: give their numbers from 0")
+        number = np.array([int(name) for name in names])[known.number]
+        numbers = [np.where(known.number < 0, -1, number)]
+        names = list(class_names)
+    else:
+        numbers = [known.number]
+    parts, places = [_checked(images, len(known.number))], [np.arange(len(known.number))]
+    for part in (None if unlabeled is None else (unlabeled, None), dev, test):
+        start = sum(map(len, parts))
+        if part is None:
+            places.append(np.arange(0))
+            continue
+        y = np.full(len(part[0]), -1) if part[1] is None else _numbers(part[1], names, class_names is not None)
+        parts.append(_checked(part[0], len(y), parts[0].shape[1:]))
+        numbers.append(y)
+        places.append(np.arange(start, start + len(y)))
+    return ImageRows(
+        "in memory", tuple(names), np.concatenate(parts), np.concatenate(numbers).astype(np.int64),
+        np.concatenate(places[:2]).astype(np.int64), places[2].astype(np.int64), places[3].astype(np.int64), flip,
+    )  # fmt: skip
 
 
-def _draw_among(labels: list[int], rows: NDArray[np.int64], per_class: int, seed: int) -> NDArray[np.int64]:
-    allowed = np.zeros(len(labels), dtype=bool)
-    allowed[rows] = True
-    return draw_per_class([y if ok else None for y, ok in zip(labels, allowed, strict=True)], per_class, seed)
+def _checked(images: NDArray[np.uint8], rows: int, size: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
+    if len(images) != rows:
+        raise DataError(178, f"{rows} labels for {len(images)} images: give one label for each image")
+    if size is not None and images.shape[1:] != size:
+        raise DataError(176, f"images of {list(images.shape[1:])} beside others of {list(size)}: make them of one size")
+    return images
 
 
-def _named(name: str, folder: Path | None) -> ImageSet:
+def _numbers(y: Column, names: Sequence[str], numbered: bool) -> NDArray[np.int64]:
+    """Class indices [n] of labels."""
+    found = [label_name(value) for value in column(y, "labels").tolist()]
+    index = {str(i) if numbered else name: i for i, name in enumerate(names)}
+    unknown = next((name for name in found if name not in index), None)
+    if unknown is not None:
+        raise DataError(134, f"label {unknown!r} is not a class of the labeled images.{nearest(unknown, index)}")
+    return np.array([index[name] for name in found if name is not None], dtype=np.int64)
+
+
+def named_images(name: str, folder: Path | None = None) -> ImageRows:
+    """A collection by name; "auto" is Fashion-MNIST where it is installed, otherwise the digits: the notes say which.
+
+    Raises:
+        ConfigError: unknown name.
+        DataError: files are missing or damaged.
+    """
     if name == "auto":
         name = "fashion_mnist" if (folder or FASHION_MNIST_FOLDER).is_dir() else "digits"
     if name == "fashion_mnist":
@@ -180,17 +167,31 @@ def _named(name: str, folder: Path | None) -> ImageSet:
     raise ConfigError(251, f"unknown images {name!r}.{nearest(name, ('auto', 'digits', 'fashion_mnist'))}")
 
 
-def load_digits() -> ImageSet:
+def _collection(
+    name: str,
+    classes: tuple[str, ...],
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    test_start: int,
+    flip: bool,
+) -> ImageRows:
+    """A labeled collection as it is published: rows from `test_start` on are the test part."""
+    none = np.zeros(0, dtype=np.int64)
+    train, test = np.arange(test_start), np.arange(test_start, len(labels))
+    return ImageRows(name, classes, images, labels, train, none, test, flip)
+
+
+def load_digits() -> ImageRows:
     """The 1,797 grey 8 x 8 digits of scikit-learn; the last fifth is the test part."""
     from sklearn import datasets
 
     bunch = datasets.load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = bunch.target.astype(np.int64)
-    return ImageSet("digits", tuple("0123456789"), images, labels, test_start=len(labels) * 4 // 5, flip=False)
+    return _collection("digits", tuple("0123456789"), images, labels, test_start=len(labels) * 4 // 5, flip=False)
 
 
-def load_fashion_mnist(folder: Path | None = None) -> ImageSet:
+def load_fashion_mnist(folder: Path | None = None) -> ImageRows:
     """Fashion-MNIST, 60,000 training and 10,000 test images, grey 28 x 28, from IDX files (plain or gzip).
 
     Raises:
@@ -204,7 +205,7 @@ def load_fashion_mnist(folder: Path | None = None) -> ImageSet:
         _check_labels(path, labels[-1], len(images[-1]), len(FASHION_MNIST_CLASSES))
     if images[0].shape[1:] != images[1].shape[1:]:
         raise DataError(176, f"{folder}: training and test images differ in size: install the files again")
-    return ImageSet(
+    return _collection(
         "fashion_mnist",
         FASHION_MNIST_CLASSES,
         np.concatenate(images)[..., None],

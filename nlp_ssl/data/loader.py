@@ -52,12 +52,11 @@ class Loader(Dataset[Batch]):
         *,
         seed: int,
         max_steps: int,
-        max_length: int,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.data, self.views, self.augment, self.sizes = data, views, augment, sizes
-        self.seed, self.max_steps, self.max_length = seed, max_steps, max_length
+        self.seed, self.max_steps = seed, max_steps
         self.rank, self.world = rank, world
         self.accumulate = sizes.parts // world
         self.uses_pool = any(v.startswith("u") for v in views) and len(data.unlabeled) > 0
@@ -87,7 +86,7 @@ class Loader(Dataset[Batch]):
             requests.append((block, self.augment[kind], keys))
             rows[view] = slice(start, start + len(block))
             start += len(block)
-        inputs, lengths = self.data.store.views(requests, self.max_length)
+        inputs, lengths = self.data.store.views(requests)
         batch = Batch(
             inputs=inputs,
             lengths=lengths,
@@ -138,7 +137,8 @@ class Loader(Dataset[Batch]):
         rng = np.random.default_rng((self.seed, _POOL_STREAM, epoch))
         batch, window = self.sizes.unlabeled, _WINDOW * self.sizes.unlabeled
         order = np.resize(rng.permutation(len(self.data.unlabeled)), self.steps_per_epoch * batch)
-        lengths = np.minimum(self.data.store.lengths[self.data.unlabeled[order]], self.max_length)
+        store = self.data.store
+        lengths = np.minimum(store.lengths[self.data.unlabeled[order]], store.max_length)
         within = np.lexsort((np.arange(len(order)), lengths, np.arange(len(order)) // window))
         batches = order[within].reshape(self.steps_per_epoch, batch)
         shuffled = rng.random(self.steps_per_epoch)

@@ -4,21 +4,21 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 
+from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.label_sets import bare, encode_sets, outside
 from nlp_ssl.data.markers import MINUS_ONE, minus_one_error, stripped
 from nlp_ssl.data.sources import read_table
-from nlp_ssl.data.splits import draw_per_class, pair_keys, whole
+from nlp_ssl.data.splits import draw_per_class, pair_keys
 from nlp_ssl.data.table import Table, hidden_columns, in_roles
 from nlp_ssl.errors import ConfigError, DataError, nearest
 from nlp_ssl.ops.multilabel import refuse
-from nlp_ssl.types import Kind
 
 if TYPE_CHECKING:
     from nlp_ssl.data.sources import Source
@@ -29,44 +29,6 @@ EXTREME_IMBALANCE = 1_000
 TRUNCATED_SHARE = 0.1
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
-
-
-@dataclass(frozen=True)
-class TextData:
-    """All texts of a run, one after the other, and which of them play which part.
-
-    Attributes:
-        classes: class names in the order of a model's outputs (`_classes`).
-        texts: large_string [N].
-        labels: int64 [N], the class index, -1 where no label is known; with several labels a row int8 [N, C], 1, 0 or
-            -1 where it is not known. Labels of `unlabeled` rows are hidden truth: they may score pseudo-labels and must
-            never train.
-        labeled, unlabeled, dev, test: int64 positions into texts; no two share a position.
-        notes: what was dropped, counted or looks doubtful ("warning: ..."), in words.
-        content_hash: 32 hexadecimal digits over classes, texts, labels and positions.
-        pairs: large_string [N], the second text of each row, where rows are pairs.
-    """
-
-    classes: tuple[str, ...]
-    texts: pa.ChunkedArray
-    labels: np.ndarray
-    labeled: np.ndarray
-    unlabeled: np.ndarray
-    dev: np.ndarray
-    test: np.ndarray
-    notes: tuple[str, ...]
-    content_hash: str
-    pairs: pa.ChunkedArray | None = None
-
-    @property
-    def kind(self) -> Kind:
-        """Whether a row has one label or several."""
-        return "one" if self.labels.ndim == 1 else "many"
-
-    @property
-    def whole(self) -> pa.ChunkedArray:
-        """Each text, of pairs both [N]: for what looks at words and not at who says them."""
-        return whole(self.texts, self.pairs)
 
 
 class _Stack:
@@ -100,7 +62,7 @@ def build(
     allow_transductive: bool = False,
     drop_leaks: bool = False,
     conflicts: Literal["drop", "error"] = "drop",
-) -> TextData:
+) -> Data:
     """Checks the tables against each other and decides which rows are labeled, unlabeled, dev and test.
 
     Files, frames and datasets are read by `read_table` first, and of those the rows are sorted by their split, where
@@ -149,7 +111,7 @@ def build(
     _note_single_rows(labels[gold], classes, notes)
     dev_rows, test_rows = (_scored(stack, labels, name, notes) for name in ("dev", "test"))
     second = [] if stack.pairs is None else [text_hash(stack.pairs)]
-    return TextData(
+    return Data(
         classes=classes,
         texts=stack.texts,
         labels=labels,
@@ -311,7 +273,7 @@ def _refuse_marker(table: Table, name: str) -> None:
 
 
 def _encode(table: Table, classes: Sequence[str], many: bool) -> np.ndarray:
-    """Labels of one table as `TextData` has them."""
+    """Labels of one table as `Data` has them."""
     if (table.labels if many else table.label_sets) is not None:
         raise DataError(
             198, f"{table.source}: {'single labels' if many else 'lists of labels'}, where the labeled rows have "

@@ -1,17 +1,13 @@
 """Seeded draws of rows, and the keys by which two texts count as the same."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import DataError
-from nlp_ssl.ops.multilabel import refuse
-from nlp_ssl.utils.ranges import check
 
 
 def draw_per_class(labels: Sequence[object], per_class: int, seed: int) -> np.ndarray:
@@ -73,16 +69,3 @@ def pair_keys(texts: pa.ChunkedArray, pairs: pa.ChunkedArray | None) -> np.ndarr
 def draw_rows(total: int, wanted: int, seed: int) -> np.ndarray:
     """`wanted` of `total` positions, drawn without replacement by the seed and returned sorted."""
     return np.sort(np.random.default_rng(seed).choice(total, size=wanted, replace=False))
-
-
-def with_label_noise(data: Data, share: float, seed: int) -> Data:
-    """The same task with a share of the labeled rows given another class: synthetic noise to test methods with."""
-    check(share, "label_noise", 0.0, 1.0)
-    if data.kind == "many":
-        refuse("label_noise")
-    rng = np.random.default_rng((seed, 9))
-    wrong = rng.permutation(len(data.labeled))[: round(share * len(data.labeled))]
-    labels = data.labels.copy()
-    at = data.labeled[wrong]
-    labels[at] = (labels[at] + rng.integers(1, len(data.classes), len(at))) % len(data.classes)
-    return replace(data, labels=labels, content_hash=f"{data.content_hash} label noise {share} seed {seed}")

@@ -100,6 +100,8 @@ class TokenStore:
     Attributes:
         vocabulary: the words, their pieces and their statistics over the fitted rows.
         lengths: tokens of each row, special ones included, before truncation, int32 [N].
+        max_length: tokens of a row at most, special ones included; each row is cut after augmentation. Of pairs
+            both texts are augmented, each as a text of its own, and the longer one is cut first.
         frame: special tokens and padding.
         rewritings: positions of the stored rewritings of each row; rows beyond its end have none.
         pairs: where rows are pairs of texts, which text is the second one of each.
@@ -108,6 +110,7 @@ class TokenStore:
     def __init__(
         self, words: Ragged, weights: np.ndarray, lengths: np.ndarray, vocabulary: Vocabulary, frame: Frame
     ) -> None:
+        self.max_length = 128
         self._words = words
         self._weights = weights
         self.lengths = lengths
@@ -125,14 +128,12 @@ class TokenStore:
         return Ragged(self._words.values[positions], offsets), self._weights[positions]
 
     def views(
-        self, requests: Sequence[tuple[np.ndarray, Augment | None, np.ndarray]], max_length: int
+        self, requests: Sequence[tuple[np.ndarray, Augment | None, np.ndarray]]
     ) -> tuple[dict[str, torch.Tensor], np.ndarray]:
         """One padded block for all requests, rows in request order.
 
         Args:
             requests: (row positions [n], augmentation or None, one key per row, uint64 [n]), at least one.
-            max_length: tokens of a row at most, special ones included; each row is cut after augmentation. Of pairs
-                both texts are augmented, each as a text of its own, and the longer one is cut first.
 
         Returns:
             `input_ids` and `attention_mask` (and `token_type_ids` where the model takes them: zero except in pairs),
@@ -142,9 +143,11 @@ class TokenStore:
             ConfigError: `max_length` leaves no room for a token beside the special ones.
         """
         size = self.frame.size if self.pairs is None else self.pairs.frame.size
-        room = max_length - size
+        room = self.max_length - size
         if room < (1 if self.pairs is None else 2):
-            raise ConfigError(263, f"max_length: {max_length} leaves no room beside {size} special tokens: raise it")
+            raise ConfigError(
+                263, f"max_length: {self.max_length} leaves no room beside {size} special tokens: raise it"
+            )
         tokens = self._tokens([self._changed(*request) for request in requests], room)
         if self.pairs is None:
             return self.frame.pad(tokens)
@@ -204,6 +207,7 @@ class TokenStore:
         cache_dir: Path,
         fit_rows: np.ndarray | None = None,
         max_words: int | None = None,
+        max_length: int = 128,
     ) -> "TokenStore":
         """The store of these texts, built under `cache_dir` or found there intact; a damaged one is built again.
 
@@ -213,6 +217,7 @@ class TokenStore:
             cache_dir: parent of the store's directory, whose name is a hash of all that the store depends on.
             fit_rows: positions of the rows that count in the word statistics; None means all.
             max_words: words kept of each text; None means all.
+            max_length: tokens of a row at most.
 
         Raises:
             DataError: `texts` are not strings, a row is null, or `fit_rows` points past the last row.
@@ -231,21 +236,21 @@ class TokenStore:
             cache_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
                 try:
-                    return cls.open(folder)
+                    return cls.open(folder, max_length)
                 except DataError:  # absent or damaged: made below
                     shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
                 _write_store(partial, encoder, frame, chunks, fitted, max_words)
                 shutil.rmtree(folder, ignore_errors=True)
                 partial.rename(folder)
-                return cls.open(folder)
+                return cls.open(folder, max_length)
         except OSError as error:
             raise RunError(
                 361, f"{cache_dir}: the token store cannot be written ({error.strerror}): free space or move cache_dir"
             ) from error
 
     @classmethod
-    def open(cls, folder: Path) -> "TokenStore":
+    def open(cls, folder: Path, max_length: int = 128) -> "TokenStore":
         """A store that `build` wrote, memory-mapped, after its files were checked against the manifest.
 
         Raises:
@@ -260,7 +265,7 @@ class TokenStore:
             raise DataError(161, f"{folder}: no intact token store ({error}): build it again") from error
         words, vocabulary = (_read(folder / name) for name in _FILES)
         entries, pieces = words["words"], vocabulary["pieces"]
-        return cls(
+        store = cls(
             words=Ragged(_numpy(entries.values.field("word")), _numpy(entries.offsets)),
             weights=_numpy(entries.values.field("weight")),
             lengths=_numpy(words["tokens"]),
@@ -271,6 +276,8 @@ class TokenStore:
             ),
             frame=frame,
         )
+        store.max_length = max_length
+        return store
 
 
 class _WordIndex:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.embedded import encoder_name
-from nlp_ssl.data.schema import TextData
 from nlp_ssl.data.table import Table
 from nlp_ssl.doctor.advice import Advice, advise
 from nlp_ssl.doctor.finding import Fact, Finding
@@ -70,7 +70,7 @@ def diagnose(
     return Diagnosis(tuple(errors), tuple(warnings), tuple(facts), advice)
 
 
-def _look(data: TextData, model: str, max_length: int, seed: int) -> Look:
+def _look(data: Data, model: str, max_length: int, seed: int) -> Look:
     net = load_text_net(encoder_name(model), data.classes).eval()
     longest = net.longest()
     if longest is not None and max_length > longest:

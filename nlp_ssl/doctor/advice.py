@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nlp_ssl.data.schema import TextData
+from nlp_ssl.data.dataset import Data
 from nlp_ssl.doctor.look import Look
 
 _HARD = 0.35  # of the way from guessing to all right; IMDb with 10 labels a class lies below, TREC-6 and AG News above
@@ -18,7 +18,7 @@ class Advice:
     reasons: tuple[str, ...]
 
 
-def advise(data: TextData, look: Look) -> Advice:
+def advise(data: Data, look: Look) -> Advice:
     """What to begin with. Reasons tell what was measured; none of them is a promise."""
     method, reasons = _method(data, look)
     smallest = min(int((data.labels[data.labeled] == i).sum()) for i in range(len(data.classes)))
@@ -31,7 +31,7 @@ def advise(data: TextData, look: Look) -> Advice:
     return Advice(method, tuple(reasons))
 
 
-def _method(data: TextData, look: Look) -> tuple[str, list[str]]:
+def _method(data: Data, look: Look) -> tuple[str, list[str]]:
     if not len(data.unlabeled):
         return "supervised", ["There are no unlabeled texts, and the other methods learn from those."]
     if look.probe is None or look.probe.above_chance < _HARD or look.probe.low <= look.probe.chance:

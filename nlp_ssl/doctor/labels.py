@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nlp_ssl.data.schema import TextData
+from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.splits import pair_keys
 from nlp_ssl.data.table import Table
 from nlp_ssl.doctor.finding import Fact, Finding, counted, warning
@@ -21,7 +21,7 @@ _SHOWN = 3
 _BLANK = ("empty texts dropped:", "null texts dropped:")  # notes of reading that end in a number
 
 
-def label_warnings(labeled: Table, data: TextData) -> Iterator[Finding]:
+def label_warnings(labeled: Table, data: Data) -> Iterator[Finding]:
     """What may spoil training, the gravest first."""
     keys = pair_keys(data.texts, data.pairs)
     yield from _blank(labeled)
@@ -52,7 +52,7 @@ def label_warnings(labeled: Table, data: TextData) -> Iterator[Finding]:
             yield warning(text)
 
 
-def label_facts(data: TextData) -> Iterator[Fact]:
+def label_facts(data: Data) -> Iterator[Fact]:
     """Rows, classes, the size of the pool and repeats."""
     keys = pair_keys(data.texts, data.pairs)
     parts = {"labeled": data.labeled, "unlabeled": data.unlabeled, "dev": data.dev, "test": data.test}
@@ -72,13 +72,13 @@ def label_facts(data: TextData) -> Iterator[Fact]:
         yield Fact("reading", "; ".join(notes), notes)
 
 
-def different_texts(data: TextData, keys: np.ndarray) -> dict[str, int]:
+def different_texts(data: Data, keys: np.ndarray) -> dict[str, int]:
     """Different labeled texts of each class."""
     labels = data.labels[data.labeled]
     return {name: len(np.unique(keys[data.labeled[labels == i]])) for i, name in enumerate(data.classes)}
 
 
-def _sizes(data: TextData, rows: np.ndarray) -> Iterator[tuple[str, int]]:
+def _sizes(data: Data, rows: np.ndarray) -> Iterator[tuple[str, int]]:
     return zip(data.classes, np.bincount(data.labels[rows], minlength=len(data.classes)), strict=True)
 
 
@@ -131,7 +131,7 @@ def _typos(labeled: Table) -> Iterator[Finding]:
             )
 
 
-def _scored(data: TextData) -> Iterator[Finding]:
+def _scored(data: Data) -> Iterator[Finding]:
     rows = len(data.test) or len(data.dev)
     if not rows:
         yield warning(
@@ -147,7 +147,7 @@ def _scored(data: TextData) -> Iterator[Finding]:
         yield warning(f"classes without a test row: {listed(absent)}: how well they are told will not show")
 
 
-def _pool(data: TextData, keys: np.ndarray) -> Iterator[Finding]:
+def _pool(data: Data, keys: np.ndarray) -> Iterator[Finding]:
     pool = len(data.unlabeled)
     if not pool:
         yield warning("no unlabeled texts: there is nothing to learn from but the labels: name a pool with --unlabeled")

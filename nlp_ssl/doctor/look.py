@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyarrow as pa
 
-from nlp_ssl.data.schema import TRUNCATED_SHARE, TextData
+from nlp_ssl.data.dataset import Data
+from nlp_ssl.data.schema import TRUNCATED_SHARE
 from nlp_ssl.data.splits import text_keys
 from nlp_ssl.doctor.finding import Fact, Finding, warning
 from nlp_ssl.doctor.languages import languages_of
@@ -125,16 +126,17 @@ class Look:
             )
 
 
-def take_look(net: TextNet, data: TextData, max_length: int, seed: int) -> Look:
+def take_look(net: TextNet, data: Data, max_length: int, seed: int) -> Look:
     """Draws texts of a size that takes seconds, and looks at them through the encoder."""
-    rng = np.random.default_rng(seed)
+    rng, whole = np.random.default_rng(seed), data.whole_texts
+    assert whole is not None
     # Copies would be judged by a fit on themselves, and leave no distance between labeled texts.
-    _, first = np.unique(text_keys(data.whole.take(pa.array(data.labeled))), return_index=True)
+    _, first = np.unique(text_keys(whole.take(pa.array(data.labeled))), return_index=True)
     rows = {
         "labeled": _evenly(rng.permutation(data.labeled[first]), data.labels)[:MOST_TEXTS],
         "unlabeled": rng.permutation(data.unlabeled)[:MOST_TEXTS],
     }
-    texts = {part: _texts(data.whole, at) for part, at in rows.items() if len(at)}
+    texts = {part: _texts(whole, at) for part, at in rows.items() if len(at)}
     lengths = {part: _lengths(net, drawn) for part, drawn in texts.items()}
     known = _embedded(net, texts["labeled"], lengths["labeled"], max_length)
     pool = np.empty((0, known.shape[1]))

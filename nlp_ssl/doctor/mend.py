@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from nlp_ssl.data.schema import TextData, build
+from nlp_ssl.data.dataset import Data
+from nlp_ssl.data.schema import build
 from nlp_ssl.data.table import Table
 from nlp_ssl.doctor.finding import Finding
 from nlp_ssl.errors import DataError, listed
@@ -25,7 +26,7 @@ Tables = dict[str, Table | None]
 Mended = tuple[Tables, Options, str] | None
 
 
-def mended(tables: Mapping[str, Table | None], options: Options) -> tuple[TextData | None, list[Finding]]:
+def mended(tables: Mapping[str, Table | None], options: Options) -> tuple[Data | None, list[Finding]]:
     """The checked texts, with what stands in their way mended in memory; None where they cannot be had at all.
 
     Every error is the line that training would end with. Errors behind one that cannot be mended stay unseen.

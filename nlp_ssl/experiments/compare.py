@@ -1,64 +1,80 @@
 """Method against label-only baseline over seeds: did the unlabeled text help?"""
 
-import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import stats
-from torch import Tensor
 
+from nlp_ssl.classifier import SSLClassifier
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.out_of_scope import Share, in_scope
+from nlp_ssl.experiments.runs import run_one
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.methods.supervised import Supervised
-from nlp_ssl.rounds.engine import fit_rounds, with_given
-from nlp_ssl.rounds.engine import identity as rounds_identity
+from nlp_ssl.nets.base import Module
+from nlp_ssl.registry import as_method
 from nlp_ssl.task import Task
 from nlp_ssl.training.checks import check_defined
-from nlp_ssl.training.loop import Outcome, finished, fit, identity
-from nlp_ssl.training.run_folder import clear_run, copy_model
+from nlp_ssl.training.loop import Trained
+from nlp_ssl.training.outcome import Outcome
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.trackers import check_trackers
 
-log = logging.getLogger("nlp_ssl")
 _LABEL_ONLY = ("start", "supervised")
-GIVEN = "pseudo_labels"  # the side of supervised training on labels from elsewhere, beside the labels alone
+PSEUDO_LABELED = "pseudo_labels"  # the side of supervised training on labels from elsewhere, beside the labels alone
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Outcomes per seed of a method and, where asked for, of training on the labels alone.
 
-    `sides` maps "start" (the warm start itself), "supervised" (the same steps on the labels alone) and the method's
-    name to one outcome per seed.
+    Attributes:
+        method: its name.
+        seeds: one run each.
+        results: "start" (the warm start itself), "supervised" (the same steps on the labels alone) and the method's
+            name with one outcome per seed.
+        best: the classifier to use: of the side and seed that is best on dev rows; without dev rows, of the method and
+            the first seed. Test rows have no say.
+        best_side, best_seed: which one that is.
     """
 
     method: str
     seeds: tuple[int, ...]
-    sides: dict[str, tuple[Outcome, ...]]
+    results: dict[str, tuple[Outcome, ...]]
+    best: SSLClassifier | None = field(default=None, repr=False)
+    best_side: str = ""
+    best_seed: int = 0
+
+    def __str__(self) -> str:
+        split = "test" if any("test" in o.scores for o in self.outcomes) else "dev"
+        rows = table(self, split)
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+        head = [f"{split} {self.score_name(split)} in %", *lines] if len(rows) > 1 else []
+        return "\n".join([*head, self.verdict(split)])
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
         """The method's own outcomes."""
-        return self.sides[self.method]
+        return self.results[self.method]
 
     def accuracies(self, split: str = "test") -> dict[str, np.ndarray]:
         """Accuracies of each side, one per seed, or what leads instead; sides without this split are left out."""
-        found = {
+        accuracies = {
             name: np.array([o.scores[split].lead for o in side if split in o.scores])
-            for name, side in self.sides.items()
+            for name, side in self.results.items()
         }
-        return {name: values for name, values in found.items() if len(values) == len(self.seeds)}
+        return {name: values for name, values in accuracies.items() if len(values) == len(self.seeds)}
 
     def score_name(self, split: str = "test") -> str:
         """What `accuracies` are: "accuracy", or "micro F1" where rows have several labels."""
-        found = next((o.scores[split] for o in self.outcomes if split in o.scores), None)
-        return "accuracy" if found is None else next(iter(found.named()))
+        scores = next((o.scores[split] for o in self.outcomes if split in o.scores), None)
+        return "accuracy" if scores is None else next(iter(scores.named()))
 
     def baseline(self, split: str = "test") -> str | None:
         """The better label-only side by its mean: what the method is compared with."""
@@ -76,12 +92,12 @@ class Comparison:
 
     def verdict(self, split: str = "test") -> str:
         """One line that says whether the unlabeled rows helped."""
-        best, found = self.baseline(split), self.gain(split)
+        best, measured = self.baseline(split), self.gain(split)
         if self.method not in self.accuracies(split):
             return "No verdict: there are no test rows."
-        if found is None:
+        if measured is None:
             return "No verdict: it needs --baseline beside a method that uses unlabeled rows."
-        gain, half = found
+        gain, half = measured
         interval = f" (95 % interval {gain - half:+.1f} to {gain + half:+.1f})" if half else ""
         if gain < 0:
             below = f"{self.method} is BELOW the best label-only model ({best}) by {-gain:.1f} points{interval}"
@@ -96,132 +112,125 @@ class Comparison:
 
 
 def compare(
-    method: Method | RoundMethod,
-    task_of: Callable[[int], Task],
-    config: TrainConfig,
-    seeds: Sequence[int],
+    method: str | Method | RoundMethod,
+    task: Task,
+    config: TrainConfig | None = None,
     *,
-    baseline: bool,
-    output_dir: Path | None = None,
-    resume: bool = False,
+    seeds: int | Sequence[int] = 3,
+    labels_per_class: int | None = None,
+    baseline: bool = True,
+    folder: str | Path | RunFolder | None = None,
     overwrite: bool = False,
-    trackers: tuple[str, ...] = (),
     out_of_scope: Share | None = None,
 ) -> Comparison:
     """Runs the method (and the baseline) once per seed; baseline and method share the warm start of their seed.
 
-    With one seed the run lies in `output_dir` itself, with several in `output_dir/seed-S` and the first seed's model in
-    `output_dir` too; baselines lie in a folder `baseline` beside each run. With `resume`, completed runs are not
-    repeated and the interrupted one goes on; with `overwrite`, an earlier run is removed once all input has been read.
-    `out_of_scope` leaves a share of each seed's pool out, or those that stand apart ("auto"): see `scope.in_scope`.
+    With one seed the run is written to `folder` itself, with several to `folder/seed-S`; baselines to a folder
+    `baseline` beside each run.
+
+    Args:
+        method: name of the method, or the method with its hyper-parameters.
+        task: what there is to learn; each seed draws its labels anew where some are drawn.
+        config: settings of the loop; the defaults if not given.
+        seeds: how many, counted from the seed of the config, or which.
+        labels_per_class: draw that many labels of every class per seed; the other rows join the pool.
+        baseline: also train on the labels alone.
+        folder: where runs are written; with `RunFolder(path, resume=True)` completed runs are not repeated and the
+            interrupted one goes on.
+        overwrite: an earlier run in the folder is removed once all input has been read.
+        out_of_scope: leaves a share of each seed's pool out, or those that stand apart ("auto").
 
     Raises:
         ConfigError: a seed is given twice or negative, or as `fit`.
+
+    Example:
+        from nlp_ssl import Task, TrainConfig, compare
+
+        task = Task.from_texts(["great fun", "a joy", "so dull", "a bore"], ["pos", "pos", "neg", "neg"],
+                               unlabeled=["pure joy", "what a bore"], test=(["fun", "dull"], ["pos", "neg"]))
+        print(compare("fixmatch", task, TrainConfig(max_steps=2, warm_steps=2), seeds=1))
     """
-    sides: dict[str, list[Outcome]] = {}
+    method, config = as_method(method), config or TrainConfig()
+    numbers = seed_numbers(seeds, config)
+    place = folder if folder is None or isinstance(folder, RunFolder) else RunFolder(folder)
+    check_trackers(() if place is None else place.trackers, place is not None)
+    results: dict[str, list[Outcome]] = {}
     starts: list[Outcome] = []
-    check_seeds(seeds)
-    check_trackers(trackers, output_dir is not None)
-    for seed in seeds:
-        task, settings = task_of(seed), replace(config, seed=seed)
-        if overwrite and output_dir is not None and seed == seeds[0]:
-            clear_run(output_dir)
-        plan = _plan(method, task, baseline)
-        for kind in plan.values():
-            check_defined(kind, task.data, settings)
-        folder = None if output_dir is None else output_dir if len(seeds) == 1 else output_dir / f"seed-{seed}"
-        start = SharedStart(task, settings, folder)
+    best = _Best(method)
+    for seed in numbers:
+        drawn, settings = task.draw(seed, labels_per_class), replace(config, seed=seed)
+        if overwrite and place is not None and seed == numbers[0]:
+            place.clear()
+        plan = _plan(method, drawn, baseline)
+        for side in plan.values():
+            check_defined(side, drawn.data, settings)
+        of_seed = place if place is None or len(numbers) == 1 else place.of_seed(seed)
+        start = SharedStart(drawn, settings, of_seed)
         if out_of_scope is not None:
-            task = in_scope(task, start, settings, out_of_scope, output_dir=folder, resume=resume)
-        for side, kind in plan.items():
-            place = folder if kind is method or folder is None else folder / "baseline"
-            if kind is method:
-                done = run_one(kind, task, settings, start=start, output_dir=place, resume=resume, trackers=trackers)
-            else:
-                bare = replace(task, data=task.data.without_pool(), given=None)
-                done = run_one(kind, bare, settings, start=start, output_dir=place, resume=resume)
-            sides.setdefault(side, []).append(done)
+            drawn = in_scope(drawn, start, settings, out_of_scope, folder=of_seed)
+        for name, side in plan.items():
+            learned = drawn if side is method else drawn.without_pool()
+            run = of_seed if side is method or of_seed is None else of_seed.baseline
+            trained = run_one(side, learned, settings, start=start, folder=run)
+            best.consider(name, seed, trained, learned, run)
+            results.setdefault(name, []).append(
+                Outcome(trained.scores, trained.steps, trained.seconds, trained.warnings)
+            )
         if len(plan) > 1 and (scored := start.outcome()) is not None:
             starts.append(scored)
-    if output_dir is not None and len(seeds) > 1:
-        copy_model(output_dir / f"seed-{seeds[0]}", output_dir)
-    named = {**({"start": starts} if starts else {}), **sides}
-    return Comparison([*sides][-1], tuple(seeds), {side: tuple(outcomes) for side, outcomes in named.items()})
+    if place is not None and len(numbers) > 1:
+        place.copy_model(place.of_seed(numbers[0]))
+    named = {**({"start": starts} if starts else {}), **results}
+    return Comparison(
+        [*results][-1], numbers, {side: tuple(outcomes) for side, outcomes in named.items()},
+        SSLClassifier.from_net(best.net(), method=method, config=config), best.side, best.seed,
+    )  # fmt: skip
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuses seeds that cannot be.
+class _Best:
+    """The run to keep: the best one on dev rows; without dev rows the method's, of the first seed."""
+
+    def __init__(self, method: Method | RoundMethod) -> None:
+        self.method, self.side, self.seed = method, "", 0
+        self.rank: tuple[float, bool] | None = None
+        self.module: Module | None = None
+        self.saved: tuple[Task, RunFolder | None] | None = None
+
+    def consider(self, side: str, seed: int, trained: Trained, task: Task, folder: RunFolder | None) -> None:
+        """Keeps the net of a run that is better than those before; of equals the method's."""
+        lead = trained.scores["dev"].lead if "dev" in trained.scores else 0.0
+        rank = (lead, side != "supervised")
+        if self.rank is None or rank > self.rank:
+            self.rank, self.side, self.seed, self.module = rank, side, seed, trained.module
+            of_students = isinstance(self.method, RoundMethod) and task.student is not None
+            self.saved = (task.student if of_students and task.student is not None else task, folder)
+
+    def net(self) -> Module:
+        """The net, from memory or from where an earlier process saved it."""
+        if self.module is not None:
+            return self.module
+        assert self.saved is not None and self.saved[1] is not None
+        return self.saved[0].load(self.saved[1].path)
+
+
+def seed_numbers(seeds: int | Sequence[int], config: TrainConfig) -> tuple[int, ...]:
+    """The seeds themselves: so many from that of the config, or those that are named.
 
     Raises:
-        ConfigError: one is given twice or negative.
+        ConfigError: there is none, or one is given twice or negative.
     """
-    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ConfigError(209, f"seeds must differ and not be negative: {','.join(map(str, seeds))}")
+    numbers = tuple(range(config.seed, config.seed + seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 0:
+        raise ConfigError(209, f"seeds must be one or more, differ and not be negative: {','.join(map(str, numbers))}")
+    return numbers
 
 
 def _plan(method: Method | RoundMethod, task: Task, baseline: bool) -> dict[str, Method | RoundMethod]:
     """What is trained, by its name in the comparison: the labels alone where they tell something, then the method."""
-    if not baseline or (method.name == "supervised" and task.given is None):
+    alone = method.name == "supervised" and task.pseudo_labels is None and task.teacher is None
+    if not baseline or alone:
         return {method.name: method}
-    return {"supervised": Supervised(), GIVEN if method.name == "supervised" else method.name: method}
-
-
-def run_one(
-    method: Method | RoundMethod,
-    task: Task,
-    config: TrainConfig,
-    *,
-    start: "SharedStart",
-    output_dir: Path | None,
-    resume: bool,
-    trackers: tuple[str, ...] = (),
-) -> Outcome:
-    """One run of a method or loop, or what it came to where it is complete already; a loop without a pool is labels."""
-    made = identity_of(method, task, config)
-    done = finished(output_dir, made) if resume and output_dir is not None else None
-    if done is not None:
-        log.info("seed %d: %s is already done", config.seed, method.name)
-        return done
-    log.info("seed %d: %s, %d steps", config.seed, method.name, config.max_steps)
-    loop = _loop(method, task)
-    if loop is not None:
-        other = None if task.student is None else SharedStart(task.student, config)
-        done = fit_rounds(loop, task, config, start=start, student_start=other, output_dir=output_dir, resume=resume,
-                          trackers=trackers)  # fmt: skip
-    else:
-        found = fit(_kind(method), with_given(task, config), task.build, config, augment=task.augment, start=start,
-                    output_dir=output_dir, resume=resume, trackers=trackers, given=_teacher(task))  # fmt: skip
-        done = Outcome(found.scores, found.steps, found.seconds, found.warnings)
-    log.info("seed %d: %s %s", config.seed, method.name, describe(done))
-    return done
-
-
-def identity_of(method: Method | RoundMethod, task: Task, config: TrainConfig) -> dict[str, Any]:
-    """What must be the same for a run to be resumed, or to count as already done."""
-    loop = _loop(method, task)
-    if loop is not None:
-        return rounds_identity(loop, task, config)
-    return identity(_kind(method), with_given(task, config), config, _teacher(task))
-
-
-def _loop(method: Method | RoundMethod, task: Task) -> RoundMethod | None:
-    return method if isinstance(method, RoundMethod) and len(task.data.unlabeled) else None
-
-
-def _kind(method: Method | RoundMethod) -> Method:
-    return method if isinstance(method, Method) else Supervised()
-
-
-def _teacher(task: Task) -> dict[str, Tensor]:
-    return {} if task.teacher is None else {"teacher": task.teacher}
-
-
-def describe(outcome: Outcome) -> str:
-    """`test accuracy 0.871, macro F1 0.868, 62 s` of a run."""
-    parts = []
-    for split, scores in outcome.scores.items():
-        parts.append(f"{split} " + ", ".join(f"{name} {value:.3f}" for name, value in scores.named().items()))
-    return ", ".join([*parts, f"{outcome.seconds:.0f} s"])
+    return {"supervised": Supervised(), PSEUDO_LABELED if method.name == "supervised" else method.name: method}
 
 
 def table(comparison: Comparison, split: str = "test") -> list[tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +17,18 @@ from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.inference.predict import features
 from nlp_ssl.nets.base import Module
+from nlp_ssl.ops.distributed import is_main
 from nlp_ssl.ops.fits import without_remarks
 from nlp_ssl.ops.multilabel import refuse
 from nlp_ssl.task import Task
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.warm_start import start_kind
 from nlp_ssl.types import PseudoLabels
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.parquet import write_parquet
 
 log = logging.getLogger("nlp_ssl")
-FILE = "out_of_scope.parquet"  # of a run: every text of its pool, how like the labeled ones it is, and what was done
+# Every text of a pool, how like the labeled ones it is, and what was done.
 _SCHEMA = pa.schema(
     [("id", pa.int64()), ("text", pa.large_string()), ("likeness", pa.float64()), ("left_out", pa.bool_())]
 )
@@ -92,13 +93,12 @@ def in_scope(
     config: TrainConfig,
     share: Share,
     *,
-    output_dir: Path | None = None,
-    resume: bool = False,
+    folder: RunFolder | None = None,
 ) -> Task:
     """The task without the texts of its pool that are out of scope, seen with the net that `start` makes.
 
-    `output_dir` gets `out_of_scope.parquet`, which says of every text whether it was left out; with `resume` what it
-    says is done again without looking.
+    `folder` gets `out_of_scope.parquet`, which says of every text whether it was left out; in one that is resumed
+    what it says is done again without looking.
 
     Raises:
         ConfigError: the net has no start.
@@ -112,17 +112,15 @@ def in_scope(
     module = task.build(0)
     if start_kind(module, config) == "none":
         raise ConfigError(456, "--drop-out-of-scope looks at the pool with a started net: choose another --warm-start")
-    path = None if output_dir is None else output_dir / FILE
-    if resume and path is not None and path.exists():
+    path = None if folder is None else folder.out_of_scope
+    if folder is not None and folder.resume and path is not None and path.exists():
         out = _read(path, len(data.unlabeled))
     else:
         start(module, 0)
-        known, pool = (
-            features(module, data.store, at, config.max_length).numpy() for at in (data.labeled, data.unlabeled)
-        )
+        known, pool = (features(module, data.store, at).numpy() for at in (data.labeled, data.unlabeled))
         like = likeness(known, data.labels[data.labeled], pool)
         out = foreign(like, share)
-        if path is not None and not int(os.environ.get("RANK", "0")):
+        if path is not None and is_main():
             with atomic.writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
             write_parquet(path, _rows(task, like, out), _SCHEMA)
@@ -144,21 +142,22 @@ def without(task: Task, out: np.ndarray, why: str) -> Task:
             notes=(*data.notes, note) if out.any() else data.notes,
         )
 
-    given, student = task.given, task.student
-    if given is not None:
-        given = PseudoLabels(given.p[stay], given.copies[stay], given.weights[stay], given.hard)
+    labels, student = task.pseudo_labels, task.student
+    if labels is not None:
+        labels = PseudoLabels(labels.p[stay], labels.copies[stay], labels.weights[stay], labels.hard)
     return replace(
         task,
         data=kept(task.data),
-        given=given,
+        pseudo_labels=labels,
         teacher=None if task.teacher is None else task.teacher[stay],
         student=None if student is None else replace(student, data=kept(student.data)),
     )
 
 
 def _rows(task: Task, like: np.ndarray, out: np.ndarray) -> Iterator[tuple[Any, ...]]:
+    texts = task.data.whole_texts
     for i, row in enumerate(task.data.unlabeled.tolist()):
-        yield i, None if task.data.texts is None else task.data.texts[row].as_py(), float(like[i]), bool(out[i])
+        yield i, None if texts is None else texts[row].as_py(), float(like[i]), bool(out[i])
 
 
 def _read(path: Path, size: int) -> np.ndarray:
@@ -177,9 +176,10 @@ def _tell(task: Task, like: np.ndarray, out: np.ndarray) -> None:
         return
     log.info("out of scope: %d of %d pool rows are left out (likeness to a class up to %.2f, median of the "
              "others %.2f)", out.sum(), len(out), like[out].max(), np.median(like[~out]))  # fmt: skip
-    if task.data.texts is not None:
+    texts = task.data.whole_texts
+    if texts is not None:
         for i in np.flatnonzero(out)[np.argsort(like[out], kind="stable")[:3]]:
-            text = " ".join(task.data.texts[int(task.data.unlabeled[i])].as_py().split())
+            text = " ".join(texts[int(task.data.unlabeled[i])].as_py().split())
             log.info("  %.2f  %s", like[i], text if len(text) <= 100 else text[:97] + "...")
 
 

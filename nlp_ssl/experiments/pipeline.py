@@ -3,15 +3,16 @@ alone.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Literal
 
+from nlp_ssl.classifier import SSLClassifier
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.experiments.compare import Comparison, check_seeds, run_one
+from nlp_ssl.experiments.compare import Comparison, seed_numbers
 from nlp_ssl.experiments.pretrain import begun_from, objective_of, pretrain
+from nlp_ssl.experiments.runs import run_one
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.predict import predict
 from nlp_ssl.method import Method, RoundMethod
@@ -20,8 +21,8 @@ from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.image import ImageNet
 from nlp_ssl.task import Task
 from nlp_ssl.training.checks import check_defined
-from nlp_ssl.training.loop import Outcome
-from nlp_ssl.training.run_folder import clear_run, copy_model
+from nlp_ssl.training.outcome import Outcome
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.ranges import check
 
@@ -45,37 +46,37 @@ class Stages:
 def run_stages(
     stages: Stages,
     method: Method | RoundMethod,
-    task_of: Callable[[int], Task],
+    task: Task,
     config: TrainConfig,
-    seeds: Sequence[int],
     *,
-    output_dir: Path,
-    resume: bool = False,
+    seeds: int | Sequence[int] = 3,
+    folder: RunFolder,
     overwrite: bool = False,
 ) -> Comparison:
-    """Runs all stages once per seed; every stage that is complete is kept with `resume`.
+    """Runs all stages once per seed; every stage that is complete is kept in a folder that is resumed.
 
     Each folder of a seed holds `baseline` (the labels alone), `pretrain`, `pretrained` (the labels alone from there),
-    `method` and `distilled`; the last stage's model of the first seed is copied to `output_dir`. The sides of the
+    `method` and `distilled`; the last stage's model of the first seed is copied to `folder`. The sides of the
     comparison are the stages in their order, and the last one is what the verdict is about.
 
     Raises:
         ConfigError: there are no unlabeled rows, a stage is not defined for the labels, or as `compare`.
     """
-    check_seeds(seeds)
-    sides: dict[str, list[Outcome]] = {}
-    for seed in seeds:
-        task, settings = task_of(seed), replace(config, seed=seed)
-        _check(stages, method, task, settings)
-        if overwrite and seed == seeds[0]:
-            clear_run(output_dir)
-        place = output_dir / f"seed-{seed}"
-        last = _one_seed(stages, method, task, settings, place, resume, sides)
-        if seed == seeds[0]:
-            copy_model(last, output_dir)
-    order = sorted(sides, key=lambda name: name != START)  # known only once the first stage has run
-    named = {name: tuple(sides[name]) for name in order if len(sides[name]) == len(seeds)}
-    return Comparison(DISTILLED if stages.distill else method.name, tuple(seeds), named)
+    numbers = seed_numbers(seeds, config)
+    results: dict[str, list[Outcome]] = {}
+    for seed in numbers:
+        drawn, settings = task.draw(seed), replace(config, seed=seed)
+        _check(stages, method, drawn, settings)
+        if overwrite and seed == numbers[0]:
+            folder.clear()
+        last, learner = _one_seed(stages, method, drawn, settings, folder.of_seed(seed), results)
+        if seed == numbers[0]:
+            folder.copy_model(last)
+            net = learner.load(last.path)
+    order = sorted(results, key=lambda name: name != START)  # known only once the first stage has run
+    named = {name: tuple(results[name]) for name in order if len(results[name]) == len(numbers)}
+    side = DISTILLED if stages.distill else method.name
+    return Comparison(side, numbers, named, SSLClassifier.from_net(net), side, numbers[0])
 
 
 def _check(stages: Stages, method: Method | RoundMethod, task: Task, config: TrainConfig) -> None:
@@ -88,37 +89,35 @@ def _check(stages: Stages, method: Method | RoundMethod, task: Task, config: Tra
 
 
 def _one_seed(
-    stages: Stages, method: Method | RoundMethod, task: Task, config: TrainConfig, place: Path, resume: bool,
-    sides: dict[str, list[Outcome]],
-) -> Path:  # fmt: skip
-    """Runs the stages of a seed, adds what they came to, and returns the folder of the last one."""
+    stages: Stages, method: Method | RoundMethod, task: Task, config: TrainConfig, folder: RunFolder,
+    results: dict[str, list[Outcome]],
+) -> tuple[RunFolder, Task]:  # fmt: skip
+    """Runs the stages of a seed, adds what they came to, and returns the folder of the last one and what it learned."""
 
-    def stage(name: str, what: Method | RoundMethod, of: Task, start: SharedStart, folder: str) -> None:
-        outcome = run_one(what, of, config, start=start, output_dir=place / folder, resume=resume)
-        sides.setdefault(name, []).append(outcome)
+    def stage(name: str, side: Method | RoundMethod, learned: Task, start: SharedStart, place: RunFolder) -> None:
+        run = run_one(side, learned, config, start=start, folder=place)
+        results.setdefault(name, []).append(Outcome(run.scores, run.steps, run.seconds, run.warnings))
 
-    with atomic.writing(place):
-        place.mkdir(parents=True, exist_ok=True)
-    start = SharedStart(task, config, place)
-    stage("supervised", Supervised(), _labels_alone(task), start, "baseline")
-    if (begun := start.outcome()) is not None:
-        sides.setdefault(START, []).append(begun)
+    with atomic.writing(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
+    start = SharedStart(task, config, folder)
+    stage("supervised", Supervised(), task.without_pool(), start, folder.baseline)
+    if (scored := start.outcome()) is not None:
+        results.setdefault(START, []).append(scored)
     if stages.pretrain != "none":
         objective = objective_of(stages.pretrain, isinstance(task.build(0), ImageNet))
         log.info("seed %d: pre-training (%s), %d steps", config.seed, objective.name, stages.pretrain_steps)
-        weights = pretrain(objective, task, config, stages.pretrain_steps, folder=place / "pretrain", resume=resume)
+        weights = pretrain(objective, task, config, stages.pretrain_steps, folder=folder.within("pretrain"))
         task = begun_from(task, weights)
-        start = SharedStart(task, config, place / "pretrain")
-        stage(PRETRAINED, Supervised(), _labels_alone(task), start, "pretrained")
-    stage(method.name, method, task, start, "method")
+        start = SharedStart(task, config, folder.within("pretrain"))
+        stage(PRETRAINED, Supervised(), task.without_pool(), start, folder.within(PRETRAINED))
+    last = folder.within("method")
+    stage(method.name, method, task, start, last)
+    learner = task.student or task if isinstance(method, RoundMethod) else task
     if not stages.distill:
-        return place / "method"
-    said = predict(task.saved(place / "method"), task.data.store, task.data.unlabeled, config.max_length)
-    learner = replace(task.student or task, teacher=said, given=None, student=None)
+        return last, learner
+    logits = predict(learner.load(last.path), learner.data.store, learner.data.unlabeled)
+    student = replace(task.student or task, teacher=logits, pseudo_labels=None, student=None)
     begin = start if task.student is None else SharedStart(task.student, config)
-    stage(DISTILLED, Distillation(), learner, begin, "distilled")
-    return place / "distilled"
-
-
-def _labels_alone(task: Task) -> Task:
-    return replace(task, data=task.data.without_pool(), given=None, student=None)
+    stage(DISTILLED, Distillation(), student, begin, folder.within(DISTILLED))
+    return folder.within(DISTILLED), student

@@ -19,13 +19,14 @@ from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce
 from nlp_ssl.run import Run
 from nlp_ssl.task import Task
-from nlp_ssl.training.loop import fingerprint, finished, fit, identity
-from nlp_ssl.training.run_folder import place_files
+from nlp_ssl.training.identity import fingerprint, identity
+from nlp_ssl.training.loop import train
+from nlp_ssl.training.model_files import place_files
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.types import Batch, Head, Losses
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.ranges import Range
 
-_WEIGHTS = "encoder.safetensors"
 _NEVER = -1e9  # logit of a pair that is not counted
 
 
@@ -105,7 +106,7 @@ def unlabeled_only(data: Data) -> Data:
 
 
 def pretrain(
-    method: Method, task: Task, config: TrainConfig, steps: int, *, folder: Path | None = None, resume: bool = False
+    method: Method, task: Task, config: TrainConfig, steps: int, *, folder: RunFolder | None = None
 ) -> dict[str, Tensor]:
     """Weights of the task's net after pre-training on its labeled and unlabeled rows, without a label.
 
@@ -119,14 +120,14 @@ def pretrain(
         config, max_steps=steps, batch_size=rows, unlabeled_ratio=1, align=False, warm_start="none", eval_steps=0,
         patience=0, eval_fgsm=0.0,
     )  # fmt: skip
-    data = unlabeled_only(task.data)
-    path = None if folder is None else folder / _WEIGHTS
-    if resume and path is not None and path.exists() and finished(path.parent, identity(method, data, config)):
-        return load_file(path)
-    result = fit(method, data, task.build, config, augment=task.augment, output_dir=folder, resume=resume)
-    weights = {k: v.detach().cpu().contiguous() for k, v in result.module.state_dict().items() if k[:6] != "extra."}
-    if path is not None:
-        with atomic.write_file(path) as temporary, atomic.writing(path):
+    task = replace(task, data=unlabeled_only(task.data))
+    if folder is not None and folder.encoder.exists() and folder.finished(identity(method, task, config)):
+        return load_file(folder.encoder)
+    module = train(method, task, config, folder=folder).module
+    assert module is not None
+    weights = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items() if k[:6] != "extra."}
+    if folder is not None:
+        with atomic.write_file(folder.encoder) as temporary, atomic.writing(folder.encoder):
             save_file(weights, temporary)
     return weights
 
@@ -139,8 +140,7 @@ def begun_from(task: Task, weights: dict[str, Tensor]) -> Task:
         net.load_state_dict({k: v for k, v in weights.items() if not k.startswith("classifier.")}, strict=False)
         return net
 
-    origin = (*task.data.origin, ("begun_from", fingerprint(weights)))
-    return replace(task, build=build, data=replace(task.data, origin=origin))
+    return replace(task, build=build, origin=(*task.origin, ("begun_from", fingerprint(weights))))
 
 
 def save_encoder(net: Any, folder: Path) -> None:

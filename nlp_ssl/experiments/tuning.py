@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,18 +20,17 @@ from torch import Tensor
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.folds import folds, parts_of, why_not_held_out
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.experiments.compare import identity_of, run_one
+from nlp_ssl.experiments.runs import identity_of, run_one
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.predict import predict
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.ops.functional import softmax
 from nlp_ssl.ops.multilabel import refuse
 from nlp_ssl.task import Task
-from nlp_ssl.training.run_folder import exclusive
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.utils import atomic
 
 log = logging.getLogger("nlp_ssl")
-TRIALS, RUNS = "tuning.jsonl", "tuning"  # of an output folder: a line for each finished run, and the one under way
 _ROUNDING = 1e-9
 _POOL = 2_000  # rows of the pool on which runs are compared
 
@@ -64,7 +62,7 @@ class Judged:
         return f"{self.name}: {right:.1f} % of held-out labels right, agreement beyond chance {agreement:.1f} %"
 
 
-def tune(candidates: Sequence[Candidate], task: Task, number: int, folder: Path) -> tuple[Judged, ...]:
+def tune(candidates: Sequence[Candidate], task: Task, number: int, folder: RunFolder) -> tuple[Judged, ...]:
     """Runs every candidate once for each of `number` parts of the labels. Dev and test rows are not looked at.
 
     A line of `tuning.jsonl` in the folder keeps what a run came to: an interrupted choice goes on where it stopped.
@@ -73,11 +71,11 @@ def tune(candidates: Sequence[Candidate], task: Task, number: int, folder: Path)
         ConfigError: there are too few labels, or several processes.
     """
     _check(task)
-    with exclusive(folder):
+    with folder.lock():
         return _tune(candidates, task, number, folder)
 
 
-def _tune(candidates: Sequence[Candidate], task: Task, number: int, folder: Path) -> tuple[Judged, ...]:
+def _tune(candidates: Sequence[Candidate], task: Task, number: int, folder: RunFolder) -> tuple[Judged, ...]:
     number = parts_of(task.data, number)
     known, keys, done = _finished(folder), [_key(candidate, task, number) for candidate in candidates], 0
     found: list[list[dict[str, Any]]] = [[] for _ in candidates]
@@ -93,7 +91,7 @@ def _tune(candidates: Sequence[Candidate], task: Task, number: int, folder: Path
                 with _silence():
                     classes = _predicted(candidate, part, start, rows, folder).argmax(1).tolist()
                 line = {"key": key, "fold": fold, "name": candidate.name, "classes": classes}
-                with atomic.writing(folder), (folder / TRIALS).open("a") as file:
+                with atomic.writing(folder.trials), folder.trials.open("a") as file:
                     file.write(json.dumps(line) + "\n")
                 seconds, runs = time.perf_counter() - began, len(candidates) * number
                 log.info("choosing settings, run %d of %d: %s, %.0f s", done, runs, candidate.name, seconds)
@@ -125,7 +123,7 @@ def held_out_start(task: Task, config: TrainConfig, number: int) -> Tensor:
     for part, out in _parts(task, number, config.seed):
         module = part.build(0)
         SharedStart(part, config)(module)
-        logits = predict(module, part.data.store, task.data.labeled[out], config.max_length)
+        logits = predict(module, part.data.store, task.data.labeled[out])
         p[out] = softmax(logits.double()).numpy()
     return torch.from_numpy(p)
 
@@ -169,8 +167,8 @@ def _key(candidate: Candidate, task: Task, number: int) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(made, sort_keys=True).encode())
 
 
-def _finished(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    lines = atomic.json_lines(folder / TRIALS)
+def _finished(folder: RunFolder) -> dict[tuple[str, int], dict[str, Any]]:
+    lines = atomic.json_lines(folder.trials)
     return {
         (k, f): line
         for line in lines
@@ -178,15 +176,15 @@ def _finished(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
     }
 
 
-def _predicted(candidate: Candidate, part: Task, start: SharedStart, rows: np.ndarray, folder: Path) -> Tensor:
+def _predicted(candidate: Candidate, part: Task, start: SharedStart, rows: np.ndarray, folder: RunFolder) -> Tensor:
     """Logits [n, C] of a candidate's run for rows of the store; the run leaves nothing."""
-    place = folder / RUNS
-    shutil.rmtree(place, ignore_errors=True)
+    place = RunFolder(folder.tuning)
+    shutil.rmtree(place.path, ignore_errors=True)
     config = replace(candidate.config, calibrate="none", save_steps=0, eval_steps=0, patience=0, eval_fgsm=0.0)
-    run_one(candidate.method, part, config, start=start, output_dir=place, resume=False)
+    run_one(candidate.method, part, config, start=start, folder=place)
     learner = part.student if isinstance(candidate.method, RoundMethod) and part.student is not None else part
-    logits = predict(learner.saved(place), learner.data.store, rows, config.max_length)
-    shutil.rmtree(place, ignore_errors=True)
+    logits = predict(learner.load(place.path), learner.data.store, rows)
+    shutil.rmtree(place.path, ignore_errors=True)
     return logits
 
 

@@ -22,7 +22,6 @@ def predict_attacked(
     store: Store,
     positions: np.ndarray,
     labels: np.ndarray,
-    max_length: int,
     size: float,
     context: Autocast = nullcontext,
 ) -> Tensor:
@@ -33,11 +32,11 @@ def predict_attacked(
     method (Goodfellow et al. 2015, arXiv:1412.6572).
     """
     net, device = Net(module, autocast=context), next(module.parameters()).device
-    lengths = np.minimum(store.lengths[positions], max_length)
+    lengths = np.minimum(store.lengths[positions], store.max_length)
     out = torch.empty(len(positions), module.classifier.out_features)
     with evaluating(module):
         for rows in batches(lengths):
-            inputs, _ = store.views([(positions[rows], None, row_keys(0, 0, positions[rows]))], max_length)
+            inputs, _ = store.views([(positions[rows], None, row_keys(0, 0, positions[rows]))])
             batch = as_batch({k: v.to(device) for k, v in inputs.items()}, lengths[rows], labels[rows])
             out[torch.from_numpy(rows)] = _attacked(net, batch, size).cpu()
     return out

@@ -66,7 +66,6 @@ class Scores:
 def score_splits(
     module: Module,
     data: Data,
-    max_length: int,
     context: Autocast = nullcontext,
     *,
     fgsm: float = 0.0,
@@ -77,11 +76,11 @@ def score_splits(
     `logits` are those of `predict_splits`, where they are known already.
     """
     labels = {"dev": data.labels[data.dev], "test": data.labels[data.test]}
-    logits = predict_splits(module, data, max_length, context) if logits is None else logits
+    logits = predict_splits(module, data, context) if logits is None else logits
     found = {split: score(found, labels[split]) for split, found in logits.items()}
     if fgsm and len(data.test):
         truth = data.labels[data.test]
-        attacked = predict_attacked(module, data.store, data.test, truth, max_length, fgsm, context)
+        attacked = predict_attacked(module, data.store, data.test, truth, fgsm, context)
         found["test_fgsm"] = score(attacked, truth)
     return found
 

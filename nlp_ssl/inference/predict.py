@@ -65,7 +65,6 @@ def features(
     module: Module,
     store: Store,
     positions: np.ndarray,
-    max_length: int,
     context: Autocast = nullcontext,
     *,
     augment: Any = None,
@@ -73,24 +72,23 @@ def features(
 ) -> Tensor:
     """Features [n, D] float32 on the CPU in the order of `positions`, in eval mode; of augmented rows on request."""
     with evaluating(module):
-        return _features(module, store, positions, max_length, context, augment, seed)
+        return _features(module, store, positions, context, augment, seed)
 
 
 def _features(
     module: Module,
     store: Store,
     positions: np.ndarray,
-    max_length: int,
     context: Autocast,
     augment: Any = None,
     seed: int = 0,
 ) -> Tensor:
     device = next(module.parameters()).device
-    lengths = np.minimum(store.lengths[positions], max_length)
+    lengths = np.minimum(store.lengths[positions], store.max_length)
     out = torch.empty(0)
     for rows in batches(lengths):
         keys = row_keys(seed, 0, positions[rows])
-        inputs, _ = store.views([(positions[rows], augment, keys)], max_length)
+        inputs, _ = store.views([(positions[rows], augment, keys)])
         with context():
             part = module.embed({k: v.to(device) for k, v in inputs.items()}).float().cpu()
         out = out if len(out) else torch.empty(len(positions), part.shape[1])
@@ -103,7 +101,6 @@ def predict(
     module: Module,
     store: Store,
     positions: np.ndarray,
-    max_length: int,
     context: Autocast = nullcontext,
     *,
     augment: Any = None,
@@ -113,7 +110,7 @@ def predict(
     if not len(positions):
         return torch.empty(0, 0)
     device = next(module.parameters()).device
-    found = features(module, store, positions, max_length, context, augment=augment, seed=seed)
+    found = features(module, store, positions, context, augment=augment, seed=seed)
     with evaluating(module):
         return module.head(found.to(device)).float().cpu()
 
@@ -123,7 +120,6 @@ def predict_sampled(
     module: Module,
     store: Store,
     positions: np.ndarray,
-    max_length: int,
     context: Autocast = nullcontext,
     *,
     passes: int,
@@ -136,7 +132,7 @@ def predict_sampled(
     device = next(module.parameters()).device
     for number in range(passes):
         with sampling(module, int(np.random.SeedSequence((seed, number)).generate_state(1)[0])):
-            found = _features(module, store, positions, max_length, context)
+            found = _features(module, store, positions, context)
             logits = module.head(found.to(device)).float().cpu()
         yield logits
 
@@ -279,7 +275,7 @@ def as_batch(inputs: dict[str, Tensor], lengths: np.ndarray, labels: np.ndarray)
     )
 
 
-def predict_splits(module: Module, data: Data, max_length: int, context: Autocast = nullcontext) -> dict[str, Tensor]:
+def predict_splits(module: Module, data: Data, context: Autocast = nullcontext) -> dict[str, Tensor]:
     """Logits [n, C] of the dev and test rows, as far as there are any."""
     positions = {"dev": data.dev, "test": data.test}
-    return {split: predict(module, data.store, at, max_length, context) for split, at in positions.items() if len(at)}
+    return {split: predict(module, data.store, at, context) for split, at in positions.items() if len(at)}

@@ -12,12 +12,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
+from nlp_ssl.data.arrays import Column, labeled_accuracy, read_labels, read_texts
 from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.schema import log_notes
 from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.graph.propagation import propagate
 from nlp_ssl.inference.embedder import Embedder
-from nlp_ssl.integrations.labels import Column, labeled_accuracy, read_labels, read_texts
 from nlp_ssl.ops.fits import without_remarks
 from nlp_ssl.utils.ranges import check
 

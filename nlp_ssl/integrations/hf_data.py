@@ -9,9 +9,10 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
+from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.label_sets import is_list, list_flags
 from nlp_ssl.data.markers import CONVENTION, MINUS_ONE, stripped
-from nlp_ssl.data.schema import TextData, build, log_notes
+from nlp_ssl.data.schema import build, log_notes
 from nlp_ssl.data.table import Table, hidden_columns, memory_table
 from nlp_ssl.errors import ConfigError, DataError, listed
 from nlp_ssl.nets.text import class_names
@@ -26,7 +27,7 @@ def texts_of(
     evaluated: Sequence[Any],
     allow_transductive: bool,
     pair_column: str | None = None,
-) -> TextData:
+) -> Data:
     """The texts, checked against each other, with the classes of the model in the order of its outputs.
 
     With `pair_column` rows are pairs, whose second texts stand in it.

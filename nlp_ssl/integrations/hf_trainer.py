@@ -38,7 +38,7 @@ from nlp_ssl.registry import as_method
 from nlp_ssl.task import task_of_nets
 from nlp_ssl.training import checkpoint
 from nlp_ssl.training.engine import Engine
-from nlp_ssl.training.loop import applicable, differences, identity
+from nlp_ssl.training.identity import applicable, as_identity, differences, identity
 from nlp_ssl.training.view_strength import Strongest
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.precision import Format
@@ -47,7 +47,7 @@ log = logging.getLogger("nlp_ssl")
 _FOLDER = "ssl"  # in a checkpoint: what the method keeps beside the model
 # What TrainingArguments have no word for; all other settings are theirs.
 _OWN = (
-    "unlabeled_ratio", "max_length", "warm_start", "warm_steps", "align", "guard", "class_weights", "effective_beta",
+    "unlabeled_ratio", "warm_start", "warm_steps", "align", "guard", "class_weights", "effective_beta",
     "logit_adjustment",
 )  # fmt: skip
 
@@ -68,9 +68,10 @@ class SSLTrainer(Trainer):
         processing_class: the model's tokenizer.
         method: name of the method, or the method with its hyper-parameters.
         unlabeled_dataset: texts without labels; labels that are there only show how right the pseudo-labels are.
-        settings: of these `unlabeled_ratio`, `max_length`, `warm_start` and `warm_steps`, `align`, `guard`, and
+        settings: of these `unlabeled_ratio`, `warm_start` and `warm_steps`, `align`, `guard`, and
             `class_weights`, `effective_beta` and `logit_adjustment` count.
         strong: the strong view of a text, if it is not to be chosen.
+        max_length: tokens of a text; longer ones are cut.
         allow_transductive: whether texts of `eval_dataset` may be trained on, without their labels.
         pair_column: column of the second texts, where rows are pairs of texts.
 
@@ -93,6 +94,7 @@ class SSLTrainer(Trainer):
         unlabeled_dataset: Dataset | None = None,
         settings: TrainConfig | None = None,
         strong: Augment | Strongest | None = None,
+        max_length: int = 128,
         allow_transductive: bool = False,
         pair_column: str | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
@@ -105,10 +107,12 @@ class SSLTrainer(Trainer):
         self.settings = settings if settings is not None else TrainConfig()
         _check(args, self.settings, model, processing_class)
         wanted = as_method(method)
+        if not isinstance(wanted, Method):
+            raise ConfigError(201, f"{wanted.name} works in rounds: use SSLClassifier, or nlp_ssl.fit")
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # it counts one pass for each update, methods take several
         self.args, self.tokenizer = args, cast(PreTrainedTokenizerBase, processing_class)
-        self.pair_column = pair_column
+        self.pair_column, self.max_length = pair_column, max_length
         many = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
         ready = {name: self._tokenized(one) for name, one in many.items()}
         super().__init__(
@@ -129,11 +133,11 @@ class SSLTrainer(Trainer):
         # number of processes.
         self.model_accepts_loss_kwargs = False
         self.given_optimizer = self.optimizer is not None
-        self.session: Engine | None = None
+        self.engine: Engine | None = None
         self.begun: list[Iterator[Losses]] = []  # the losses of the step's micro-batches
         config = cast(PreTrainedModel, self.model).config
         text = texts_of(config, train_dataset, unlabeled_dataset, list(many.values()), allow_transductive, pair_column)
-        self.task = task_of_nets(text, self._net, strong=strong, max_length=self.settings.max_length)
+        self.task = task_of_nets(text, self._net, strong=strong, max_length=self.max_length)
         self.method = applicable(wanted, self.task.data)
         if self.method is not wanted:
             log.warning("no unlabeled rows: %s becomes supervised training", wanted.name)
@@ -143,7 +147,7 @@ class SSLTrainer(Trainer):
 
     def _tokenized(self, dataset: Any) -> Any:
         with self.args.main_process_first():
-            return tokenized(dataset, self.tokenizer, self.settings.max_length, self.pair_column)
+            return tokenized(dataset, self.tokenizer, self.max_length, self.pair_column)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Of texts or tokens."""
@@ -155,10 +159,10 @@ class SSLTrainer(Trainer):
 
     def get_train_dataloader(self) -> Any:
         """The method's batches of the pass that the training is in; they exist within `train` alone."""
-        session = self._now()
-        order = Pass(self.state_step, self._pass_steps(session.config.batch_size), session.config)
+        engine = self._now()
+        order = Pass(self.state_step, self._pass_steps(engine.config.batch_size), engine.config)
         workers = self.args.dataloader_num_workers
-        return DataLoader(session.loader, batch_sampler=order, collate_fn=only, num_workers=workers)
+        return DataLoader(engine.loader, batch_sampler=order, collate_fn=only, num_workers=workers)
 
     def state_step(self) -> int:
         """Optimizer steps done."""
@@ -189,7 +193,7 @@ class SSLTrainer(Trainer):
     ) -> TrainOutput:
         if not self.given_optimizer:
             self.optimizer = None  # of an earlier run, with its nets
-        self.session, self.begun = self._open(batch_size or self.args.train_batch_size, resume_from_checkpoint), []
+        self.engine, self.begun = self._open(batch_size or self.args.train_batch_size, resume_from_checkpoint), []
         return super()._inner_training_loop(batch_size, args, resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def _open(self, batch_size: int, folder: str | None) -> Engine:
@@ -217,15 +221,13 @@ class SSLTrainer(Trainer):
 
         return Engine(
             self.method,
-            self.task.data,
-            make,
+            replace(self.task, build=make),
             config,
-            self.task.augment,
             self.accelerator,
             format_,
             start=SharedStart(self.task, config),
-            given={},
-            found=None if folder is None else self._found(Path(folder)),
+            frozen_nets={},
+            saved=None if folder is None else self._saved(Path(folder)),
         )
 
     def _net(self, number: int) -> TextNet:
@@ -239,9 +241,9 @@ class SSLTrainer(Trainer):
         return cast(PreTrainedModel, self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False))
 
     def _now(self) -> Engine:
-        if self.session is None:
+        if self.engine is None:
             raise RunError(357, "there are no batches and no nets before the training: call train() first")
-        return self.session
+        return self.engine
 
     def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: Any = None) -> Any:
         return self._now().wrapped if training else model
@@ -268,35 +270,35 @@ class SSLTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Gradients of a micro-batch for the first update of its step; the share it has in the step's loss."""
-        session = self._now()
+        engine = self._now()
         if not self.begun:
-            session.enter(self.state_step())
-        self.begun.append(session.begin(cast(Batch, inputs), len(self.begun)))
-        loss = session.backward(self.begun[-1])
+            engine.enter(self.state_step())
+        self.begun.append(engine.begin(cast(Batch, inputs), len(self.begun)))
+        loss = engine.backward(self.begun[-1])
         assert loss is not None
-        return loss / session.config.gradient_accumulation_steps
+        return loss / engine.config.gradient_accumulation_steps
 
     def further_updates(self) -> None:
         """What remains of a step after the Trainer's own update: averages, and updates of methods with several."""
-        session, optimizer = self._now(), cast(torch.optim.Optimizer, self.optimizer)
-        session.after_update()
+        engine, optimizer = self._now(), cast(torch.optim.Optimizer, self.optimizer)
+        engine.after_update()
         while True:
             optimizer.zero_grad()
             for i, losses in enumerate(self.begun):
                 last = i + 1 == len(self.begun)
-                with nullcontext() if last else session.wrapped.no_sync():
-                    more = session.backward(losses) is not None
+                with nullcontext() if last else engine.wrapped.no_sync():
+                    more = engine.backward(losses) is not None
             if not more:
                 break
-            self._clip_grad_norm(session.wrapped)
+            self._clip_grad_norm(engine.wrapped)
             optimizer.step()
-            session.after_update()
+            engine.after_update()
         self.begun = []
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
-        session = self._now()
-        norm = session.clip()
-        if not session.updates:
+        engine = self._now()
+        norm = engine.clip()
+        if not engine.updates:
             model.zero_grad()  # the optimizer then leaves all as it is
         return norm
 
@@ -306,34 +308,34 @@ class SSLTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the named losses and the health of pseudo-labels to the lines about training."""
         if "loss" in logs:
-            session = self._now()
-            session.run.step = self.state_step()
-            logs |= {k: v for k, v in session.record().items() if isinstance(v, float) and k not in logs}
+            engine = self._now()
+            engine.run.step = self.state_step()
+            logs |= {k: v for k, v in engine.record().items() if isinstance(v, float) and k not in logs}
         super().log(logs, start_time)
 
     # --- checkpoints ---
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        session, student = self._now(), f"net.{self.method.default_net()}"
-        tensors = session.tensors()
+        engine, student = self._now(), f"net.{self.method.default_net()}"
+        tensors = engine.tensors()
         if self.args.should_save:
             heads = {k: v for k, v in tensors[student].items() if k.startswith("extra.")}
             tensors[student] = heads  # the rest is the saved model
-            meta = session.meta() | {"identity": identity(self.method, self.task.data, self.settings)}
+            meta = engine.meta() | {"identity": identity(self.method, self.task, self.settings)}
             checkpoint.save(Path(output_dir) / _FOLDER, checkpoint.Checkpoint(self.state_step(), tensors, meta), keep=1)
 
-    def _found(self, folder: Path) -> checkpoint.Checkpoint:
+    def _saved(self, folder: Path) -> checkpoint.Checkpoint:
         """What the method kept in a checkpoint."""
-        found = checkpoint.load_latest(folder / _FOLDER)
-        if found is None:
+        latest = checkpoint.load_latest(folder / _FOLDER)
+        if latest is None:
             raise RunError(
                 356,
                 f"{folder} holds no state of the method: resume from a checkpoint of SSLTrainer, saved without "
                 "save_only_model, or start anew with its model",
             )
-        saved, student = found[0], f"net.{self.method.default_net()}"
-        changed = differences(saved.meta["identity"], identity(self.method, self.task.data, self.settings))
+        saved, student = latest[0], f"net.{self.method.default_net()}"
+        changed = differences(as_identity(saved.meta["identity"]), identity(self.method, self.task, self.settings))
         if changed:
             raise ConfigError(214, f"cannot resume: the run was started with other settings ({'; '.join(changed)})")
         saved.tensors[student] |= self._net(0).state_dict()

@@ -93,6 +93,10 @@ class ImageNet(Module):
         """Names of the classes in the order of the logits."""
         return self.spec.classes
 
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel that pixels are normalized by."""
+        return self.spec.mean, self.spec.std
+
     def head_prefixes(self) -> tuple[str, ...]:
         """Prefixes of the names of parameters that start untrained."""
         return ("classifier.",) if self.pretrained else ("stages.", "classifier.")

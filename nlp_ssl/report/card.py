@@ -8,9 +8,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from nlp_ssl.experiments.compare import table
-from nlp_ssl.report.collect import RunFolder, collect
+from nlp_ssl.report.collect import Collected, collect
 from nlp_ssl.report.page import model_name
-from nlp_ssl.training.run_folder import CARD, CARD_MARK, is_our_card
+from nlp_ssl.training.run_folder import CARD_MARK, RunFolder
 from nlp_ssl.utils import atomic
 
 log = logging.getLogger("nlp_ssl")
@@ -36,15 +36,15 @@ def write_card(folder: Path, license: str = "unknown") -> Path | None:
         ConfigError: there is no run in the folder.
         RunError: the card cannot be written.
     """
-    place = folder / CARD
-    if place.exists() and not is_our_card(place):
-        log.warning("%s is not ours and stays: there is no model card", place)
+    run = RunFolder(folder)
+    if run.card.exists() and not run.has_our_card():
+        log.warning("%s is not ours and stays: there is no model card", run.card)
         return None
-    atomic.write_text(place, card(collect(folder), license).encode(errors="replace").decode())
-    return place
+    atomic.write_text(run.card, card(collect(folder), license).encode(errors="replace").decode())
+    return run.card
 
 
-def card(run: RunFolder, license: str) -> str:
+def card(run: Collected, license: str) -> str:
     """The card's text."""
     parts = [
         f"---\n{_front_matter(run, license)}\n---\n\n{CARD_MARK}\n\n# {_plain(run.name)}",
@@ -65,7 +65,7 @@ def card(run: RunFolder, license: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front_matter(run: RunFolder, license: str) -> str:
+def _front_matter(run: Collected, license: str) -> str:
     """Metadata as the hub reads them: the scores of the saved model, which is the first seed's."""
     text = _kind(run) == "text"
     task = "text-classification" if text else "image-classification"
@@ -90,14 +90,14 @@ def _front_matter(run: RunFolder, license: str) -> str:
     return str(data.to_yaml())
 
 
-def _summary(run: RunFolder) -> str:
+def _summary(run: Collected) -> str:
     names = [str(name) for name in _facts(run).get("classes", ())]
     listed = ", ".join(f"`{_plain(name)}`" for name in names[:_CLASSES]) + (", ..." if len(names) > _CLASSES else "")
     what = f"{_kind(run).capitalize()} classifier trained with `{run.trained_by}` of nlp-ssl"
     return f"{what}; {len(names)} classes: {listed}." if names else f"{what}."
 
 
-def _scores(run: RunFolder) -> str:
+def _scores(run: Collected) -> str:
     if run.comparison is None or run.split not in run.comparison.outcomes[0].scores:
         return ""
     header, *rows = table(run.comparison, run.split)
@@ -110,7 +110,7 @@ def _scores(run: RunFolder) -> str:
     return "\n".join(f"| {line} |" for line in lines) + kept
 
 
-def _data(run: RunFolder) -> dict[str, Any]:
+def _data(run: Collected) -> dict[str, Any]:
     facts, made = _facts(run), {}
     if facts:
         rows, labels = facts["rows"], facts.get("labels")
@@ -125,7 +125,7 @@ def _data(run: RunFolder) -> dict[str, Any]:
     return {**made, "content hash of texts, labels and parts": ", ".join(f"`{one}`" for one in sorted(hashes))}
 
 
-def _training(run: RunFolder) -> dict[str, Any]:
+def _training(run: Collected) -> dict[str, Any]:
     identity, compared = run.identity, run.comparison
     options = ", ".join(f"{k}={v}" for k, v in identity.get("options", {}).items())
     config = identity.get("config", {})
@@ -136,12 +136,12 @@ def _training(run: RunFolder) -> dict[str, Any]:
         "seeds": ", ".join(map(str, run.seeds)),
         "label-only baseline": baseline or "none was trained",
         "steps": run.first.outcome.steps if run.first.outcome is not None else "not finished",
-        "tokens of a text at most": config.get("max_length", "unknown"),
+        "tokens of a text at most": run.identity.get("task", {}).get("max_length", "unknown"),
         "rows of a step": f"{config.get('batch_size')} labeled, {config.get('unlabeled_ratio')} unlabeled for each",
     }
 
 
-def _probabilities(run: RunFolder) -> str:
+def _probabilities(run: Collected) -> str:
     temperature, how = _facts(run).get("temperature", 1.0), run.identity.get("config", {}).get("calibrate", "none")
     if how == "none":
         said = "Not calibrated (`--calibrate dev` or `--calibrate labels` does it)."
@@ -156,7 +156,7 @@ def _probabilities(run: RunFolder) -> str:
     return said
 
 
-def _use(run: RunFolder) -> str:
+def _use(run: Collected) -> str:
     every = '"FOLDER", top_k=None)  # every label: it applies from 0.5 on'
     return _USE.strip().replace('"FOLDER")', every) if run.many else _USE.strip()
 
@@ -167,11 +167,11 @@ def _rows(values: dict[str, Any]) -> str:
     )
 
 
-def _facts(run: RunFolder) -> dict[str, Any]:
+def _facts(run: Collected) -> dict[str, Any]:
     return dict(run.first.predictions.facts) if run.first.predictions is not None else {}
 
 
-def _kind(run: RunFolder) -> str:
+def _kind(run: Collected) -> str:
     return str(_facts(run).get("kind", "text"))
 
 

@@ -11,13 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from nlp_ssl.errors import ConfigError, RunError
-from nlp_ssl.experiments.compare import GIVEN, Comparison
+from nlp_ssl.experiments.compare import PSEUDO_LABELED, Comparison
 from nlp_ssl.experiments.pipeline import DISTILLED, FOLDERS, PRETRAINED
-from nlp_ssl.experiments.start import START
 from nlp_ssl.report.checked import metrics_line, read_predictions
-from nlp_ssl.rounds.engine import ROUNDS
-from nlp_ssl.training.loop import Outcome, read_identity, read_result
-from nlp_ssl.training.predictions import PREDICTIONS
+from nlp_ssl.training.outcome import Outcome
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.utils import atomic
 
 log = logging.getLogger("nlp_ssl")
@@ -84,7 +82,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class Collected:
     """All that a run's folder tells. `runs` and `baselines` are in the order of `seeds`.
 
     Of a stacked recipe `runs` are the last stages, `earlier` those before them by their names.
@@ -154,7 +152,7 @@ class RunFolder:
         return Comparison(self.method, tuple(self.seeds[i] for i in done), sides)
 
     @property
-    def by_round(self) -> "RunFolder | None":
+    def by_round(self) -> "Collected | None":
         """The same with a line of metrics a round; None where the method does not work in rounds."""
         if not self.first.rounds:
             return None
@@ -167,76 +165,67 @@ class RunFolder:
         return "dev" if outcomes and all("test" not in o.scores for o in outcomes) else "test"
 
 
-def collect(folder: Path) -> RunFolder:
+def collect(folder: Path) -> Collected:
     """Reads a run's folder.
 
     Raises:
         ConfigError: there is no run in it.
         RunError: a result in it is damaged.
     """
-    places = _numbered(folder, "seed-")
-    stages = [found for place in places if (found := _stages(place))] or [[folder]]
-    if not _is_run(stages[0][-1]):
+    whole = RunFolder(folder)
+    places = [*whole.seeds().values()]
+    stages = [of_seed for place in places if (of_seed := _stages(place))] or [[whole]]
+    if not stages[0][-1].is_run():
         raise ConfigError(402, f"{folder} holds no run: name the --output-dir of a training run")
-    places = [place for place in places if _stages(place)] or [folder]
-    runs = tuple(_side(found[-1]) for found in stages)
-    baselines = [place / "baseline" for place in places]
-    made = RunFolder(
+    places = [place for place in places if _stages(place)] or [whole]
+    runs = tuple(_side(of_seed[-1]) for of_seed in stages)
+    baselines = [place.baseline for place in places]
+    collected = Collected(
         name=folder.resolve().name,
         seeds=tuple(_seed(place, run) for place, run in zip(places, runs, strict=True)),
         runs=runs,
-        baselines=tuple(_side(place) if _is_run(place) else None for place in baselines),
+        baselines=tuple(_side(place) if place.is_run() else None for place in baselines),
         starts=tuple(_start(place) for place in places),
-        earlier=tuple({_named(place): _side(place) for place in found[:-1]} for found in stages),
-        stage=_stage(stages[0][-1], runs[0], _is_run(baselines[0])),
+        earlier=tuple({_named(place): _side(place) for place in of_seed[:-1]} for of_seed in stages),
+        stage=_stage(stages[0][-1], runs[0], baselines[0].is_run()),
     )
-    sides = made.comparison.sides.values() if made.comparison is not None else ()
+    comparison = collected.comparison
+    sides = comparison.results.values() if comparison is not None else ()
     if len({scores.leading for side in sides for outcome in side for scores in outcome.scores.values()}) > 1:
         raise RunError(303, f"{folder}: some results are of one label a row, others of several: train again")
-    return made
+    return collected
 
 
-def _stages(place: Path) -> list[Path]:
+def _stages(place: RunFolder) -> list[RunFolder]:
     """The runs of a seed: the folder itself, or in turn the stages of a stacked recipe."""
-    return [place] if _is_run(place) else [stage for name in FOLDERS if _is_run(stage := place / name)]
+    return [place] if place.is_run() else [stage for name in FOLDERS if (stage := place.within(name)).is_run()]
 
 
-def _stage(place: Path, run: Side, compared: bool) -> str:
+def _stage(place: RunFolder, run: Side, compared: bool) -> str:
     """What the runs are called where that is not the name of their method."""
-    if place.name in (PRETRAINED, DISTILLED):
-        return place.name
-    return GIVEN if compared and run.identity.get("method") == "supervised" else ""
+    if place.path.name in (PRETRAINED, DISTILLED):
+        return place.path.name
+    return PSEUDO_LABELED if compared and run.identity.get("method") == "supervised" else ""
 
 
-def _named(stage: Path) -> str:
+def _named(stage: RunFolder) -> str:
     """What a stage is called beside others."""
-    if stage.name in (PRETRAINED, DISTILLED):
-        return stage.name
-    return str(_side(stage).identity.get("method", stage.name))
+    if stage.path.name in (PRETRAINED, DISTILLED):
+        return stage.path.name
+    return str(_side(stage).identity.get("method", stage.path.name))
 
 
-def _is_run(place: Path) -> bool:
-    return any((place / name).is_file() for name in ("result.json", "metrics.jsonl", ROUNDS))
-
-
-def _numbered(folder: Path, prefix: str) -> list[Path]:
-    """The folders of seeds or rounds in their order."""
-    found = {int(n): path for path in folder.glob(f"{prefix}*") if (n := path.name.removeprefix(prefix)).isdecimal()}
-    return [found[number] for number in sorted(found)]
-
-
-def _side(place: Path) -> Side:
-    outcome, identity = read_result(place) or (None, read_identity(place))
-    rounds = _numbered(place, "round-")
-    metrics = rounds[-1] if rounds else place  # of a run in rounds the last student's
+def _side(place: RunFolder) -> Side:
+    outcome, identity = place.read_result() or (None, place.read_identity())
+    of_metrics = place.last_round() or place  # of a run in rounds the last student's
     return Side(
-        outcome, identity, _metrics(metrics / "metrics.jsonl", "step"), _predictions(place / PREDICTIONS),
-        [{**line, "step": line["round"]} for line in _metrics(place / ROUNDS, "round")],
+        outcome, identity, _metrics(of_metrics.metrics, "step"), _predictions(place.predictions),
+        [{**line, "step": line["round"]} for line in _metrics(place.rounds, "round")],
     )  # fmt: skip
 
 
-def _seed(place: Path, run: Side) -> int:
-    named = place.name.removeprefix("seed-")
+def _seed(place: RunFolder, run: Side) -> int:
+    named = place.path.name.removeprefix("seed-")
     return int(named) if named.isdecimal() else int(run.identity.get("config", {}).get("seed", 0))
 
 
@@ -257,12 +246,12 @@ def _predictions(path: Path) -> Predictions | None:
     return None if found is None else Predictions(*found)
 
 
-def _start(place: Path) -> Outcome | None:
+def _start(place: RunFolder) -> Outcome | None:
     """What the warm start scored; None where there was none."""
     try:
-        return Outcome.of(atomic.read_json(place / START))
+        return Outcome.of(atomic.read_json(place.start))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):
-        log.warning("%s is damaged and left out", place / START)
+        log.warning("%s is damaged and left out", place.start)
         return None

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nlp_ssl.report.collect import RunFolder
+from nlp_ssl.report.collect import Collected
 from nlp_ssl.report.shades import Shades
 from nlp_ssl.report.svg import Figure, Legend, Line, areas, lines
 
@@ -24,7 +24,7 @@ _OWN = {
 }
 
 
-def learning(run: RunFolder) -> list[Figure]:
+def learning(run: Collected) -> list[Figure]:
     """Losses, accuracy on dev rows and learning rate."""
     return [
         losses(run),
@@ -38,7 +38,7 @@ def learning(run: RunFolder) -> list[Figure]:
     ]  # fmt: skip
 
 
-def pseudo_labels(run: RunFolder, shades: Shades) -> list[Figure]:
+def pseudo_labels(run: Collected, shades: Shades) -> list[Figure]:
     """Share of the pool in use, how right and how sure its pseudo-labels are, their classes, the method's own state."""
     if (rounds := run.by_round) is not None:
         return _in_rounds(rounds, shades)
@@ -58,7 +58,7 @@ def pseudo_labels(run: RunFolder, shades: Shades) -> list[Figure]:
     ]  # fmt: skip
 
 
-def _in_rounds(run: RunFolder, shades: Shades) -> list[Figure]:
+def _in_rounds(run: Collected, shades: Shades) -> list[Figure]:
     """The same where a line is a round, and how good each round's model is."""
     return [
         _drawn(
@@ -85,7 +85,7 @@ def _accuracy(split: str) -> Value:
     return lambda line: line.get("scores", {}).get(split, {}).get("accuracy")
 
 
-def _right(run: RunFolder) -> Figure:
+def _right(run: Collected) -> Figure:
     return one(
         run, "pseudo-accuracy", "Pseudo-labels that are right", "pseudo_accuracy",
         "Of the pseudo-labels in use, the share that agrees with the pool's hidden true labels.",
@@ -93,7 +93,7 @@ def _right(run: RunFolder) -> Figure:
     )  # fmt: skip
 
 
-def losses(run: RunFolder) -> Figure:
+def losses(run: Collected) -> Figure:
     """Every loss that the method returns, as the mean over seeds."""
     lines_of_first = [line for side in run.runs for line in side.metrics]
     names = [
@@ -118,7 +118,7 @@ def losses(run: RunFolder) -> Figure:
 
 
 def one(
-    run: RunFolder,
+    run: Collected,
     id: str,
     title: str,
     name: str,
@@ -133,7 +133,7 @@ def one(
 
 
 def _drawn(
-    run: RunFolder,
+    run: Collected,
     id: str,
     title: str,
     value: Value,
@@ -158,7 +158,7 @@ def _drawn(
     return Figure(id, title, sentence + seeds, body)
 
 
-def histogram(run: RunFolder, shades: Shades, absent: str) -> Figure:
+def histogram(run: Collected, shades: Shades, absent: str) -> Figure:
     """Which classes the pseudo-labels were of, over the steps, in the run whose model is kept."""
     at = [line for line in run.first.metrics if isinstance(line.get("pseudo_hist"), list)]
     title = "Classes of the pseudo-labels"
@@ -182,7 +182,7 @@ def histogram(run: RunFolder, shades: Shades, absent: str) -> Figure:
     return Figure("pseudo-classes", title, sentence, body, shades.legend)
 
 
-def state(run: RunFolder, shades: Shades) -> list[Figure]:
+def state(run: Collected, shades: Shades) -> list[Figure]:
     """Running thresholds and shares of the method: a line for one number, one a class for many."""
     kept: dict[str, Any] = {}
     for line in run.first.metrics:
@@ -199,7 +199,7 @@ def state(run: RunFolder, shades: Shades) -> list[Figure]:
     return [figure for figure in made if figure.body is not None]
 
 
-def _by_class(run: RunFolder, name: str, title: str, shades: Shades) -> Figure:
+def _by_class(run: Collected, name: str, title: str, shades: Shades) -> Figure:
     drawn = []
     for i in shades.shown:
         if points := _points(run.first.metrics, _state(name, i)):
@@ -213,7 +213,7 @@ def _by_class(run: RunFolder, name: str, title: str, shades: Shades) -> Figure:
     return Figure(f"state-{name}", title, sentence, lines(drawn, f"Line chart by class; at the end {ends}."), legend)
 
 
-def mean_line(run: RunFolder, value: Value) -> list[tuple[float, float]]:
+def mean_line(run: Collected, value: Value) -> list[tuple[float, float]]:
     """The mean over seeds at every step that all of them logged."""
     each = [dict(points) for side in run.runs if (points := _points(side.metrics, value))]
     if not each:
@@ -246,5 +246,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
 
 
-def _means(run: RunFolder) -> str:
+def _means(run: Collected) -> str:
     return ", as the mean over seeds" if len(run.runs) > 1 else ""

@@ -5,7 +5,7 @@ from markupsafe import Markup
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from nlp_ssl.report.collect import Predictions, Rows, RunFolder
+from nlp_ssl.report.collect import Collected, Predictions, Rows
 from nlp_ssl.report.quality import NO_PREDICTIONS
 from nlp_ssl.report.shades import Shades
 from nlp_ssl.report.svg import Figure, drawing
@@ -15,7 +15,7 @@ _HINT = 90  # characters shown under the pointer
 _FEW = 12  # rows under which neighbors are no use
 
 
-def maps(run: RunFolder, shades: Shades) -> Figure:
+def maps(run: Collected, shades: Shades) -> Figure:
     """The embedding space before and after training; the colors are chosen on the page."""
     title, found = "Map of training rows", run.first.predictions
     if found is None:
@@ -54,7 +54,7 @@ def place(features: np.ndarray) -> np.ndarray:
     return found
 
 
-def _map(rows: Rows, at: np.ndarray, run: RunFolder, shades: Shades, found: Predictions, when: str) -> Markup:
+def _map(rows: Rows, at: np.ndarray, run: Collected, shades: Shades, found: Predictions, when: str) -> Markup:
     guess, pseudo = rows.logits.argmax(1), _pseudo(rows, run)
     hints = [readable(c, _HINT) if c and found.facts["kind"] == "text" else "" for c in rows.contents()]
     parts = []
@@ -72,7 +72,7 @@ def _map(rows: Rows, at: np.ndarray, run: RunFolder, shades: Shades, found: Pred
     return drawing(parts, f"Map of {len(rows)} rows {when}, one mark each, colored by class.", 300, "chart map")
 
 
-def _pseudo(rows: Rows, run: RunFolder) -> np.ndarray:
+def _pseudo(rows: Rows, run: Collected) -> np.ndarray:
     """The pseudo-label of every row, -1 where it is not sure enough for the method; a labeled row has its label."""
     threshold = run.identity.get("options", {}).get("threshold")
     least = threshold if isinstance(threshold, int | float) else 0.0

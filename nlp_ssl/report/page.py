@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from nlp_ssl.report import curves, quality, reliability
-from nlp_ssl.report.collect import RunFolder, collect
+from nlp_ssl.report.collect import Collected, collect
 from nlp_ssl.report.map import maps
 from nlp_ssl.report.shades import Shades
 from nlp_ssl.report.svg import COLORS, Figure
@@ -41,7 +41,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     return place
 
 
-def render(run: RunFolder) -> str:
+def render(run: Collected) -> str:
     """The page."""
     found, split = run.first.predictions, run.split
     scored = found.split if found is not None else None
@@ -94,7 +94,7 @@ def flags(sentence: str) -> Markup:
     return Markup("").join(Markup("<code>{}</code>").format(p) if p.startswith("--") else p for p in parts)
 
 
-def answer(run: RunFolder) -> tuple[str, str]:
+def answer(run: Collected) -> tuple[str, str]:
     """Did the unlabeled rows help: (word, CSS class)."""
     gain = run.comparison.gain(run.split) if run.comparison is not None else None
     if gain is None:
@@ -105,7 +105,7 @@ def answer(run: RunFolder) -> tuple[str, str]:
     return ("Yes", "yes") if half and mean - half > 0 else ("Not shown", "unsure")
 
 
-def shades_of(run: RunFolder) -> Shades:
+def shades_of(run: Collected) -> Shades:
     """Colors of the classes; without predictions they are numbered as metrics count them."""
     found = run.first.predictions
     if found is None:
@@ -118,7 +118,7 @@ def shades_of(run: RunFolder) -> Shades:
     return Shades(classes, tuple(sizes.tolist()))
 
 
-def facts(run: RunFolder) -> list[Fact]:
+def facts(run: Collected) -> list[Fact]:
     """The numbers that a reader looks for first."""
     made = []
     if run.comparison is not None:
@@ -149,7 +149,7 @@ def facts(run: RunFolder) -> list[Fact]:
     return made
 
 
-def settings(run: RunFolder) -> list[tuple[str, list[tuple[str, str]]]]:
+def settings(run: Collected) -> list[tuple[str, list[tuple[str, str]]]]:
     """Everything that was set, in groups."""
     identity, found = run.identity, run.first.predictions
     groups: dict[str, Mapping[str, Any]] = {

@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from nlp_ssl.experiments.compare import Comparison
 from nlp_ssl.inference.metrics import Scores
-from nlp_ssl.report.collect import Rows, RunFolder
+from nlp_ssl.report.collect import Collected, Rows
 from nlp_ssl.report.shades import Shades
 from nlp_ssl.report.svg import Figure, Legend, Line, drawing, lines, number, ticks
 
@@ -64,7 +64,7 @@ def scores(comparison: Comparison | None, split: str) -> Figure:
     if comparison is None or not any(split in o.scores for o in comparison.outcomes):
         return Figure("scores", title, "No seed has finished yet." if comparison is None else NO_SCORED)
     row = Markup('<tr><th scope="row">{}</th>{}</tr>')
-    columns = {name: [o.scores[split] for o in side if split in o.scores] for name, side in comparison.sides.items()}
+    columns = {name: [o.scores[split] for o in side if split in o.scores] for name, side in comparison.results.items()}
     body = []
     for shown in _words(next(o.scores[split] for o in comparison.outcomes if split in o.scores)):
         means = [np.mean([_words(s)[shown] for s in found]) if found else None for found in columns.values()]
@@ -133,7 +133,7 @@ def _mistakes(counts: np.ndarray, shades: Shades) -> Markup:
     return head + Markup("<tbody>{}</tbody></table>").format(Markup("").join(body))
 
 
-def risk(run: RunFolder, split: str | None) -> Figure:
+def risk(run: Collected, split: str | None) -> Figure:
     """Error among the surest rows, for every share of rows that is answered."""
     title = "Risk and coverage"
     sides = {run.method: run.first.predictions}

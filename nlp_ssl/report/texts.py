@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import softmax
 
-from nlp_ssl.report.collect import Predictions, Rows, RunFolder
+from nlp_ssl.report.collect import Collected, Predictions, Rows
 from nlp_ssl.report.quality import NO_PREDICTIONS, NO_SCORED
 from nlp_ssl.report.shades import Shades
 
@@ -88,7 +88,7 @@ def readable(content: bytes, most: int = 401) -> str:
 class _Judged:
     """The rows of a split with what the saved model says of them."""
 
-    run: RunFolder
+    run: Collected
     shades: Shades
     rows: Rows
     split: str
@@ -118,7 +118,7 @@ class _Judged:
         return Said(who, self.shades.name(best), self.shades.color(best), round(100 * float(p[best])))
 
 
-def listings(run: RunFolder, split: str | None, shades: Shades) -> list[Listing]:
+def listings(run: Collected, split: str | None, shades: Shades) -> list[Listing]:
     """The least sure rows, those the baseline sees otherwise, and the surest mistakes."""
     found = run.first.predictions
     titles = ("Least sure", f"Baseline and {run.method} disagree", "Wrong and sure of it")

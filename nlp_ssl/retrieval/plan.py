@@ -11,9 +11,9 @@ import xxhash
 
 from nlp_ssl.data.readers import check_regular, data_stem
 from nlp_ssl.errors import ConfigError, DataError, SSLError
-from nlp_ssl.training.run_folder import exclusive
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.hashing import contents
+from nlp_ssl.utils.lock import exclusive
 from nlp_ssl.utils.paths import absolute
 from nlp_ssl.utils.ranges import check
 

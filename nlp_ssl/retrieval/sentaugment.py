@@ -12,8 +12,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.pseudo_labels import SCHEMA
-from nlp_ssl.data.schema import TextData, content_hash_of
+from nlp_ssl.data.schema import content_hash_of
 from nlp_ssl.data.splits import text_keys
 from nlp_ssl.data.values import refuse_one_text
 from nlp_ssl.errors import DataError
@@ -133,8 +134,9 @@ def augment(
     return found
 
 
-def with_sentences(text: TextData, found: Sequence[Found]) -> tuple[TextData, PseudoLabels]:
+def with_sentences(text: Data, found: Sequence[Found]) -> tuple[Data, PseudoLabels]:
     """The task with these sentences as its pool, and what the teacher said of them as its pseudo-labels."""
+    assert text.texts is not None
     size, n = len(text.texts), len(found)
     new = pa.array([one.text for one in found], pa.large_string())
     texts = pa.chunked_array([*text.texts.chunks, new], pa.large_string())

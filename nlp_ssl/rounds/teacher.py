@@ -22,9 +22,9 @@ class Teacher:
     """A trained net as a loop sees it: what it says of the pool, the same on every process."""
 
     def __init__(
-        self, module: Module, data: Data, config: TrainConfig, number: int, given: PseudoLabels | None = None
+        self, module: Module, data: Data, config: TrainConfig, number: int, pseudo_labels: PseudoLabels | None = None
     ) -> None:
-        self.data, self.number, self.given = weighed(data, config), number, given
+        self.data, self.number, self.pseudo_labels = weighed(data, config), number, pseudo_labels
         self._module, self._config = module, config
         shift = adjustment(self.data, config)  # labels of the pool hold under the shares of the labels, as online
         self._shift = torch.zeros(1) if shift is None else shift
@@ -43,35 +43,33 @@ class Teacher:
 
     @cached_property
     def _own(self) -> Tensor:
-        data, length = self.data, self._config.max_length
-        logits = predict(self._module, data.store, data.unlabeled, length, self._context)
+        data = self.data
+        logits = predict(self._module, data.store, data.unlabeled, self._context)
         return softmax((logits + self._shift).double())
 
     @cached_property
     def p(self) -> Tensor:
         """Probabilities [U, C] float64 of the pool without dropout, aligned to the pool's class shares.
 
-        In the first round labels that were given take the place of the teacher's own.
+        In the first round labels that come from elsewhere take the place of the teacher's own.
         """
         own = self._own if self.prior is None else align(self._own, self.prior, self._own.mean(0))
-        if self.given is None:
+        if self.pseudo_labels is None:
             return own
-        known = torch.from_numpy(self.given.copies > 0)
-        return torch.where(known[:, None], torch.from_numpy(self.given.targets()), torch.zeros_like(own))
+        known = torch.from_numpy(self.pseudo_labels.copies > 0)
+        return torch.where(known[:, None], torch.from_numpy(self.pseudo_labels.targets()), torch.zeros_like(own))
 
     def samples(self, rows: np.ndarray, passes: int) -> Iterator[Tensor]:
         """Probabilities [n, C] float64 of these rows of the pool [n], pass after pass with dropout."""
         data, seed = self.data, int(self.rng().integers(2**31))
         at = data.unlabeled[rows]
-        for logits in predict_sampled(
-            self._module, data.store, at, self._config.max_length, self._context, passes=passes, seed=seed
-        ):
+        for logits in predict_sampled(self._module, data.store, at, self._context, passes=passes, seed=seed):
             yield softmax((logits + self._shift).double())
 
     def features(self) -> Tensor:
         """Features [L + U, D] of the labeled rows and the pool."""
         at = np.concatenate([self.data.labeled, self.data.unlabeled])
-        return features(self._module, self.data.store, at, self._config.max_length, self._context)
+        return features(self._module, self.data.store, at, self._context)
 
     def rng(self) -> np.random.Generator:
         """A fresh generator of this round."""

@@ -1,27 +1,18 @@
 """Temperature scaling: probabilities that are as sure as the model is right (Guo et al. 2017, arXiv:1706.04599)."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from torch import Tensor, nn
+from torch import nn
 
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
-from nlp_ssl.data.folds import folds, why_not_held_out
+from nlp_ssl.data.folds import why_not_held_out
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.inference.predict import predict
-from nlp_ssl.method import Method
-from nlp_ssl.nets.base import Module
-from nlp_ssl.training.warm_start import warm_up
-from nlp_ssl.utils.precision import autocast, resolve
 
-_FOLDS = 3
 _REACH = math.log(20.0)  # temperatures between 1/20 and 20
 
 
@@ -61,36 +52,3 @@ def check_calibration(config: TrainConfig, data: Data) -> None:
         return
     if (why := why_not_held_out(data)) is not None:
         raise ConfigError(401, f"calibrate labels: {why}: label more, or use --calibrate dev")
-
-
-def held_out_temperature(
-    method: Method,
-    data: Data,
-    build: Callable[[int], Module],
-    config: TrainConfig,
-    augment: Mapping[str, Any],
-    started: bool,
-    given: Mapping[str, Module | Tensor],
-) -> float:
-    """The temperature of runs that each did without a part of the labels, fitted on these parts.
-
-    The labels a model was trained on say nothing of how sure it may be elsewhere. So the whole run, warm start
-    included, is repeated once for each part, and takes as long each time.
-    """
-    from nlp_ssl.training.loop import fit
-
-    labels = data.labels[data.labeled]
-    settings = replace(config, calibrate="none", save_steps=0, eval_steps=0, patience=0, eval_fgsm=0.0)
-    logits = np.zeros((len(labels), len(data.classes)))
-    for part, out in folds(data, _FOLDS, config.seed):
-
-        def start(module: Module, number: int, part: Data = part) -> None:
-            warm_up(module, part, replace(settings, seed=settings.seed + number))
-
-        module = fit(
-            method, part, build, settings, augment=augment, start=start if started else None, given=given
-        ).module
-        device = next(module.parameters()).device
-        context = autocast(resolve(config.mixed_precision, device), device)
-        logits[out] = predict(module, data.store, data.labeled[out], config.max_length, context).numpy()
-    return temperature_of(logits, labels)

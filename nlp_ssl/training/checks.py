@@ -17,7 +17,7 @@ def check_defined(method: Method | RoundMethod, data: Data, config: TrainConfig)
     if data.kind == "one":
         return
     if "many" not in method.defined_for():
-        able = ", ".join(name for name in list_methods() if "many" in get_method(name).kinds)
+        able = ", ".join(name for name in list_methods(in_rounds=False) if "many" in get_method(name).kinds)
         how = " with these options" if "many" in method.kinds else ""
         raise ConfigError(476, f"{method.name}{how} is not defined for several labels a row; these are: {able}")
     settings = {

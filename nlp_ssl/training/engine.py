@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.loader import Loader, Sizes
 from nlp_ssl.errors import ConfigError, RunError, listed
 from nlp_ssl.inference.predict import features, predict
@@ -23,6 +22,7 @@ from nlp_ssl.ops import distributed
 from nlp_ssl.ops.multilabel import answers, per_label
 from nlp_ssl.ops.targets import estimate_prior
 from nlp_ssl.run import Run
+from nlp_ssl.task import Task
 from nlp_ssl.training import roles
 from nlp_ssl.training.checkpoint import Checkpoint
 from nlp_ssl.training.guard import Guard
@@ -60,25 +60,26 @@ class Engine:
     def __init__(
         self,
         method: Method,
-        data: Data,
-        build: Callable[[int], Module],
+        task: Task,
         config: TrainConfig,
-        augment: Mapping[str, Any],
         accelerator: Accelerator,
         precision: Format,
         *,
         start: Callable[[Module, int], None] | None = None,
-        given: Mapping[str, Module | Tensor],
-        found: Checkpoint | None = None,
+        frozen_nets: Mapping[str, Module | Tensor],
+        saved: Checkpoint | None = None,
     ) -> None:
+        data, augment = task.data, task.augment
         self.method, self.data, self.config, self.accelerator = method, weighed(data, config), config, accelerator
         self.device, self.context = accelerator.device, autocast(precision, accelerator.device)
         ranks = accelerator.num_processes
         sizes = Sizes(
             config.batch_size, config.batch_size * config.unlabeled_ratio, ranks * config.gradient_accumulation_steps
         )
-        self.modules = roles.make(method, build, config, self.device, start if found is None else None, given)
-        self.strengths: dict[str, int] = found.meta["strengths"] if found else {}
+        self.modules = roles.make(
+            method, task.build, config, self.device, start if saved is None else None, frozen_nets
+        )
+        self.strengths: dict[str, int] = saved.meta["strengths"] if saved else {}
         self.loader = Loader(
             self.data,
             method.wanted_views(),
@@ -86,7 +87,6 @@ class Engine:
             sizes,
             seed=config.seed,
             max_steps=config.max_steps,
-            max_length=config.max_length,
             rank=accelerator.process_index,
             world=ranks,
         )
@@ -95,9 +95,11 @@ class Engine:
         for module in self.wrapped.values():  # of Accelerate's fp16 the scaler only: nets choose their own autocast
             accelerator.unwrap_model(module, keep_fp32_wrapper=False)
         self.shift = adjustment(self.data, config)
-        self.given = frozenset(given)  # these nets are what they are: nothing is added to their logits
+        self.frozen_nets = frozenset(frozen_nets)  # they are what they are: nothing is added to their logits
         self.nets = {role: self._net(role) for role in self.modules if role in method.nets}
-        recorded = {r: cast(Forward, Recorded(v.to(self.device))) for r, v in given.items() if isinstance(v, Tensor)}
+        recorded = {
+            r: cast(Forward, Recorded(v.to(self.device))) for r, v in frozen_nets.items() if isinstance(v, Tensor)
+        }
         self.run = Run(
             method,
             {**self.nets, **recorded},
@@ -111,13 +113,13 @@ class Engine:
         self._bind_policy(augment)
         self.run.spec = replace(data.spec, prior=None)
         known = start is not None and start_kind(self.student, config) != "none"
-        if found is None:
+        if saved is None:
             self._estimate_prior(known)
-        self.warnings = [] if found else self._untrained(known, given)
+        self.warnings = [] if saved else self._untrained(known, frozen_nets)
         self.bad_updates, self.finite = 0, True
         self.guard = self._guard()
-        if found is not None:
-            self._restore(found)
+        if saved is not None:
+            self._restore(saved)
 
     @property
     def student(self) -> Module:
@@ -247,10 +249,16 @@ class Engine:
         for role, (real, computed) in saved.meta.get("tokens", {}).items():
             self.nets[role].real_tokens, self.nets[role].computed_tokens = real, computed
 
+    def close(self) -> None:
+        """Lets go of the nets; no further step can be taken."""
+        self.nets, self.wrapped, self.loader.augment = {}, Wrapped(), {}
+        self.run = Run(self.method, {}, self.run.spec)
+
     # --- set-up ---
-    def _untrained(self, known: bool, given: Mapping[str, Module | Tensor]) -> list[str]:
+
+    def _untrained(self, known: bool, frozen_nets: Mapping[str, Module | Tensor]) -> list[str]:
         """A warning where the frozen nets are copies of a student that nothing has trained yet."""
-        copied = [role for role, kind in self.method.nets.items() if kind == "frozen" and role not in given]
+        copied = [role for role, kind in self.method.nets.items() if kind == "frozen" and role not in frozen_nets]
         if known or not copied:
             return []
         warning = (
@@ -269,9 +277,7 @@ class Engine:
             wanted = settled[kind]
             if isinstance(wanted, Strongest):
                 if kind not in self.strengths:
-                    self.strengths[kind] = wanted.settle(
-                        self.student, self.data, self.config.max_length, self.config.seed, self.context
-                    )
+                    self.strengths[kind] = wanted.settle(self.student, self.data, self.config.seed, self.context)
                 settled[kind] = wanted.candidates[self.strengths[kind]]
         return settled
 
@@ -281,7 +287,7 @@ class Engine:
             return
         seed = (self.config.seed, 6)
         rows = np.random.default_rng(seed).permutation(self.data.unlabeled)[:_PRIOR_ROWS]
-        z = predict(self.student, self.data.store, rows, self.config.max_length, self.context)
+        z = predict(self.student, self.data.store, rows, self.context)
         p = self._seen(z, self.method.default_net()).softmax(-1)
         prior = self.data.prior or estimate_prior(p, torch.from_numpy(self.data.labeled_shares()))
         self.run.spec = replace(self.data.spec, prior=prior)
@@ -292,7 +298,7 @@ class Engine:
     def _net(self, role: str) -> Net:
         """The net of a role as methods call it."""
         heads = [name for name, head in self.method.wanted_heads().items() if head.kind == "classifier"]
-        shift = None if role in self.given else self.shift
+        shift = None if role in self.frozen_nets else self.shift
         return Net(self.modules[role], self.wrapped[role] if role in self.trained else None, self.context,
                    shift=shift, classifiers=heads, kind=self.data.kind)  # fmt: skip
 
@@ -300,7 +306,7 @@ class Engine:
         """Logits [n, C] of a net's module as methods see them."""
         if self.data.kind == "many":
             return per_label(logits)
-        return logits if self.shift is None or role in self.given else logits + self.shift.to(logits.device)
+        return logits if self.shift is None or role in self.frozen_nets else logits + self.shift.to(logits.device)
 
     def _guard(self) -> Guard:
         """A guard that expects the pool's shares; of several labels a row, as many yes as among the labels."""
@@ -310,7 +316,7 @@ class Engine:
     def _of_block(self, what: Callable[..., Tensor], role: str, block: str) -> Tensor:
         """Predictions or features of all rows of a block, the same on every rank and whatever came before."""
         at = self.data.labeled if block == "x" else self.data.unlabeled
-        return what(self.modules[role], self.data.store, at, self.config.max_length, self.context).to(self.device)
+        return what(self.modules[role], self.data.store, at, self.context).to(self.device)
 
     def _labels(self) -> Tensor:
         """Labels of all labeled rows."""

@@ -1,277 +1,110 @@
-"""The only training loop: fits any method on any data through Accelerate."""
+"""The only training loop: trains any method on any task through Accelerate."""
 
-import contextlib
-import gc
-import hashlib
-import json
 import logging
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader
+from transformers import TrainerCallback
 
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
-from nlp_ssl.errors import ConfigError, RunError
-from nlp_ssl.inference.metrics import Scores, score, score_splits
+from nlp_ssl.errors import ConfigError
+from nlp_ssl.inference.metrics import score, score_splits
 from nlp_ssl.inference.predict import predict, predict_splits
 from nlp_ssl.method import Method
-from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
+from nlp_ssl.nets.text import TextNet
 from nlp_ssl.ops.multilabel import known_answers
+from nlp_ssl.task import Task
 from nlp_ssl.training import checkpoint
-from nlp_ssl.training.calibration import check_calibration, cool, held_out_temperature, temperature_of
+from nlp_ssl.training.calibration import check_calibration, cool, temperature_of
+from nlp_ssl.training.callbacks import Callbacks
 from nlp_ssl.training.checks import check_defined
 from nlp_ssl.training.engine import Engine
+from nlp_ssl.training.identity import applicable, flat, identity
 from nlp_ssl.training.optim import make_optimizer, rate_factor, set_rates
+from nlp_ssl.training.outcome import Outcome
 from nlp_ssl.training.predictions import Finish, write_predictions
 from nlp_ssl.training.roles import AVERAGE, mix
-from nlp_ssl.training.run_folder import Interrupted, exclusive, save_model, signals
+from nlp_ssl.training.run_folder import RunFolder
+from nlp_ssl.training.signals import Interrupted, signals
 from nlp_ssl.training.trackers import check_trackers, start_trackers
 from nlp_ssl.types import Batch, Losses
-from nlp_ssl.utils import atomic
 from nlp_ssl.utils.precision import Format, resolve
+from nlp_ssl.utils.progress import bar
 
 log = logging.getLogger("nlp_ssl")
-_FORMER = {  # settings that version 0.1.0 called otherwise
-    "schedule": "lr_scheduler_type",
-    "warmup": "warmup_steps",
-    "clip": "max_grad_norm",
-    "accumulate": "gradient_accumulation_steps",
-    "eval_every": "eval_steps",
-}
-IDENTITY, RESULT = "identity.json", "result.json"  # the latter is written last: with it the run is complete
+
+
+class Start(Protocol):
+    """The stage before a method."""
+
+    def __call__(self, module: Module, number: int) -> None:
+        """Changes the i-th fresh net in place, called with i = 0, 1, ..."""
+        ...
+
+    def held_out_temperature(self, method: Method, frozen_nets: Mapping[str, Module | Tensor]) -> float:
+        """The temperature of runs that each did without a part of the labels, fitted on these parts."""
+        ...
 
 
 @dataclass
-class Outcome:
-    """What a finished run came to: scores by split, steps, seconds of training, warnings of the guard."""
+class Trained(Outcome):
+    """An outcome with the trained net; None where the run was complete before, and its net is on disk alone."""
 
-    scores: dict[str, Scores]
-    steps: int
-    seconds: float
-    warnings: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, saved: Mapping[str, Any]) -> "Outcome":
-        """An outcome as it was saved.
-
-        Raises:
-            KeyError, TypeError, ValueError: something is missing or of another kind.
-        """
-        if not isinstance(saved["scores"], dict):
-            raise TypeError("scores are of another kind")
-        made = cls(
-            {split: Scores.of(values) for split, values in saved["scores"].items()},
-            saved["steps"],
-            saved["seconds"],
-            saved["warnings"],
-        )
-        numbers = atomic.is_count(made.steps) and atomic.is_number(made.seconds) and made.seconds >= 0
-        if not numbers or not isinstance(made.warnings, list) or not all(isinstance(w, str) for w in made.warnings):
-            raise ValueError("steps, seconds or warnings are of another kind")
-        return made
+    module: Module | None = field(kw_only=True, default=None)
 
 
-@dataclass
-class Result(Outcome):
-    """An outcome with the trained module."""
-
-    module: Module = field(kw_only=True)
-
-
-def applicable(method: Method, data: Data) -> Method:
-    """The method itself, or supervised training where it wants unlabeled rows and there are none."""
-    wants_pool = any(view.startswith("u") for view in method.wanted_views()) and not method.pool_optional
-    return Supervised() if wants_pool and not len(data.unlabeled) else method
-
-
-def identity(
-    method: Method, data: Data, config: TrainConfig, given: Mapping[str, Module | Tensor] | None = None
-) -> dict[str, Any]:
-    """What must be the same for a run to be resumed, or to count as already done."""
-    method = applicable(method, data)
-    made = described(method.name, asdict(method), data, config)
-    if given:
-        made["given"] = {
-            role: fingerprint({"": net} if isinstance(net, Tensor) else net.state_dict()) for role, net in given.items()
-        }
-    return made
-
-
-def described(name: str, options: Mapping[str, Any], data: Data, config: TrainConfig) -> dict[str, Any]:
-    """The settings, rows and net of a run: what its identity is made of."""
-    free = (
-        "save_steps",
-        "save_total_limit",
-        "logging_steps",
-        "dataloader_num_workers",
-    )  # settings that change no result
-    return {
-        "method": name,
-        "options": dict(options),
-        "config": {k: v for k, v in asdict(config).items() if k not in free},
-        "data": data.content_hash,
-        "task": dict(data.origin),
-    }
-
-
-def finished(output_dir: Path, wanted: Mapping[str, Any]) -> Outcome | None:
-    """The outcome of a completed run in the folder, or None if there is none.
-
-    Raises:
-        ConfigError: the folder holds a completed run with other settings.
-    """
-    saved = read_result(output_dir)
-    if saved is None:
-        return None
-    outcome, known = saved
-    check_same(output_dir, known, wanted)
-    return outcome
-
-
-def read_result(output_dir: Path) -> tuple[Outcome, dict[str, Any]] | None:
-    """The outcome of a completed run in the folder and what the run was, or None if there is none.
-
-    Raises:
-        RunError: the file is damaged.
-    """
-    path = output_dir / RESULT
-    if not path.exists():
-        return None
-    try:
-        saved = atomic.read_json(path)
-        return Outcome.of(saved), _identity_of(saved["identity"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(303, f"{path} is damaged: delete it and resume again") from error
-
-
-def check_same(output_dir: Path, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuses to go on with what another run left in a folder, if the identity that is `known` of it is not the wanted.
-
-    Raises:
-        ConfigError: it has other settings.
-    """
-    if changed := differences(_renamed(known), wanted):
-        raise ConfigError(
-            214,
-            f"{output_dir} holds a run with other settings ({'; '.join(changed)}): repeat its flags or use --overwrite",
-        )
-
-
-def _renamed(known: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run of an earlier version noted of itself, under today's names."""
-    config = {_FORMER.get(name, name): value for name, value in known.get("config", {}).items()}
-    return {**known, "config": config} if config else dict(known)
-
-
-def claim(output_dir: Path, made: Mapping[str, Any]) -> None:
-    """Notes what the run in a folder is; the first process does it.
-
-    Raises:
-        RunError: the folder cannot be written.
-    """
-    if not int(os.environ.get("RANK", "0")):
-        atomic.write_text(output_dir / IDENTITY, json.dumps(made, indent=1))
-
-
-def read_identity(output_dir: Path) -> dict[str, Any]:
-    """What the run in a folder is, finished or not; empty where nobody knows."""
-    with contextlib.suppress(OSError, ValueError):  # none, or a damaged one
-        return _identity_of(atomic.read_json(output_dir / IDENTITY))
-    return {}
-
-
-def _identity_of(saved: Any) -> dict[str, Any]:
-    """What a run is, as it was saved.
-
-    Raises:
-        ValueError: it is of another kind.
-    """
-    if not isinstance(saved, dict) or not all(
-        isinstance(saved.get(k, {}), dict) for k in ("options", "config", "task")
-    ):
-        raise ValueError("the identity of the run is of another kind")
-    seed = saved.get("config", {}).get("seed", 0)
-    if not isinstance(saved.get("method", ""), str) or not isinstance(seed, int):
-        raise ValueError("method or seed of the run are of another kind")
-    return saved
-
-
-def write_result(output_dir: Path, made: Mapping[str, Any], outcome: Outcome) -> None:
-    """Marks a run as complete: what `finished` reads."""
-    done = {
-        "identity": made,
-        "scores": {split: asdict(value) for split, value in outcome.scores.items()},
-        "steps": outcome.steps,
-        "seconds": round(outcome.seconds, 2),
-        "warnings": outcome.warnings,
-    }
-    atomic.write_text(output_dir / RESULT, json.dumps(done, indent=1))
-
-
-def fit(
+def train(
     method: Method,
-    data: Data,
-    build: Callable[[int], Module],
+    task: Task,
     config: TrainConfig,
     *,
-    augment: Mapping[str, Any],
-    start: Callable[[Module, int], None] | None = None,
-    output_dir: Path | None = None,
-    resume: bool = False,
-    trackers: tuple[str, ...] = (),
-    given: Mapping[str, Module | Tensor] | None = None,
-) -> Result:
-    """Trains a method and returns the trained module with its scores.
+    start: Start | None = None,
+    folder: RunFolder | None = None,
+    frozen_nets: Mapping[str, Module | Tensor] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Trained:
+    """Trains a method from nets that `start` prepares; `nlp_ssl.fit` is the way in that knows which start it is.
 
     Args:
         method: the method with its hyper-parameters.
-        data: the task's rows.
-        build: makes the i-th trained net of the method; called with i = 0, 1, ...
+        task: the rows, the net and the views.
         config: settings of the loop.
-        augment: augmentation of each kind of view, {"weak": ..., "strong": ...}.
-        start: the stage before the method; changes the i-th fresh module in place, called with i = 0, 1, ... Not called
-            when a checkpoint is resumed.
-        output_dir: where metrics, checkpoints and the trained model are written; nothing is written without it.
-        resume: go on from the newest complete checkpoint in `output_dir`, if there is one.
-        trackers: names of Accelerate trackers whose packages are installed.
-        given: modules for frozen nets of the method, by role, e.g. a larger teacher; they are copied. Of a net that
-            reads the rows in another way its logits [U, C] for the pool. A frozen net that is not given is a copy of
-            the started student.
+        start: the stage before the method. Not called where a checkpoint is resumed.
+        folder: where metrics, checkpoints and the trained model are written; nothing is written without it.
+        frozen_nets: modules for frozen nets of the method, by role, e.g. a larger teacher; they are copied. Of a net
+            that reads the rows in another way its logits [U, C] for the pool. A frozen net that is not among them is a
+            copy of the started student.
+        callbacks: called as by `transformers.Trainer`.
 
     Raises:
         ConfigError: settings do not fit together, or the folder holds another run.
         RunError: the loss stopped being finite.
         Interrupted: SIGINT or SIGTERM arrived; the state was saved first.
     """
+    data = task.data
     if config.eval_steps and not len(data.dev):
         raise ConfigError(227, "eval_steps and patience need dev rows: give --dev, or leave them out")
-    check_trackers(trackers, output_dir is not None)
+    check_trackers(() if folder is None else folder.trackers, folder is not None)
     check_defined(method, data, config)
     check_calibration(config, data)
-    _check_given(method, given or {}, data)
+    _check_frozen(method, frozen_nets or {}, data)
     used = applicable(method, data)
     if used is not method:
         log.warning("no unlabeled rows: %s becomes supervised training", method.name)
-    with ExitStack() as stack:
-        if output_dir is not None:
-            stack.enter_context(exclusive(output_dir))
-        # The loop, its nets and Accelerate's wrappers refer to each other in circles, which the garbage collector would
-        # leave lying for many runs: one process that compared thirty methods filled 11 GB.
-        stack.callback(gc.collect)
-        return TrainLoop(used, data, build, config, augment, start, output_dir, resume, trackers, given or {}).run()
+    with nullcontext() if folder is None else folder.lock(), ExitStack() as stack:
+        loop = TrainLoop(used, task, config, start, folder, frozen_nets or {}, callbacks)
+        stack.callback(loop.close)
+        return loop.run()
 
 
 class TrainLoop:
@@ -280,67 +113,62 @@ class TrainLoop:
     def __init__(
         self,
         method: Method,
-        data: Data,
-        build: Callable[[int], Module],
+        task: Task,
         config: TrainConfig,
-        augment: Mapping[str, Any],
-        start: Callable[[Module, int], None] | None,
-        output_dir: Path | None,
-        resume: bool,
-        trackers: tuple[str, ...],
-        given: Mapping[str, Module | Tensor],
+        start: Start | None,
+        folder: RunFolder | None,
+        frozen_nets: Mapping[str, Module | Tensor],
+        callbacks: Sequence[TrainerCallback],
     ) -> None:
-        self.method, self.data, self.config, self.output_dir = method, data, config, output_dir
-        self.build, self.started, self.augment, self.given = build, start is not None, augment, given
+        self.method, self.task, self.data, self.config, self.folder = method, task, task.data, config, folder
+        self.start, self.frozen_nets = start, frozen_nets
+        trackers = () if folder is None else folder.trackers
         AcceleratorState._reset_state()  # the precision of an earlier run in this process must not bind this one
-        fp16 = config.mixed_precision == "fp16"
         self.accelerator = Accelerator(
-            mixed_precision="fp16" if fp16 else "no",
+            mixed_precision="fp16" if config.mixed_precision == "fp16" else "no",
             log_with=list(trackers) or None,
-            project_dir=str(output_dir) if output_dir else None,
+            project_dir=None if folder is None else str(folder),
         )
         self.device = self.accelerator.device
-        self.identity = identity(method, data, config, given)
-        if output_dir is not None and resume:
-            check_same(output_dir, read_identity(output_dir) or self.identity, self.identity)
-        found = self._checkpoint() if resume else None
-        self.precision: Format = found.meta["precision"] if found else resolve(config.mixed_precision, self.device)
-        self.session = Engine(
-            method,
-            data,
-            build,
-            config,
-            augment,
-            self.accelerator,
-            self.precision,
-            start=start,
-            given=given,
-            found=found,
+        self.identity = identity(method, task, config, frozen_nets)
+        saved = None
+        if folder is not None and folder.resume:
+            folder.check_same(self.identity)
+            saved = self._checkpoint(folder)
+        self.precision: Format = saved.meta["precision"] if saved else resolve(config.mixed_precision, self.device)
+        self.engine = Engine(
+            method, task, config, self.accelerator, self.precision, start=start, frozen_nets=frozen_nets, saved=saved
         )
-        self.state, self.loader, self.warnings = self.session.run, self.session.loader, self.session.warnings
-        self.optimizer, self.names = make_optimizer(self.session.trained, config)
+        self.state, self.loader, self.warnings = self.engine.run, self.engine.loader, self.engine.warnings
+        self.optimizer, self.names = make_optimizer(self.engine.trained, config)
         self.prepared = self.accelerator.prepare(self.optimizer)
         self.best: tuple[float, int] = (-1.0, 0)  # leading score on the dev rows, evaluations since
         self.best_weights: dict[str, Tensor] = {}
-        if found:
-            self._restore(found)
-        if output_dir is not None:  # not before: a start that is refused leaves nothing
-            claim(output_dir, self.identity)
+        student = self.engine.student
+        self.callbacks = Callbacks(
+            callbacks, config, None if folder is None else folder.path,
+            model=student.model if isinstance(student, TextNet) else student,
+            tokenizer=student.tokenizer if isinstance(student, TextNet) else None,
+            optimizer=self.optimizer, main=self.accelerator.is_main_process,
+        )  # fmt: skip
+        if saved:
+            self._restore(saved)
+        if folder is not None:  # not before: a start that is refused leaves nothing
+            folder.claim(self.identity)
         if trackers:
-            start_trackers(self.accelerator, _flat(self.identity))
+            start_trackers(self.accelerator, flat(self.identity))
 
     # --- set-up ---
 
-    def _checkpoint(self) -> checkpoint.Checkpoint | None:
-        if self.output_dir is None:
-            raise ConfigError(213, "resume needs an output folder")
-        found = checkpoint.load_latest(self.output_dir / "checkpoints")
-        if found is None:
+    def _checkpoint(self, folder: RunFolder) -> checkpoint.Checkpoint | None:
+        latest = checkpoint.load_latest(folder.checkpoints)
+        if latest is None:
             return None
-        for message in found[1]:
+        saved, messages = latest
+        for message in messages:
             log.warning(message)
-        check_same(self.output_dir, found[0].meta["identity"], self.identity)
-        return found[0]
+        folder.check_same(self.identity, saved.meta["identity"])
+        return saved
 
     def _restore(self, saved: checkpoint.Checkpoint) -> None:
         checkpoint.restore_optimizer(self.optimizer, self.names, saved.tensors["optimizer"])
@@ -348,17 +176,25 @@ class TrainLoop:
         self.best_weights = saved.tensors.get("best", {})
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved.meta["scaler"])
-        self._restore_metrics(saved.step)
+        if self.folder is not None:
+            self.folder.cut_metrics(saved.step)
         log.info("resumed from step %d", saved.step)
+
+    def close(self) -> None:
+        """Lets go of the nets at once: where thirty methods are compared in one process, they would fill its memory
+        until the garbage collector comes by.
+        """
+        self.engine.close()
 
     # --- the loop ---
 
-    def run(self) -> Result:
+    def run(self) -> Trained:
+        """Trains from the step that the state is at to the last one, and finishes the run."""
         config, state = self.config, self.state
-        if state.step == 0:
-            self._restore_metrics(0)
-            if config.save_steps:
-                self._save()
+        if state.step == 0 and self.folder is not None:
+            self.folder.cut_metrics(0)
+        if state.step == 0 and config.save_steps:
+            self._save()
         batches = iter(
             DataLoader(
                 self.loader,
@@ -370,17 +206,25 @@ class TrainLoop:
             )
         )
         started, first = time.perf_counter(), state.step
-        with signals(self.accelerator.num_processes) as caught, self._bar() as tick:
-            while state.step < config.max_steps and not self._out_of_patience():
-                self.session.enter(state.step)
+        self.callbacks.begin(first)
+        with (
+            signals(self.accelerator.num_processes) as caught,
+            bar(self.method.name, config.max_steps) as advance,
+        ):
+            advance(first)
+            while state.step < config.max_steps and not self._out_of_patience() and not self.callbacks.stop:
+                self.callbacks.step_begins(state.step)
+                self.engine.enter(state.step)
                 self._update([next(batches) for _ in range(config.gradient_accumulation_steps)])
                 state.step += 1
-                tick(state.step)
+                advance()
+                self.callbacks.step_ends(state.step)
                 self._after_step(started, first)
                 if caught:
-                    if self.output_dir is not None:
+                    if self.folder is not None:
                         self._save()
-                    raise Interrupted(caught[0])
+                    raise Interrupted(caught[0], self._final_module())
+        self.callbacks.end(state.step)
         return self._finish(time.perf_counter() - started)
 
     def _update(self, micros: list[Batch]) -> None:
@@ -391,18 +235,18 @@ class TrainLoop:
         while more:
             for i, batch in enumerate(micros):
                 last = i + 1 == len(micros)
-                with nullcontext() if last else self.session.wrapped.no_sync():
+                with nullcontext() if last else self.engine.wrapped.no_sync():
                     if len(begun) == i:
-                        begun.append(self.session.begin(batch, i))
-                    more = self.session.backward(begun[i]) is not None
+                        begun.append(self.engine.begin(batch, i))
+                    more = self.engine.backward(begun[i]) is not None
             if more:
                 self._apply()
 
     def _apply(self) -> None:
-        self.session.clip()
-        if self.session.updates:
+        self.engine.clip()
+        if self.engine.updates:
             self.prepared.step()
-        self.session.after_update()
+        self.engine.after_update()
         self.prepared.zero_grad(set_to_none=True)
 
     def _after_step(self, started: float, first: int) -> None:
@@ -410,24 +254,30 @@ class TrainLoop:
         if step == first + 5 and config.max_steps > step:
             seconds = (time.perf_counter() - started) / 5 * (config.max_steps - step)
             log.info("about %s left (measured on the first steps)", _duration(seconds))
-        if step % config.logging_steps == 0 or step == config.max_steps:
+        asked = self.callbacks
+        if step % config.logging_steps == 0 or step == config.max_steps or asked.log:
             self._record(time.perf_counter() - started)
-        if config.eval_steps and step % config.eval_steps == 0 and len(self.data.dev):
+        if len(self.data.dev) and ((config.eval_steps and step % config.eval_steps == 0) or asked.evaluate):
             self._evaluate_dev()
-        if config.save_steps and (step % config.save_steps == 0 or step == config.max_steps):
+        if config.save_steps and (step % config.save_steps == 0 or step == config.max_steps) or asked.save:
             self._save()
 
     def _record(self, seconds: float) -> None:
-        line = {"step": self.state.step, "seconds": round(seconds, 3), **self.session.record()}
+        line = {"step": self.state.step, "seconds": round(seconds, 3), **self.engine.record()}
         line["learning_rate"] = self.config.learning_rate * rate_factor(self.state.step - 1, self.config)
-        self._write_metrics(line)
+        if self.folder is not None:
+            self.folder.add_metrics(line)
+        self.callbacks.logged(self.state.step, line)
         self.accelerator.log({k: v for k, v in line.items() if isinstance(v, (int, float))}, step=self.state.step)
 
     def _evaluate_dev(self) -> None:
         module = self._final_module()
-        logits = predict(module, self.data.store, self.data.dev, self.config.max_length, self.session.context)
+        logits = predict(module, self.data.store, self.data.dev, self.engine.context)
         scores = score(logits, self.data.labels[self.data.dev])
-        self._write_metrics({"step": self.state.step, f"dev_{scores.leading}": scores.lead})
+        line = {"step": self.state.step, f"dev_{scores.leading}": scores.lead}
+        if self.folder is not None:
+            self.folder.add_metrics(line)
+        self.callbacks.evaluated(self.state.step, {f"eval_{scores.leading}": scores.lead})
         if scores.lead > self.best[0]:
             self.best = (scores.lead, 0)
             self.best_weights = {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
@@ -440,15 +290,15 @@ class TrainLoop:
     # --- what is written ---
 
     def _save(self) -> None:
-        if self.output_dir is None:
+        if self.folder is None:
             raise ConfigError(215, "save_steps needs an output folder")
-        tensors = self.session.tensors()
+        tensors = self.engine.tensors()
         if self.accelerator.is_main_process:
             tensors["optimizer"] = checkpoint.flatten_optimizer(self.optimizer, self.names)
             if self.best_weights:
                 tensors["best"] = self.best_weights
             meta = {
-                **self.session.meta(),
+                **self.engine.meta(),
                 "identity": self.identity,
                 "precision": self.precision,
                 "best": list(self.best),
@@ -457,51 +307,37 @@ class TrainLoop:
                 "torch": torch.__version__,
             }
             checkpoint.save(
-                self.output_dir / "checkpoints",
+                self.folder.checkpoints,
                 checkpoint.Checkpoint(self.state.step, tensors, meta),
                 keep=self.config.save_total_limit,
             )
         self.accelerator.wait_for_everyone()
-
-    def _write_metrics(self, line: Mapping[str, Any]) -> None:
-        if self.output_dir is not None and self.accelerator.is_main_process:
-            path = self.output_dir / "metrics.jsonl"
-            with atomic.writing(path), path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-
-    def _restore_metrics(self, step: int) -> None:
-        """Drops the lines of steps that will be run again."""
-        if self.output_dir is None or not self.accelerator.is_main_process:
-            return
-        path = self.output_dir / "metrics.jsonl"
-        before = atomic.json_lines(path) if step > 0 else ()
-        kept = [line for line in before if isinstance(at := line.get("step"), int) and at <= step]
-        atomic.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.callbacks.saved(self.state.step)
 
     def _final_module(self) -> Module:
-        return self.session.modules.get(AVERAGE, self.session.student)
+        return self.engine.modules.get(AVERAGE, self.engine.student)
 
-    def _finish(self, seconds: float) -> Result:
+    def _finish(self, seconds: float) -> Trained:
         module = self._final_module()
         if self.best_weights:
             module.load_state_dict(self.best_weights)
         config = self.config
-        context = self.session.context
+        context = self.engine.context
         temperature = self._calibrate(module)
-        logits = predict_splits(module, self.data, config.max_length, context)
-        scores = score_splits(module, self.data, config.max_length, context, fgsm=config.eval_fgsm, logits=logits)
+        logits = predict_splits(module, self.data, context)
+        scores = score_splits(module, self.data, context, fgsm=config.eval_fgsm, logits=logits)
         module.eval()
-        if self.output_dir is not None and self.accelerator.is_main_process:
-            save_model(module, self.output_dir)
+        if self.folder is not None and self.accelerator.is_main_process:
+            self.folder.save_model(module)
             torch.manual_seed(mix(config.seed, 7, 0))
-            fresh, views = self.build(0).to(self.device), self.loader.augment
+            fresh, views = self.task.build(0).to(self.device), self.loader.augment
             finish = Finish(module, fresh, self.data, logits, self.state, views, config, context, temperature)
-            write_predictions(self.output_dir, finish)
-            write_result(self.output_dir, self.identity, Outcome(scores, self.state.step, seconds, self.warnings))
+            write_predictions(self.folder.predictions, finish)
+            self.folder.write_result(self.identity, Outcome(scores, self.state.step, seconds, self.warnings))
         self.accelerator.wait_for_everyone()
         for tracker in self.accelerator.trackers:  # the process group stays: another run may follow in this process
             tracker.finish()
-        return Result(scores, self.state.step, seconds, self.warnings, module=module)
+        return Trained(scores, self.state.step, seconds, self.warnings, module=module)
 
     def _calibrate(self, module: Module) -> float:
         """Makes the module's probabilities fit, as the settings say; the temperature it took, 1 for none."""
@@ -509,32 +345,21 @@ class TrainLoop:
         if config.calibrate == "none":
             return 1.0
         if config.calibrate == "dev":
-            logits = predict(module, data.store, data.dev, config.max_length, self.session.context)
+            logits = predict(module, data.store, data.dev, self.engine.context)
             truth = data.labels[data.dev]
             logits, truth = (logits, truth) if data.kind == "one" else known_answers(logits, truth)
             temperature = temperature_of(logits.numpy(), truth)
         else:
-            temperature = held_out_temperature(
-                self.method, data, self.build, config, self.augment, self.started, self.given
-            )
+            assert self.start is not None  # `fit` has one, also where nothing is to be started
+            temperature = self.start.held_out_temperature(self.method, self.frozen_nets)
         cool(module.classifier, temperature)
         log.info("temperature %.2f", temperature)
         return temperature
 
-    @contextmanager
-    def _bar(self) -> Iterator[Callable[[int], None]]:
-        if not sys.stderr.isatty() or not self.accelerator.is_main_process:
-            yield lambda step: None
-            return
-        columns = (TextColumn(self.method.name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, transient=True) as progress:
-            task = progress.add_task(self.method.name, total=self.config.max_steps)
-            yield lambda step: progress.update(task, completed=step)
 
-
-def _check_given(method: Method, given: Mapping[str, Module | Tensor], data: Data) -> None:
+def _check_frozen(method: Method, frozen_nets: Mapping[str, Module | Tensor], data: Data) -> None:
     classes = len(data.classes)
-    for role, net in given.items():
+    for role, net in frozen_nets.items():
         if method.nets.get(role) != "frozen":
             frozen = [r for r, kind in method.nets.items() if kind == "frozen"]
             raise ConfigError(233, f"{method.name} takes no net {role!r}; it takes: {', '.join(frozen) or 'none'}")
@@ -548,27 +373,6 @@ def _check_given(method: Method, given: Mapping[str, Module | Tensor], data: Dat
             )  # fmt: skip
         if isinstance(net, Tensor) and len(net) != len(data.unlabeled):
             raise ConfigError(234, f"logits of the {role} for {len(net)} rows, the pool has {len(data.unlabeled)}")
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Tells weights, or logits, apart."""
-    found = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        found.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for k, v in value.items():
-        out |= _flat(v, f"{prefix}{k}.") if isinstance(v, Mapping) else {f"{prefix}{k}": v}
-    return out
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between the identities of two runs, in words."""
-    before, now = _flat(old), _flat(json.loads(json.dumps(new)))
-    return [f"{k}: {before.get(k)} -> {now.get(k)}" for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
 
 
 def _as_it_is(batch: Batch) -> Batch:

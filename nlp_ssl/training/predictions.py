@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
-from nlp_ssl.data.images import ImageStore
+from nlp_ssl.data.image_store import ImageStore
 from nlp_ssl.inference.predict import evaluating, features
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.text import TextNet
@@ -28,7 +28,6 @@ from nlp_ssl.utils.counter_rng import row_keys
 from nlp_ssl.utils.parquet import write_parquet
 from nlp_ssl.utils.precision import Autocast
 
-PREDICTIONS = "predictions.parquet"
 FACTS = b"nlp_ssl"  # key of the file's metadata
 _ROWS = 10_000  # scored rows kept of a split, at most
 _NUMBERS = 2_000_000  # logits kept of a split, at most
@@ -67,8 +66,8 @@ class Finish:
     temperature: float
 
 
-def write_predictions(folder: Path, finish: Finish) -> None:
-    """Writes the file into the run's folder, whole or not at all; none where rows have several labels.
+def write_predictions(path: Path, finish: Finish) -> None:
+    """Writes the file, whole or not at all; none where rows have several labels.
 
     Raises:
         RunError: the file cannot be written.
@@ -80,22 +79,23 @@ def write_predictions(folder: Path, finish: Finish) -> None:
     for split, at in (("dev", data.dev), ("test", data.test)):
         if len(at):
             rows += _scored(finish, split, at)
-    write_parquet(folder / PREDICTIONS, rows, SCHEMA.with_metadata({FACTS: json.dumps(_facts(finish)).encode()}))
+    write_parquet(path, rows, SCHEMA.with_metadata({FACTS: json.dumps(_facts(finish)).encode()}))
 
 
 def _facts(finish: Finish) -> dict[str, Any]:
     data = finish.data
-    told = np.setdiff1d(data.labeled, data.gold)  # pool rows with labels from elsewhere
-    pool = np.union1d(data.unlabeled, told)
-    counts = {"labeled": data.gold, "told": told, "unlabeled": pool, "dev": data.dev, "test": data.test}
-    hard = data.targets is None or data.own is not None
+    original = data.original_labeled
+    pseudo_labeled = np.setdiff1d(data.labeled, original)
+    pool = np.union1d(data.unlabeled, pseudo_labeled)
+    counts = {"labeled": original, "told": pseudo_labeled, "unlabeled": pool, "dev": data.dev, "test": data.test}
+    hard = data.targets is None or data.came_labeled is not None
     strong = finish.augment.get(_strong_kind(finish) or "")
     return {
         "format": 1,
         "classes": data.classes,
         "kind": "image" if isinstance(data.store, ImageStore) else "text",
         "rows": {name: len(at) for name, at in counts.items()},
-        "labels": np.bincount(data.labels[data.gold], minlength=len(data.classes)).tolist() if hard else None,
+        "labels": np.bincount(data.labels[original], minlength=len(data.classes)).tolist() if hard else None,
         "notes": data.notes,
         "strong": None if strong is None else repr(strong),
         "prior": finish.run.spec.prior,
@@ -119,11 +119,11 @@ def _sample(finish: Finish) -> list[tuple[Any, ...]]:
     """Pool rows and labeled rows with features before and after training; the first pool rows with their views."""
     data, rng = finish.data, np.random.default_rng(0)
     pool = rng.permutation(data.unlabeled)[:_POOL]
-    labeled = rng.permutation(data.gold)[:_LABELED]
+    labeled = rng.permutation(data.original_labeled)[:_LABELED]
     at = np.concatenate([pool, labeled])
-    length, context = finish.config.max_length, finish.context
-    before = features(finish.fresh, data.store, at, length, context)
-    after = features(finish.module, data.store, at, length, context)
+    context = finish.context
+    before = features(finish.fresh, data.store, at, context)
+    after = features(finish.module, data.store, at, context)
     with torch.no_grad(), evaluating(finish.module):
         logits = finish.module.head(after.to(next(finish.module.parameters()).device)).float().cpu()
     shift = adjustment(data, finish.config)
@@ -177,7 +177,7 @@ def _view(finish: Finish, at: np.ndarray, kind: str | None) -> list[bytes | None
     if kind is None or not len(at):
         return [None] * len(at)
     store, seed = finish.data.store, finish.config.seed
-    inputs, _ = store.views([(at, augment, row_keys(seed, 0, at))], finish.config.max_length)
+    inputs, _ = store.views([(at, augment, row_keys(seed, 0, at))])
     if isinstance(store, ImageStore):
         mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (store.mean, store.std))
         pixels = (inputs["pixel_values"] * std + mean).mul(255).round().clamp(0, 255).byte()
@@ -190,9 +190,8 @@ def _contents(finish: Finish, at: np.ndarray) -> list[bytes | None]:
     data = finish.data
     if isinstance(data.store, ImageStore):
         return [_png(image) for image in data.store.images[at]]
-    if data.texts is None:
-        return [None] * len(at)
-    return [_begin(text) for text in data.texts.take(pa.array(at)).to_pylist()]
+    texts = data.whole_texts
+    return [None] * len(at) if texts is None else [_begin(text) for text in texts.take(pa.array(at)).to_pylist()]
 
 
 def _begin(text: str) -> bytes:

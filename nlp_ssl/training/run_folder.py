@@ -1,227 +1,282 @@
-"""What a run needs of its process and its folder: signals at a safe moment, one run per folder, whole files."""
+"""The folder of a run: what its files are called, what the run in it is, and whether it is complete."""
 
-import os
+import contextlib
+import json
 import shutil
-import signal
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import filelock
-
-from nlp_ssl.errors import ConfigError
+from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.nets.base import Module
+from nlp_ssl.ops.distributed import is_main
+from nlp_ssl.training.identity import as_identity, differences
+from nlp_ssl.training.model_files import MODEL_FILES, PREDICTIONS, STAGING, copy_model, save_model
+from nlp_ssl.training.outcome import Outcome
 from nlp_ssl.utils import atomic
-from nlp_ssl.utils.paths import check_utf8
+from nlp_ssl.utils.lock import LOCK, exclusive
 
-_RUN_FILES = (
-    ".lock",
-    "identity.json",
-    "metrics.jsonl",
-    "result.json",
-    "start.json",
-    "out_of_scope.parquet",
-    "rounds.jsonl",
-    "tuning.jsonl",
-    "report.html",
-)  # what is of the run, not of its model
-_RUN_FOLDERS = ("checkpoints", "baseline", "seed-[0-9]*", "round-[0-9]*", "tuning")
-_SIGNS = ("identity.json", "result.json", "start.json", "tuning.jsonl")  # a folder with one of them is of a run
-_MODEL_FILES = (  # by the names under which libraries save them: a folder may hold other people's files
-    "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "tokenizer.json",
-    "tokenizer_config.json", "image_net.json", "predictions.parquet",
-)  # fmt: skip
-CARD = "README.md"
 CARD_MARK = "<!-- nlp-ssl model card: take this line out to keep a text of your own -->"
-_STAGING = ".model-"  # begins the name of a folder of model files that are not all there yet
-_MARK = "config.json"  # moved last: a folder without it holds no whole model
+_SEED, _ROUND = "seed-", "round-"
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal stopped the run after a complete step; `exit_code` is 128 + signal number."""
+class RunFolder:
+    """The folder of one run, or of the runs of several seeds.
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by signal {number}")
-        self.exit_code = 128 + number
+    Args:
+        path: the folder; it need not exist.
+        resume: go on where an earlier run in it stopped, and do not repeat what is complete.
+        trackers: names of Accelerate trackers whose packages are installed, e.g. "tensorboard".
 
-
-@contextmanager
-def signals(processes: int) -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of stopping in the middle of a step. Ranks of a group are left alone."""
-    caught: list[int] = []
-    try:
-        if processes > 1:
-            raise ValueError
-
-        def note(number: int, frame: FrameType | None) -> None:
-            if caught:  # a second Ctrl-C means now
-                raise KeyboardInterrupt
-            caught.append(number)
-
-        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # signals can be set in the main thread only
-        yield caught
-        return
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock: two runs cannot share one. What a killed one left half written there is removed."""
-    check_utf8(folder)
-    lock: AbstractContextManager[Any] = nullcontext()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            lock = filelock.FileLock(folder / ".lock", timeout=0)
-            lock.acquire()
-    except filelock.Timeout as error:
-        raise ConfigError(217, f"another run is using {folder}: choose another folder") from error
-    except OSError as error:
-        raise ConfigError(216, f"cannot write to {folder}: {error.strerror}; choose another folder") from error
-    try:
-        if isinstance(lock, filelock.BaseFileLock):
-            atomic.clean(folder)
-        yield
-    finally:
-        if isinstance(lock, filelock.BaseFileLock):
-            lock.release()
-
-
-def check_output(folder: Path, resume: bool, overwrite: bool, models: Iterable[str | Path | None] = ()) -> None:
-    """Refuses a folder that holds something, unless an earlier run in it is to be resumed or replaced.
-
-    Raises:
-        ConfigError: the folder is not empty, not a folder or cannot be looked into, or replacing what is in it would
-            remove other things than a run, or one of the `models` that the new run begins from.
+    Attributes:
+        identity, result: what the run is, written at its start, and what it came to, written last: with it the run is
+            complete.
+        metrics, rounds, trials: a line for each logged step, round, and finished run of a choice of settings.
+        checkpoints, tuning: folders of checkpoints, and of the run under way of a choice of settings.
+        start: what the warm start scored.
+        predictions, report, card, out_of_scope, encoder, pseudo_labels: files for those who come later.
     """
-    if resume and overwrite:
-        raise ConfigError(208, "--resume goes on with a run, --overwrite replaces it: give one of the two")
-    try:
-        held = [path for path in folder.iterdir() if path.name != ".lock"] if folder.exists() else []
-    except NotADirectoryError as error:
-        raise ConfigError(218, f"{folder} is not a folder: choose another --output-dir") from error
-    except OSError as error:
-        raise ConfigError(216, f"cannot use {folder}: {error.strerror}; choose another --output-dir") from error
-    if held and not (resume or overwrite):
-        raise ConfigError(219, f"{folder} is not empty: use --resume, --overwrite or another --output-dir")
-    if held and overwrite:
-        _check_lost(folder, models)
 
+    def __init__(self, path: str | Path, *, resume: bool = False, trackers: tuple[str, ...] = ()) -> None:
+        self.path, self.resume, self.trackers = Path(path), resume, trackers
+        self.identity = self.path / "identity.json"
+        self.result = self.path / "result.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.start = self.path / "start.json"
+        self.rounds = self.path / "rounds.jsonl"
+        self.trials = self.path / "tuning.jsonl"
+        self.tuning = self.path / "tuning"
+        self.checkpoints = self.path / "checkpoints"
+        self.predictions = self.path / PREDICTIONS
+        self.pseudo_labels = self.path / "pseudo_labels.parquet"
+        self.out_of_scope = self.path / "out_of_scope.parquet"
+        self.encoder = self.path / "encoder.safetensors"
+        self.report = self.path / "report.html"
+        self.card = self.path / "README.md"
 
-def _check_lost(folder: Path, models: Iterable[str | Path | None]) -> None:
-    lost = _of_run(folder)
-    if lost and not _is_run(folder):
-        raise ConfigError(
-            219, f"{folder} holds no run, but a {lost[0].name}, which would be lost: choose another --output-dir"
-        )
-    for model in models:
-        place = None if model is None else Path(model).resolve()
-        if place and (place == folder.resolve() or any(place.is_relative_to(path.resolve()) for path in lost)):
-            raise ConfigError(219, f"{model} lies in what --overwrite removes: choose another --output-dir")
+    def __str__(self) -> str:
+        return str(self.path)
 
+    # --- folders within ---
 
-def _is_run(folder: Path) -> bool:
-    """Whether a run left something in the folder."""
-    places = ("", "baseline/", "round-0/", "seed-*/", "seed-*/*/")  # a seed's run, or a stage of it
-    return any(found.is_file() for place in places for name in _SIGNS for found in folder.glob(place + name))
+    def within(self, name: str) -> "RunFolder":
+        """A run in a folder of this one, resumed as this one is."""
+        return RunFolder(self.path / name, resume=self.resume, trackers=self.trackers)
 
+    @property
+    def baseline(self) -> "RunFolder":
+        """The run on the labels alone; it is not tracked."""
+        return RunFolder(self.path / "baseline", resume=self.resume)
 
-def _of_run(folder: Path) -> list[Path]:
-    """The files and folders of a run, and of its model, that are in a folder."""
-    names = (*(name for name in _RUN_FILES if name != ".lock"), *_MODEL_FILES, f"{_STAGING}*", *_RUN_FOLDERS)
-    return [found for name in names for found in folder.glob(name)]
+    def of_seed(self, seed: int) -> "RunFolder":
+        """The run of a seed, where there are several."""
+        return self.within(f"{_SEED}{seed}")
 
+    def of_round(self, number: int) -> "RunFolder":
+        """The teacher (0) or the student of a round (1, 2, ...)."""
+        return self.within(f"{_ROUND}{number}")
 
-def clear_run(folder: Path) -> None:
-    """Removes an earlier run from a folder, and nothing else in it.
+    def seeds(self) -> dict[int, "RunFolder"]:
+        """The folders of seeds that are there, in their order."""
+        return {seed: self.of_seed(seed) for seed in self._numbers(_SEED)}
 
-    Raises:
-        ConfigError: a run in the folder is still going on, or its files cannot be removed.
-    """
-    if not folder.is_dir() or int(os.environ.get("RANK", "0")):
-        return
-    for lock in sorted(folder.glob("**/.lock")):
-        with exclusive(lock.parent):
-            pass
-    if not _is_run(folder):
-        return
-    try:
-        for path in _of_run(folder):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        if is_our_card(folder / CARD):
-            (folder / CARD).unlink()
-    except OSError as error:
-        raise ConfigError(216, f"cannot empty {folder}: {error.strerror}; choose another --output-dir") from error
+    def last_round(self) -> "RunFolder | None":
+        """The last round's folder, if there is one."""
+        numbers = self._numbers(_ROUND)
+        return self.of_round(numbers[-1]) if numbers else None
 
+    def _numbers(self, prefix: str) -> list[int]:
+        names = (path.name.removeprefix(prefix) for path in self.path.glob(f"{prefix}*"))
+        return sorted(int(name) for name in names if name.isdecimal())
 
-def is_our_card(path: Path) -> bool:
-    """Whether the file is a model card that a run wrote."""
-    return path.is_file() and CARD_MARK in path.read_text(encoding="utf-8", errors="replace")
+    # --- which run it is, and whether it is complete ---
 
+    def lock(self) -> AbstractContextManager[None]:
+        """Holds the folder: two runs cannot share one.
 
-def save_model(module: Module, folder: Path) -> None:
-    """Writes the model's files into a folder that may hold other things; each file appears whole or not at all.
+        Raises:
+            ConfigError: another run holds it, or the folder cannot be written.
+        """
+        return exclusive(self.path)
 
-    Raises:
-        RunError: the disk is full, or the folder cannot be written.
-    """
-    place_files(folder, module.save)
+    def claim(self, identity: Mapping[str, Any]) -> None:
+        """Notes what the run in the folder is; the first process does it.
 
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        if is_main():
+            atomic.write_text(self.identity, json.dumps(identity, indent=1))
 
-def place_files(folder: Path, write: Callable[[Path], object]) -> None:
-    """Puts the files that `write` leaves in an empty folder into another one, once all of them are there.
+    def read_identity(self) -> dict[str, Any]:
+        """What the run in the folder is, finished or not; empty where nothing says so."""
+        with contextlib.suppress(OSError, ValueError):  # none, or a damaged one
+            return as_identity(atomic.read_json(self.identity))
+        return {}
 
-    Raises:
-        RunError: the disk is full, or the folder cannot be written.
-    """
-    with _staging(folder) as staging:
-        write(staging)
-        (folder / _MARK).unlink(missing_ok=True)
-        for path in sorted(staging.iterdir(), key=_mark_last):
-            os.chmod(path, 0o666 & ~_umask())
-            os.replace(path, folder / path.name)
+    def check_same(self, wanted: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> None:
+        """Refuses to go on with what a run of another identity left; `known` is that of the folder if not given.
 
+        Raises:
+            ConfigError: it has other settings.
+        """
+        known = as_identity(dict(known)) if known is not None else self.read_identity() or wanted
+        if changed := differences(known, wanted):
+            raise ConfigError(
+                214,
+                f"{self} holds a run with other settings ({'; '.join(changed)}): repeat its flags or use --overwrite",
+            )
 
-def copy_model(source: Path, folder: Path) -> None:
-    """Puts a finished run's model files into another folder, each whole or not at all; the first process does it.
+    def finished(self, wanted: Mapping[str, Any]) -> Outcome | None:
+        """The outcome of a run that is complete, where it is to be resumed; None if there is none.
 
-    Raises:
-        RunError: the disk is full, or the folder cannot be written.
-    """
-    if int(os.environ.get("RANK", "0")):
-        return
-    with _staging(folder) as staging:
-        for path in sorted({p for pattern in _MODEL_FILES for p in source.glob(pattern)}, key=_mark_last):
-            shutil.copyfile(path, staging / path.name)
-            os.replace(staging / path.name, folder / path.name)
+        Raises:
+            ConfigError: the run has other settings.
+            RunError: its result is damaged.
+        """
+        saved = self.read_result() if self.resume else None
+        if saved is None:
+            return None
+        self.check_same(wanted, saved[1])
+        return saved[0]
 
+    def read_result(self) -> tuple[Outcome, dict[str, Any]] | None:
+        """The outcome of the complete run in the folder and its identity, or None if there is none.
 
-@contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    """An empty folder within a folder, gone when the block ends; what a killed writer left goes, too."""
-    staging = folder / f"{_STAGING}{os.getpid()}"
-    with atomic.writing(folder):
-        for left in folder.glob(f"{_STAGING}*"):
-            atomic.remove(left)
-        staging.mkdir(parents=True)
+        Raises:
+            RunError: the file is damaged.
+        """
+        if not self.result.exists():
+            return None
         try:
-            yield staging
-        finally:
-            atomic.remove(staging)
+            saved = atomic.read_json(self.result)
+            return Outcome.of(saved), as_identity(saved["identity"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(303, f"{self.result} is damaged: delete it and resume again") from error
 
+    def write_result(self, identity: Mapping[str, Any], outcome: Outcome) -> None:
+        """Marks the run as complete; the first process does it."""
+        if is_main():
+            saved = {
+                "identity": identity,
+                "scores": {split: asdict(value) for split, value in outcome.scores.items()},
+                "steps": outcome.steps,
+                "seconds": round(outcome.seconds, 2),
+                "warnings": outcome.warnings,
+            }
+            atomic.write_text(self.result, json.dumps(saved, indent=1))
 
-def _mark_last(path: Path) -> tuple[bool, str]:
-    return path.name == _MARK, path.name
+    # --- lines ---
 
+    def add_metrics(self, line: Mapping[str, Any]) -> None:
+        """Adds a line to the metrics; the first process does it."""
+        if is_main():
+            with atomic.writing(self.metrics), self.metrics.open("a") as file:
+                file.write(json.dumps(line) + "\n")
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    def cut_metrics(self, step: int) -> None:
+        """Drops the lines after a step, which will be run again; the first process does it."""
+        if is_main():
+            before = atomic.json_lines(self.metrics) if step > 0 else ()
+            kept = [line for line in before if isinstance(at := line.get("step"), int) and at <= step]
+            atomic.write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+    # --- the model ---
+
+    def save_model(self, module: Module) -> None:
+        """Writes the model's files, each whole or not at all; the first process does it.
+
+        Raises:
+            RunError: the disk is full, or the folder cannot be written.
+        """
+        if is_main():
+            save_model(module, self.path)
+
+    def copy_model(self, source: "RunFolder") -> None:
+        """Puts a finished run's model files here, each whole or not at all; the first process does it.
+
+        Raises:
+            RunError: the disk is full, or the folder cannot be written.
+        """
+        copy_model(source.path, self.path)
+
+    # --- starting over ---
+
+    def is_run(self) -> bool:
+        """Whether a run left something in the folder itself."""
+        return any(path.is_file() for path in (self.result, self.metrics, self.rounds))
+
+    def check(self, *, overwrite: bool = False, models: Iterable[str | Path | None] = ()) -> None:
+        """Refuses a folder that holds something, unless an earlier run in it is to be resumed or replaced.
+
+        Raises:
+            ConfigError: the folder is not empty, not a folder or cannot be looked into, or replacing what is in it
+                would remove other things than a run, or one of the `models` that the new run begins from.
+        """
+        if self.resume and overwrite:
+            raise ConfigError(208, "--resume goes on with a run, --overwrite replaces it: give one of the two")
+        try:
+            held = [path for path in self.path.iterdir() if path.name != LOCK] if self.path.exists() else []
+        except NotADirectoryError as error:
+            raise ConfigError(218, f"{self} is not a folder: choose another --output-dir") from error
+        except OSError as error:
+            raise ConfigError(216, f"cannot use {self}: {error.strerror}; choose another --output-dir") from error
+        if held and not (self.resume or overwrite):
+            raise ConfigError(219, f"{self} is not empty: use --resume, --overwrite or another --output-dir")
+        if held and overwrite:
+            self._check_lost(models)
+
+    def _check_lost(self, models: Iterable[str | Path | None]) -> None:
+        lost = self._files()
+        if lost and not self._holds_run():
+            raise ConfigError(
+                219, f"{self} holds no run, but a {lost[0].name}, which would be lost: choose another --output-dir"
+            )
+        for model in models:
+            place = None if model is None else Path(model).resolve()
+            if place and (place == self.path.resolve() or any(place.is_relative_to(path.resolve()) for path in lost)):
+                raise ConfigError(219, f"{model} is among what --overwrite removes: choose another --output-dir")
+
+    def clear(self) -> None:
+        """Removes an earlier run, and nothing else in the folder; the first process does it.
+
+        Raises:
+            ConfigError: a run in the folder is still going on, or its files cannot be removed.
+        """
+        if not self.path.is_dir() or not is_main():
+            return
+        for lock in sorted(self.path.glob(f"**/{LOCK}")):
+            with exclusive(lock.parent):
+                pass
+        if not self._holds_run():
+            return
+        try:
+            for path in self._files():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            if self.has_our_card():
+                self.card.unlink()
+        except OSError as error:
+            raise ConfigError(216, f"cannot empty {self}: {error.strerror}; choose another --output-dir") from error
+
+    def has_our_card(self) -> bool:
+        """Whether the model card there is one that a run wrote."""
+        return self.card.is_file() and CARD_MARK in self.card.read_text(encoding="utf-8", errors="replace")
+
+    def _holds_run(self) -> bool:
+        """Whether a run left something in the folder, or in one of its folders."""
+        places = ("", "baseline/", f"{_ROUND}0/", f"{_SEED}*/", f"{_SEED}*/*/")  # a seed's run, or a stage of it
+        signs = (self.identity.name, self.result.name, self.start.name, self.trials.name)
+        return any(path.is_file() for place in places for sign in signs for path in self.path.glob(place + sign))
+
+    def _files(self) -> list[Path]:
+        """The files and folders of a run, and of its model, that are in the folder."""
+        files = (
+            self.identity, self.metrics, self.result, self.start, self.out_of_scope, self.rounds, self.trials,
+            self.report,
+        )  # fmt: skip
+        folders = (self.checkpoints, self.baseline.path, self.tuning)
+        numbered = (f"{_SEED}[0-9]*", f"{_ROUND}[0-9]*")
+        names = (*(p.name for p in files), *MODEL_FILES, f"{STAGING}*", *(p.name for p in folders), *numbered)
+        return [path for name in names for path in self.path.glob(name)]

@@ -28,16 +28,16 @@ class Strongest:
     candidates: tuple[Any, ...]
     agreement: float = 0.9
 
-    def settle(self, module: Module, data: Data, max_length: int, seed: int, context: Autocast) -> int:
+    def settle(self, module: Module, data: Data, seed: int, context: Autocast) -> int:
         """Number of the candidate to use, from the started model's predictions on plain and changed pool rows."""
         rng = np.random.default_rng((seed, 5))
         rows = rng.choice(data.unlabeled, min(_ROWS, len(data.unlabeled)), replace=False)
         seen = per_label if data.kind == "many" else lambda logits: logits
-        plain = seen(predict(module, data.store, rows, max_length, context))
+        plain = seen(predict(module, data.store, rows, context))
         confidence = plain.softmax(-1).amax(-1)
         sure = confidence >= confidence.median()
         for number, candidate in enumerate(self.candidates):
-            changed = seen(predict(module, data.store, rows, max_length, context, augment=candidate, seed=seed))
+            changed = seen(predict(module, data.store, rows, context, augment=candidate, seed=seed))
             same = float((changed.argmax(-1) == plain.argmax(-1))[sure].float().mean())
             if same >= self.agreement:
                 log.info("strong view: %s (%.0f %% of the confident predictions stay)", candidate, 100 * same)

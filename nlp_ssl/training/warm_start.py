@@ -1,9 +1,6 @@
 """The label-only start before any method: tune the encoder on the labels, then fit the head."""
 
-import logging
 import math
-import time
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,9 +14,8 @@ from nlp_ssl.inference.predict import features
 from nlp_ssl.nets.base import Module
 from nlp_ssl.ops.fits import without_remarks
 from nlp_ssl.training.imbalance import adjustment, weighed
-from nlp_ssl.utils.precision import Autocast, autocast, resolve
+from nlp_ssl.utils.precision import Autocast
 
-log = logging.getLogger("nlp_ssl")
 _CONTRASTIVE_RATE = 2e-5
 _MAX_ROWS = 32  # rows of one contrastive batch: all their pairs count, so labels are never paired up in advance
 
@@ -67,9 +63,7 @@ def contrastive(module: Module, data: Data, config: TrainConfig, context: Autoca
     for step in range(steps):
         rng = np.random.default_rng((config.seed, 3, step))
         rows = balanced_rows(labels, min(_MAX_ROWS, len(labels)), rng)
-        inputs, _ = data.store.views(
-            [(data.labeled[rows], None, np.zeros(len(rows), dtype=np.uint64))], config.max_length
-        )
+        inputs, _ = data.store.views([(data.labeled[rows], None, np.zeros(len(rows), dtype=np.uint64))])
         torch.manual_seed(int(rng.integers(2**31)))
         with context():
             z = module.embed({k: v.to(device) for k, v in inputs.items()})
@@ -111,7 +105,7 @@ def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast,
     (calibration error 0.3 on questions at 10 labels a class), at 10 it is nearly calibrated, with the same accuracy.
     Unequal classes are made up for as `config` says. With several labels a row each label has a regression of its own.
     """
-    z = features(module, data.store, data.labeled, config.max_length, context).double().numpy()
+    z = features(module, data.store, data.labeled, context).double().numpy()
     y, shift = data.labels[data.labeled], adjustment(data, config)
     scale = float(np.linalg.norm(z - z.mean(0), axis=1).mean()) or 1.0
     weights = weighed(data, config).weights
@@ -167,30 +161,3 @@ def _one_head_each(
 def start_kind(module: Module, config: TrainConfig) -> WarmStart:
     """What "auto" stands for with this module."""
     return module.natural_start if config.warm_start == "auto" else config.warm_start
-
-
-def warm_up(module: Module, data: Data, config: TrainConfig) -> None:
-    """The stage before the method, in place, as `config.warm_start` says.
-
-    "auto" is contrastive for pre-trained text encoders and none for nets that start from scratch; "supervised" trains
-    on the labels alone for `warm_steps` (by default as many as the method's).
-    """
-    kind = start_kind(module, config)
-    if kind == "none":
-        return
-    device = next(module.parameters()).device
-    context = autocast(resolve(config.mixed_precision, device), device)
-    began = time.perf_counter()
-    if kind == "contrastive":
-        contrastive(module, data, config, context)
-        fit_head(module, data, config, context)
-        log.info("warm start: contrastive on %d labels, %.0f s", len(data.labeled), time.perf_counter() - began)
-    else:
-        from nlp_ssl.methods.supervised import Supervised
-        from nlp_ssl.training.loop import fit
-
-        steps = config.warm_steps or config.max_steps
-        settings = replace(
-            config, max_steps=steps, save_steps=0, eval_steps=0, patience=0, eval_ema_decay=0.0, calibrate="none"
-        )
-        fit(Supervised(), data.without_pool(), lambda i: module, settings, augment={"weak": None})

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from stores import views
 from tiny import tiny_bert, tiny_tables
 
 from nlp_ssl import text_task
@@ -179,7 +180,7 @@ def task(tmp_path):
 
 
 def words(task, row, key, augment):
-    inputs, _ = task.data.store.views([(np.array([row]), augment, np.array([key], dtype=np.uint64))], 64)
+    inputs, _ = views(task.data.store, [(np.array([row]), augment, np.array([key], dtype=np.uint64))], 64)
     return task.build(0).tokenizer.decode(inputs["input_ids"][0], skip_special_tokens=True)
 
 
@@ -191,7 +192,7 @@ def test_rewritings_take_the_place_of_their_texts(task):
     assert {words(made, two, key, plain) for key in range(5)} == {"dull"}
     assert words(made, other, 0, plain) == texts[other]
     rows, keys = data.unlabeled[:4], np.arange(4, dtype=np.uint64)
-    together, _ = made.data.store.views([(rows, plain, keys)], 64)
+    together, _ = views(made.data.store, [(rows, plain, keys)], 64)
     alone = [words(made, row, key, plain) for row, key in zip(rows, keys, strict=True)]
     decode = made.build(0).tokenizer.decode
     assert [decode(ids, skip_special_tokens=True) for ids in together["input_ids"]] == alone
@@ -224,7 +225,7 @@ def test_rewritings_add_no_rows_to_train_on_and_no_statistics(task, tmp_path):
     assert made.data.unlabeled.tolist() == without.data.unlabeled.tolist()
     fitted, plain = made.data.store.vocabulary, without.data.store.vocabulary
     assert fitted.df.sum() == plain.df.sum() and fitted.tfidf.sum() == pytest.approx(plain.tfidf.sum())
-    assert dict(made.data.origin)["views"] != dict(without.data.origin)["views"] == ""
+    assert dict(made.origin)["views"] != dict(without.origin)["views"] == ""
 
 
 def test_files_of_views(tmp_path):

@@ -5,6 +5,8 @@ import gzip
 import numpy as np
 import pytest
 import torch
+from images import load_images
+from stores import views
 
 from nlp_ssl.augment.image import FlipShift, ImageIdentity, Strong
 from nlp_ssl.data.images import (
@@ -12,7 +14,6 @@ from nlp_ssl.data.images import (
     ImageStore,
     load_digits,
     load_fashion_mnist,
-    load_images,
     read_idx,
 )
 from nlp_ssl.errors import ConfigError, DataError
@@ -44,7 +45,7 @@ def test_views_are_one_normalised_block_in_request_order():
     images = pictures()
     store = ImageStore.build(images, np.arange(10))
     rows, again = np.array([7, 0, 3]), np.array([2])
-    inputs, lengths = store.views([(rows, ImageIdentity(), row_keys(0, 0, rows)), (again, None, again)], 9)
+    inputs, lengths = views(store, [(rows, ImageIdentity(), row_keys(0, 0, rows)), (again, None, again)], 9)
     block = inputs["pixel_values"]
     assert list(inputs) == ["pixel_values"] and block.dtype == torch.float32 and block.shape == (4, 3, 6, 8)
     assert lengths.tolist() == [1, 1, 1, 1] and store.lengths.tolist() == [1] * 10 and len(store) == 10
@@ -56,9 +57,9 @@ def test_each_request_has_its_own_augmentation():
     store = ImageStore.build(pictures(), np.arange(10))
     rows = np.arange(4)
     keys = row_keys(0, 0, rows)
-    both, _ = store.views([(rows, FlipShift(), keys), (rows, Strong(), keys)], 1)
-    weak, _ = store.views([(rows, FlipShift(), keys)], 1)
-    strong, _ = store.views([(rows, Strong(), keys)], 1)
+    both, _ = views(store, [(rows, FlipShift(), keys), (rows, Strong(), keys)], 1)
+    weak, _ = views(store, [(rows, FlipShift(), keys)], 1)
+    strong, _ = views(store, [(rows, Strong(), keys)], 1)
     assert torch.equal(both["pixel_values"], torch.cat([weak["pixel_values"], strong["pixel_values"]]))
 
 
@@ -70,7 +71,7 @@ def test_normalisation_uses_the_rows_to_fit_only():
 
 def test_a_constant_channel_stays_finite():
     store = ImageStore.build(np.full((3, 4, 4, 1), 9, dtype=np.uint8), np.arange(3))
-    inputs, _ = store.views([(np.arange(3), ImageIdentity(), np.arange(3, dtype=np.uint64))], 1)
+    inputs, _ = views(store, [(np.arange(3), ImageIdentity(), np.arange(3, dtype=np.uint64))], 1)
     assert inputs["pixel_values"].abs().max() < 1e-3
 
 
@@ -78,8 +79,8 @@ def test_store_takes_a_memory_map(tmp_path):
     np.save(tmp_path / "images.npy", pictures())
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r", allow_pickle=False)
     request = [(np.array([1, 8]), Strong(), row_keys(0, 0, np.array([1, 8])))]
-    a, _ = ImageStore.build(mapped, np.arange(10)).views(request, 1)
-    b, _ = ImageStore.build(pictures(), np.arange(10)).views(request, 1)
+    a, _ = views(ImageStore.build(mapped, np.arange(10)), request, 1)
+    b, _ = views(ImageStore.build(pictures(), np.arange(10)), request, 1)
     assert torch.equal(a["pixel_values"], b["pixel_values"])
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 from pairs import pair_bert, pair_rows, pair_table, pair_tokenizer, roberta_like
+from stores import views
 from tiny import FAST, FILLER, GOOD, tiny_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -47,7 +48,7 @@ def test_tokens_are_the_tokenizers_own(make, tmp_path: Path) -> None:
     store, rows = stored(tokenizer, tmp_path), np.array([3, 0, 1, 4, 2])
     for max_length in (6, 7, 8, 9, 13, 14, 24, 200):
         keys = np.zeros(5, dtype=np.uint64)
-        inputs, lengths = store.views([(rows[:2], None, keys[:2]), (rows[2:], None, keys[2:])], max_length)
+        inputs, lengths = views(store, [(rows[:2], None, keys[:2]), (rows[2:], None, keys[2:])], max_length)
         wanted = tokenizer([FIRST[i] for i in rows], [SECOND[i] for i in rows], truncation="longest_first",
                            max_length=max_length, padding=True, return_tensors="pt")  # fmt: skip
         assert set(inputs) == set(wanted)
@@ -57,7 +58,7 @@ def test_tokens_are_the_tokenizers_own(make, tmp_path: Path) -> None:
     own = [len(ids) for ids in tokenizer(FIRST, SECOND)["input_ids"]]
     assert store.lengths[: len(FIRST)].tolist() == own
     with pytest.raises(ConfigError, match="263"):  # no room for a token of each
-        store.views([(rows, None, np.zeros(5, np.uint64))], len(tokenizer("", "")["input_ids"]) + 1)
+        views(store, [(rows, None, np.zeros(5, np.uint64))], len(tokenizer("", "")["input_ids"]) + 1)
 
 
 def test_longest_first_by_hand() -> None:
@@ -81,13 +82,13 @@ def test_words_of_both_texts_are_replaced(tmp_path: Path) -> None:
     first, second = ([" ".join(rng.permutation(FILLER + GOOD)[:16]) for _ in range(60)] for _ in range(2))
     store = stored(pair_tokenizer(), tmp_path, first, second)
     rows, keys = np.arange(60), np.arange(60, dtype=np.uint64)
-    (plain, _), (noisy, _) = (store.views([(rows, change, keys)], 64) for change in (None, TfidfReplace(0.5)))
+    (plain, _), (noisy, _) = (views(store, [(rows, change, keys)], 64) for change in (None, TfidfReplace(0.5)))
     changed, side = (plain["input_ids"] != noisy["input_ids"]).float(), plain["token_type_ids"]
     assert changed[side == 0].mean() > 0.1 and changed[side == 1].mean() > 0.1
     assert torch.equal(plain["attention_mask"], noisy["attention_mask"])
     # Of equal texts in both places not the same words are replaced.
     twice = stored(pair_tokenizer(), tmp_path, first, first)
-    ids = twice.views([(rows, TfidfReplace(0.5), keys)], 64)[0]["input_ids"]
+    ids = views(twice, [(rows, TfidfReplace(0.5), keys)], 64)[0]["input_ids"]
     assert (ids[:, 1:17] != ids[:, 18:34]).any(1).float().mean() > 0.9
 
 
@@ -128,11 +129,11 @@ def test_a_run_on_pairs_and_what_it_predicts(tmp_path: Path) -> None:
     text = build_data(pair_table(64, 1), pair_table(48, 2), None, pair_table(32, 3))
     task = text_task(text, str(model), strong=TfidfReplace(0.2), max_length=24, cache_dir=tmp_path / "cache")
     assert task.data.texts[0].as_py().count("\n") == 1
-    fit(FixMatch(), task.data, task.build, FAST, augment=task.augment, output_dir=tmp_path / "out")
+    fit(FixMatch(), task, FAST, folder=tmp_path / "out")
     net = load_trained(tmp_path / "out")
     first, second, _ = pair_rows(32, 3)
     ours = logits_of_texts(net, first, 24, second)
-    torch.testing.assert_close(ours, predict(net, task.data.store, task.data.test, 24), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours, predict(net, task.data.store, task.data.test), atol=1e-5, rtol=1e-5)
     stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
     inputs = AutoTokenizer.from_pretrained(tmp_path / "out")(first, second, padding=True, return_tensors="pt")
     assert inputs["token_type_ids"].any()
@@ -150,7 +151,7 @@ def test_both_texts_are_learned_from(tmp_path: Path) -> None:
         text, str(pair_bert(tmp_path / "model")), pooling="mean", max_length=24, cache_dir=tmp_path / "cache"
     )
     config = replace(FAST, max_steps=300, batch_size=32)
-    assert fit(Supervised(), task.data, task.build, config, augment=task.augment).scores["test"].accuracy > 0.9
+    assert fit(Supervised(), task, config).scores["test"].accuracy > 0.9
 
 
 def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 from tiny import tiny_images
 
-from nlp_ssl.data.splits import draw_groups, draw_per_class, text_keys, with_label_noise
+from nlp_ssl.data.label_noise import with_label_noise
+from nlp_ssl.data.splits import draw_groups, draw_per_class, text_keys
 from nlp_ssl.errors import ConfigError, DataError
 
 

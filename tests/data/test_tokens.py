@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from stores import views
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -104,7 +105,7 @@ def column(texts: list[str]) -> pa.ChunkedArray:
 
 def plain_views(store: TokenStore, rows: list[int], max_length: int = 512):
     index = np.array(rows)
-    return store.views([(index, Identity(), row_keys(0, 0, index))], max_length)
+    return views(store, [(index, Identity(), row_keys(0, 0, index))], max_length)
 
 
 @pytest.mark.parametrize("make", list(PADS))
@@ -171,13 +172,13 @@ def test_requests_are_stacked_in_order_and_augmented_apart(tmp_path):
     store = TokenStore.build(column(texts), tokenizer(), cache_dir=tmp_path)
     rows = np.array([4, 9, 2])
     keys = row_keys(0, 0, rows)
-    both, lengths = store.views([(rows, Identity(), keys), (rows, TfidfReplace(0.9), keys)], 64)
+    both, lengths = views(store, [(rows, Identity(), keys), (rows, TfidfReplace(0.9), keys)], 64)
     weak, weak_lengths = plain_views(store, [4, 9, 2], 64)
     assert both["input_ids"].shape[0] == 6 and both["input_ids"].shape[1] == lengths.max()
     assert lengths[:3].tolist() == weak_lengths.tolist()
     assert both["input_ids"][:3, : weak_lengths.max()].tolist() == weak["input_ids"].tolist()
     assert both["input_ids"][3:].tolist() != both["input_ids"][:3].tolist()
-    alone, size = store.views([(rows[1:2], TfidfReplace(0.9), keys[1:2])], 64)
+    alone, size = views(store, [(rows[1:2], TfidfReplace(0.9), keys[1:2])], 64)
     assert alone["input_ids"][0].tolist() == both["input_ids"][4, : size[0]].tolist()
 
 
@@ -220,7 +221,7 @@ def test_no_rows(tmp_path):
         store = TokenStore.build(column(texts), tokenizer(), cache_dir=tmp_path / name)
         assert len(store) == len(texts) and store.lengths.tolist() == [2] * len(texts)
         rows = np.arange(len(texts))
-        inputs, _ = store.views([(rows, TfidfReplace(), row_keys(0, 0, rows))], 8)
+        inputs, _ = views(store, [(rows, TfidfReplace(), row_keys(0, 0, rows))], 8)
         assert inputs["input_ids"].tolist() == [[2, 3]] * len(texts)
 
 

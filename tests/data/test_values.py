@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from nlp_ssl import build_data, read_table, table_of
+from nlp_ssl.data.arrays import InputError, column, read_labels, read_texts
 from nlp_ssl.data.values import is_missing, plain_list
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.inference.embedder import Embedder
 from nlp_ssl.inference.predict import by_length
-from nlp_ssl.integrations.labels import InputError, column, read_labels, read_texts
 
 TEXTS = ["good film", "bad film", "the plot", "a scene"]
 WORDS = ["pos", "neg", None, "pos"]

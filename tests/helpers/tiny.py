@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from images import load_images
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -16,7 +17,6 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from nlp_ssl import TrainConfig, fit
 from nlp_ssl.augment.base import Augment
 from nlp_ssl.augment.tfidf import TfidfReplace
-from nlp_ssl.data.images import load_images
 from nlp_ssl.data.schema import build
 from nlp_ssl.data.table import Table, table_of
 from nlp_ssl.inference.predict import logits_of_texts
@@ -32,9 +32,7 @@ FILLER = "the a film plot scene actor with very and of in it story music end".sp
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 # Rates large enough that a wrong gradient shows after a step.
-FAST = TrainConfig(max_steps=3, batch_size=4, unlabeled_ratio=2, max_length=24, learning_rate=1e-3, warmup_steps=0.0,
-                   head_learning_rate=1e-3, lr_scheduler_type="constant",
-                   mixed_precision="no", warm_start="none")  # fmt: skip
+FAST = TrainConfig(max_steps=3, batch_size=4, unlabeled_ratio=2, learning_rate=1e-3, warmup_steps=0.0, head_learning_rate=1e-3, lr_scheduler_type="constant", mixed_precision="no", warm_start="none")  # fmt: skip
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -157,7 +155,7 @@ def trained(
 ) -> dict[str, torch.Tensor]:
     """Weights after a short run; metrics of every step go to the folder, if one is given."""
     settings = replace(config, logging_steps=1)
-    module = fit(method, task.data, task.build, settings, augment=task.augment, output_dir=folder).module
+    module = fit(method, task, settings, folder=folder).module
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 

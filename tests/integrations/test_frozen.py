@@ -13,10 +13,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from tiny import tiny_bert, tiny_texts
 
 from nlp_ssl import LabelPropagationClassifier, SentenceEmbedding
+from nlp_ssl.data.arrays import InputError
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.graph.propagation import propagate
 from nlp_ssl.inference.embedder import Embedder
-from nlp_ssl.integrations.labels import InputError
 
 MINUS_ONE = "takes -1 for a class, except of scikit-learn's own semi-supervised classifiers"
 TEXTS, WORDS = tiny_texts(80, seed=0)

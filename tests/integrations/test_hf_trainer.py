@@ -20,7 +20,7 @@ from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.methods import DivideMix, MeanTeacher
 from nlp_ssl.training import warm_start as warm_stage
 
-SETTINGS = TrainConfig(unlabeled_ratio=2, max_length=24, warm_start="none")
+SETTINGS = TrainConfig(unlabeled_ratio=2, warm_start="none")
 OPEN = FixMatch(threshold=0.0)
 
 
@@ -76,7 +76,7 @@ def trainer(
 
 
 def student(trainer):
-    return {name: value.clone() for name, value in trainer.session.student.state_dict().items()}
+    return {name: value.clone() for name, value in trainer.engine.student.state_dict().items()}
 
 
 def fitted(folder, method, config=FAST, unlabeled=96):
@@ -91,7 +91,7 @@ def fitted(folder, method, config=FAST, unlabeled=96):
             net.classifier.reset_parameters()
         return net
 
-    result = fit(method, task.data, build, config, augment=task.augment)
+    result = fit(method, replace(task, build=build), config)
     return result.module.state_dict(), build(0).state_dict()
 
 
@@ -111,7 +111,7 @@ def test_weights_of_every_method_are_those_of_fit(name, folder, tmp_path):
     assert difference(student(made), weights) < 1e-6 and difference(weights, before) > 1e-4
     # The user's own model is what was trained, and it is whole.
     assert torch.equal(made.model.classifier.weight, weights["classifier.weight"])
-    assert made.model.bert.pooler.dense.weight is made.session.student.model.bert.pooler.dense.weight
+    assert made.model.bert.pooler.dense.weight is made.engine.student.model.bert.pooler.dense.weight
 
 
 def test_later_passes_are_those_of_fit(folder, tmp_path):
@@ -174,8 +174,8 @@ def test_each_net_is_started_from_the_model_as_it_was_given(folder, tmp_path, mo
                    max_steps=1, learning_rate=0.0)  # fmt: skip
     twin = made._net(1)
     made.train()
-    SharedStart(made.task, made.session.config)(twin, 1)
-    second = made.session.modules["second"].state_dict()
+    SharedStart(made.task, made.engine.config)(twin, 1)
+    second = made.engine.modules["second"].state_dict()
     assert difference(second, twin.state_dict()) < 1e-6 and difference(second, student(made)) > 1e-4
 
 
@@ -187,7 +187,7 @@ def test_warm_start_comes_before_the_method(folder, tmp_path):
     made.train()
     assert not torch.equal(made.model.classifier.weight, before["classifier.weight"])
     assert not torch.equal(made.model.bert.pooler.dense.weight, before["bert.pooler.dense.weight"])
-    assert made.session.run.spec.prior is not None
+    assert made.engine.run.spec.prior is not None
 
 
 # --- checkpoints
@@ -209,10 +209,10 @@ def test_resume_is_the_run_that_was_not_interrupted(name, accumulate, folder, tm
     again = trainer(folder, tmp_path, method, **more)
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     assert again.state.global_step == 5
-    for role, module in whole.session.modules.items():
-        assert same(module.state_dict(), again.session.modules[role].state_dict()), role
-    for key, value in whole.session.run.state.items():
-        assert torch.equal(value, again.session.run.state[key]), key
+    for role, module in whole.engine.modules.items():
+        assert same(module.state_dict(), again.engine.modules[role].state_dict()), role
+    for key, value in whole.engine.run.state.items():
+        assert torch.equal(value, again.engine.run.state[key]), key
 
 
 def test_resume_of_a_finished_run_changes_nothing(folder, tmp_path):
@@ -230,7 +230,7 @@ def test_a_checkpoint_opens_as_a_model_and_holds_no_weights_twice(folder, tmp_pa
     assert same(opened.state_dict(), made.model.state_dict())
     kept = tmp_path / "checkpoint-3/ssl/step-3"
     assert not load_file(kept / "net.student.safetensors")
-    assert load_file(kept / "net.teacher.safetensors").keys() == made.session.modules["teacher"].state_dict().keys()
+    assert load_file(kept / "net.teacher.safetensors").keys() == made.engine.modules["teacher"].state_dict().keys()
 
 
 def test_resume_refuses_what_does_not_fit(folder, tmp_path):
@@ -280,7 +280,7 @@ def test_a_single_bad_update_is_skipped(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(fixmatch, "ce", lambda z, y: honest(z, y) * (float("inf") if next(calls) == 0 else 1.0))
     made = trainer(folder, tmp_path, OPEN, max_grad_norm=0.0)
     made.train()
-    assert made.state.global_step == 3 and made.session.bad_updates == 0
+    assert made.state.global_step == 3 and made.engine.bad_updates == 0
     assert all(bool(torch.isfinite(p).all()) for p in made.model.parameters())
 
 
@@ -455,11 +455,11 @@ def test_a_second_training_starts_afresh_and_model_init_makes_the_model_anew(fol
     assert same(first, made.model.state_dict())
     kept = trainer(folder, tmp_path, DivideMix())
     kept.train()
-    old = kept.session.modules["second"]
+    old = kept.engine.modules["second"]
     kept.train()
-    assert kept.session.modules["second"] is not old
+    assert kept.engine.modules["second"] is not old
     held = {id(p) for group in kept.optimizer.param_groups for p in group["params"]}
-    assert held == {id(p) for p in kept.session.wrapped.parameters()}
+    assert held == {id(p) for p in kept.engine.wrapped.parameters()}
 
 
 def test_bf16_trains_in_it_and_evaluates(folder, tmp_path):

@@ -1,4 +1,4 @@
-"""SSLTextClassifier: labels keep their type, columns of any library, and the answers are those of `fit`."""
+"""SSLClassifier: labels keep their type, columns of any library, and the answers are those of `fit`."""
 
 import json
 import pickle
@@ -20,12 +20,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from tiny import BAD, FILLER, GOOD, tiny_bert, tiny_texts
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-import nlp_ssl.integrations.sklearn as module
-from nlp_ssl import UDA, SSLTextClassifier, TrainConfig, build_data, fit, table_of, text_task
+import nlp_ssl.classifier as module
+from nlp_ssl import UDA, SSLClassifier, TrainConfig, build_data, fit, table_of, text_task
+from nlp_ssl.data.arrays import InputError, column, labeled_accuracy, read_labels, read_texts
 from nlp_ssl.errors import ConfigError, DataError, SSLError
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.predict import predict, predict_texts
-from nlp_ssl.integrations.labels import InputError, column, labeled_accuracy, read_labels, read_texts
 
 QUICK = {"warm_start": "none", "batch_size": 4, "mixed_precision": "no", "learning_rate": 1e-3,
          "head_learning_rate": 1e-3}  # fmt: skip
@@ -48,14 +48,14 @@ def home(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def quick(tiny):
-    return SSLTextClassifier(tiny, max_steps=2, max_length=24, options=QUICK)
+    return SSLClassifier(tiny, max_steps=2, max_length=24, options=QUICK)
 
 
 @pytest.fixture(scope="module")
 def learned(tiny, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.getbasetemp()))
-        return SSLTextClassifier(tiny, max_steps=60, max_length=24, options=QUICK).fit(TEXTS, MARKED)
+        return SSLClassifier(tiny, max_steps=60, max_length=24, options=QUICK).fit(TEXTS, MARKED)
 
 
 # --- labels
@@ -191,12 +191,12 @@ def test_it_learns_with_columns_in_the_order_of_the_classes(learned):
 def test_answers_are_those_of_fit(quick, tiny):
     """The same method, texts and seed, by the package's own functions."""
     options = QUICK | {"warm_start": "contrastive", "warm_steps": 2}
-    config = TrainConfig(max_steps=2, max_length=8, seed=3, **options)
+    config = TrainConfig(max_steps=2, seed=3, **options)
     names = [str(label) if label >= 0 else None for label in MARKED]
     task = text_task(build_data(table_of(TEXTS, names)), str(tiny), max_length=8)
     start = SharedStart(task, config)
-    net = fit(UDA(threshold=0.6), task.data, task.build, config, augment=task.augment, start=start).module
-    expected = predict(net, task.data.store, np.arange(len(TEXTS)), 8).softmax(-1).numpy()
+    net = fit(UDA(threshold=0.6), task, config).module
+    expected = predict(net, task.data.store, np.arange(len(TEXTS))).softmax(-1).numpy()
     ours = clone(quick).set_params(method=UDA(threshold=0.6), seed=3, max_length=8, options=options).fit(TEXTS, MARKED)
     assert ours.predict_proba(TEXTS) == pytest.approx(expected, abs=1e-6)
     assert np.abs(clone(ours).set_params(seed=4).fit(TEXTS, MARKED).predict_proba(TEXTS) - expected).max() > 1e-4
@@ -240,7 +240,7 @@ def lower(texts):
 
 def test_parameters(quick):
     method = UDA(threshold=0.7)
-    made = SSLTextClassifier("m", method, max_steps=5, max_length=32, seed=1, options={"batch_size": 2})
+    made = SSLClassifier("m", method, max_steps=5, max_length=32, seed=1, options={"batch_size": 2})
     assert made.get_params() == {"model": "m", "method": method, "max_steps": 5, "max_length": 32, "seed": 1,
                                  "options": {"batch_size": 2}}  # fmt: skip
     assert clone(made).get_params() == made.get_params() and "threshold=0.7" in repr(made)
@@ -250,8 +250,8 @@ def test_parameters(quick):
 @pytest.mark.parametrize(
     ("made", "code", "words"),
     [
-        (lambda q: SSLTextClassifier(max_step=5), 203, "Did you mean 'max_steps'"),
-        (lambda q: SSLTextClassifier(batch_size=5), 203, "options={'batch_size': ...}"),
+        (lambda q: SSLClassifier(max_step=5), 203, "Did you mean 'max_steps'"),
+        (lambda q: SSLClassifier(batch_size=5), 203, "options={'batch_size': ...}"),
         (lambda q: q.set_params(metod="uda"), 203, "Did you mean 'method'"),
         (lambda q: q.set_params(options={"batch_sise": 5}).fit(TEXTS, MARKED), 203, "Did you mean 'batch_size'"),
         (lambda q: q.set_params(options={"warm_start": "nome"}).fit(TEXTS, MARKED), 204, "Did you mean 'none'"),
@@ -283,7 +283,7 @@ def test_lengths_must_agree(quick):
 
 def test_saved_and_opened_again(learned, tmp_path):
     learned.save_pretrained(tmp_path / "out")
-    found = SSLTextClassifier.from_pretrained(tmp_path / "out")
+    found = SSLClassifier.from_pretrained(tmp_path / "out")
     assert found.classes_.dtype == np.int64 and found.classes_.tolist() == [2, 10]
     assert found.predict_proba(TEXTS) == pytest.approx(learned.predict_proba(TEXTS), abs=1e-5)
     assert found.method.name == "fixmatch" and found.options == learned.options and found.max_steps == 60
@@ -291,7 +291,7 @@ def test_saved_and_opened_again(learned, tmp_path):
     assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
                      "nlp_ssl_classifier.json"}  # fmt: skip
     found.fit(TEXTS, MARKED).save_pretrained(tmp_path / "out")
-    assert SSLTextClassifier.from_pretrained(tmp_path / "out").predict(TEXTS).tolist() == found.predict(TEXTS).tolist()
+    assert SSLClassifier.from_pretrained(tmp_path / "out").predict(TEXTS).tolist() == found.predict(TEXTS).tolist()
 
 
 def test_the_folder_opens_with_transformers(learned, tmp_path):
@@ -326,7 +326,7 @@ def test_damaged_folders(change, code, learned, tmp_path):
     learned.save_pretrained(tmp_path)
     change(tmp_path / "nlp_ssl_classifier.json")
     with pytest.raises(DataError) as caught:
-        SSLTextClassifier.from_pretrained(tmp_path)
+        SSLClassifier.from_pretrained(tmp_path)
     assert caught.value.code == code
 
 
@@ -342,13 +342,13 @@ def test_saving_stopped_half_way_leaves_no_old_labels(learned, tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         learned.save_pretrained(tmp_path)
     with pytest.raises(SSLError):
-        SSLTextClassifier.from_pretrained(tmp_path)
+        SSLClassifier.from_pretrained(tmp_path)
 
 
 # --- scikit-learn's own checks
 
 
-class OfNumbers(SSLTextClassifier):
+class OfNumbers(SSLClassifier):
     """Reads rows of numbers as texts, since scikit-learn checks nothing that takes texts alone."""
 
     def fit(self, X, y):
@@ -416,7 +416,7 @@ def test_checks_of_scikit_learn(estimator, check, tiny):
     ],
 )  # fmt: skip
 def test_checks_without_data(check):
-    check("SSLTextClassifier", SSLTextClassifier())
+    check("SSLClassifier", SSLClassifier())
 
 
 # --- the example

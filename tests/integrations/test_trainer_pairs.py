@@ -33,7 +33,7 @@ def trainer(folder, **more):
         eval_dataset=dataset(12, 3),
         processing_class=AutoTokenizer.from_pretrained(folder / "model"),
         method=OPEN,
-        settings=TrainConfig(unlabeled_ratio=2, max_length=24, warm_start="none"),
+        settings=TrainConfig(unlabeled_ratio=2, warm_start="none"),
         strong=TfidfReplace(0.2),
         **(usual | {"pair_column": "other"} | more),
     )
@@ -55,8 +55,8 @@ def test_weights_are_those_of_fit_and_the_saved_model_wants_pairs(folder):
     task = text_task(
         build_data(*tables), str(folder / "model"), pooling="stock", strong=TfidfReplace(0.2), max_length=24
     )
-    found = fit(OPEN, task.data, task.build, FAST, augment=task.augment).module.state_dict()
-    weights = made.session.student.state_dict()
+    found = fit(OPEN, task, FAST).module.state_dict()
+    weights = made.engine.student.state_dict()
     assert difference(weights, found) < 1e-6
     assert difference(found, task.build(0).state_dict()) > 1e-4
     assert torch.isfinite(torch.tensor(made.evaluate()["eval_loss"]))

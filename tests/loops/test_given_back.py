@@ -13,6 +13,7 @@ from nlp_ssl import UST, NoisyStudent, SelfTraining
 from nlp_ssl.data.pseudo_labels import given_labels, read_labels, write_labels
 from nlp_ssl.rounds.engine import fit_rounds, with_labels
 from nlp_ssl.rounds.teacher import Teacher
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.types import PseudoLabels
 
 LOOPS = [
@@ -56,7 +57,10 @@ def test_a_round_given_back_is_trained_on_the_same_rows(task, tmp_path, loop):
 
 def test_the_files_of_a_run_hold_the_rows_of_its_students(task, tmp_path):
     fit_rounds(
-        SelfTraining(rounds=2, threshold=0.0, per_class=20), task, replace(FAST, max_steps=1), output_dir=tmp_path
+        SelfTraining(rounds=2, threshold=0.0, per_class=20),
+        task,
+        replace(FAST, max_steps=1),
+        folder=RunFolder(tmp_path),
     )
     for number in (1, 2):
         table = pq.read_table(tmp_path / f"round-{number}/pseudo_labels.parquet")

@@ -20,11 +20,12 @@ from nlp_ssl.errors import ConfigError, DataError, RunError
 from nlp_ssl.experiments.compare import compare
 from nlp_ssl.inference.predict import predict, predict_sampled
 from nlp_ssl.inference.teacher import joined, logits_of
-from nlp_ssl.registry import get, get_method, list_loops
+from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.rounds import engine
 from nlp_ssl.rounds.engine import fit_rounds, with_labels
 from nlp_ssl.rounds.teacher import Teacher
 from nlp_ssl.rounds.ust import draw, uncertainty
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.types import PseudoLabels
 
 QUICK = replace(FAST, max_steps=4)
@@ -149,7 +150,7 @@ def test_dropout_samples_are_a_function_of_the_seed_and_leave_the_net_alone(task
     one, two = (list(predict_sampled(module, data.store, data.unlabeled, 24, passes=2, seed=5)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True)) and not torch.equal(one[0], one[1])
     other = next(predict_sampled(module, data.store, data.unlabeled, 24, passes=1, seed=6))
-    plain = predict(module, data.store, data.unlabeled, 24)
+    plain = predict(module, data.store, data.unlabeled)
     assert not torch.equal(other, one[0]) and not torch.allclose(one[0], plain, atol=1e-3)
     assert {m: m.training for m in module.modules()} == before and torch.equal(torch.random.get_rng_state(), state)
 
@@ -161,7 +162,7 @@ def test_without_dropout_samples_are_predictions(tmp_path):
         if isinstance(m, torch.nn.Dropout):
             m.p = 0.0
     (found,) = predict_sampled(module, task.data.store, task.data.unlabeled, 24, passes=1, seed=0)
-    assert torch.allclose(found, predict(module, task.data.store, task.data.unlabeled, 24), atol=1e-6)
+    assert torch.allclose(found, predict(module, task.data.store, task.data.unlabeled), atol=1e-6)
 
 
 def test_samples_of_images_use_the_norms_statistics():
@@ -169,14 +170,14 @@ def test_samples_of_images_use_the_norms_statistics():
     module = task.build(0)
     stats = {k: v.clone() for k, v in module.state_dict().items()}
     (found,) = predict_sampled(module, task.data.store, task.data.unlabeled, 24, passes=1, seed=0)
-    assert torch.allclose(found, predict(module, task.data.store, task.data.unlabeled, 24), atol=1e-5)  # no dropout
+    assert torch.allclose(found, predict(module, task.data.store, task.data.unlabeled), atol=1e-5)  # no dropout
     assert all(torch.equal(stats[k], v) for k, v in module.state_dict().items())
 
 
 def test_a_teacher_is_aligned_to_the_shares_of_the_pool(task):
     data = replace(task.data, prior=(0.3, 0.7))
     teacher = Teacher(task.build(0), data, FAST, 1)
-    own = predict(task.build(0), data.store, data.unlabeled, 24).double().softmax(-1)
+    own = predict(task.build(0), data.store, data.unlabeled).double().softmax(-1)
     q = own * (torch.tensor([0.3, 0.7], dtype=torch.float64) + 1e-6) / (own.mean(0) + 1e-6)
     assert torch.allclose(teacher.p, q / q.sum(1, keepdim=True), atol=1e-6)
     alone = Teacher(task.build(0), task.data, replace(FAST, align=False), 1)
@@ -231,10 +232,10 @@ def fixed(*said):
 def test_a_round_is_supervised_training_from_the_start_on_labels_and_pseudo_labels(task, tmp_path):
     """Also in the second round: the first one's student leaves nothing behind but its answers."""
     first, second = labels_of(task), replace(labels_of(task), copies=(np.arange(96) % 2).astype(np.int64))
-    fit_rounds(fixed(first, second), task, QUICK, output_dir=tmp_path / "out")
+    fit_rounds(fixed(first, second), task, QUICK, folder=RunFolder(tmp_path / "out"))
     rows = replace(QUICK, batch_size=QUICK.batch_size * (1 + QUICK.unlabeled_ratio))
     data = with_labels(task.data, second, QUICK.unlabeled_ratio)
-    alone = fit(Supervised(), data, task.build, rows, augment=task.augment, output_dir=tmp_path / "alone")
+    alone = fit(Supervised(), replace(task, data=data), rows, folder=tmp_path / "alone")
     assert alone.steps == 4
     assert same_model(tmp_path / "out", tmp_path / "alone") and same_model(tmp_path / "out/round-2", tmp_path / "alone")
     assert not same_model(tmp_path / "out/round-1", tmp_path / "alone")
@@ -265,7 +266,7 @@ def test_noisy_students_see_strong_views_and_teachers_and_other_students_plain_o
 
 def test_rounds_end_when_the_labels_stay_the_same(task, tmp_path):
     labels = labels_of(task)
-    fit_rounds(fixed(labels, labels, labels), task, QUICK, output_dir=tmp_path)
+    fit_rounds(fixed(labels, labels, labels), task, QUICK, folder=RunFolder(tmp_path))
     assert [json.loads(line)["round"] for line in (tmp_path / "rounds.jsonl").read_text().splitlines()] == [0, 1]
 
 
@@ -282,14 +283,14 @@ def test_the_best_round_on_dev_rows_is_the_result(task, tmp_path, monkeypatch, d
         return result
 
     monkeypatch.setattr(engine, "fit", scored)
-    found = fit_rounds(fixed(first, second), replace(task, data=data), QUICK, output_dir=tmp_path / "out")
+    found = fit_rounds(fixed(first, second), replace(task, data=data), QUICK, folder=RunFolder(tmp_path / "out"))
     assert found.scores["dev"].accuracy == 0.9 and same_model(tmp_path / "out", tmp_path / f"out/round-{chosen}")
 
 
 @pytest.mark.parametrize("dies_in", [1, 2, 3])
 def test_a_killed_run_goes_on_to_the_same_model(task, tmp_path, monkeypatch, dies_in):
     loop = UST(rounds=3, passes=2, share=0.5)
-    whole = fit_rounds(loop, task, QUICK, output_dir=tmp_path / "whole")
+    whole = fit_rounds(loop, task, QUICK, folder=RunFolder(tmp_path / "whole"))
     real, calls = fit, []
 
     def dying(*given, **more):
@@ -300,9 +301,9 @@ def test_a_killed_run_goes_on_to_the_same_model(task, tmp_path, monkeypatch, die
 
     monkeypatch.setattr(engine, "fit", dying)
     with pytest.raises(KeyboardInterrupt):
-        fit_rounds(loop, task, QUICK, output_dir=tmp_path / "cut")
+        fit_rounds(loop, task, QUICK, folder=RunFolder(tmp_path / "cut"))
     monkeypatch.setattr(engine, "fit", real)
-    again = fit_rounds(loop, task, QUICK, output_dir=tmp_path / "cut", resume=True)
+    again = fit_rounds(loop, task, QUICK, folder=RunFolder(tmp_path / "cut", resume=True))
     assert same_model(tmp_path / "whole", tmp_path / "cut") and again.scores == whole.scores
     lines = [[json.loads(line) for line in (tmp_path / f / "rounds.jsonl").read_text().splitlines()]
              for f in ("whole", "cut")]  # fmt: skip
@@ -313,20 +314,20 @@ def test_a_killed_run_goes_on_to_the_same_model(task, tmp_path, monkeypatch, die
 
 def test_a_finished_run_is_not_repeated_and_another_loop_is_refused(task, tmp_path, monkeypatch):
     def run(loop):
-        return compare(loop, lambda seed: task, QUICK, [0], baseline=True, output_dir=tmp_path / "out", resume=True)
+        return compare(loop, task, QUICK, seeds=[0], baseline=True, folder=RunFolder(tmp_path / "out", resume=True))
 
     first = run(SelfTraining(rounds=1, threshold=0.5))
     monkeypatch.setattr(engine, "fit", None)
     assert run(SelfTraining(rounds=1, threshold=0.5)).outcomes[0].scores == first.outcomes[0].scores
-    assert set(first.sides) == {"supervised", "self_training"}
+    assert set(first.results) == {"supervised", "self_training"}
     with pytest.raises(ConfigError, match="SSL214.*options.threshold: 0.5 -> 0.6"):
         run(SelfTraining(rounds=1, threshold=0.6))
 
 
 def test_without_a_pool_a_loop_is_supervised_training(task, tmp_path):
     bare = replace(task, data=task.data.without_pool())
-    found = compare(SelfTraining(), lambda seed: bare, QUICK, [0], baseline=True)
-    assert found.sides["self_training"][0].scores == found.sides["supervised"][0].scores
+    found = compare(SelfTraining(), bare, QUICK, seeds=[0], baseline=True)
+    assert found.results["self_training"][0].scores == found.results["supervised"][0].scores
 
 
 def test_students_of_another_model_learn_what_the_teacher_said(task, tmp_path):
@@ -334,10 +335,9 @@ def test_students_of_another_model_learn_what_the_teacher_said(task, tmp_path):
     assert other.data.labels.tolist() == task.data.labels.tolist()
     labels = labels_of(task)
     both = replace(task, student=other)
-    fit_rounds(fixed(labels), both, QUICK, output_dir=tmp_path / "out")
+    fit_rounds(fixed(labels), both, QUICK, folder=RunFolder(tmp_path / "out"))
     rows = replace(QUICK, batch_size=QUICK.batch_size * (1 + QUICK.unlabeled_ratio))
-    fit(Supervised(), with_labels(other.data, labels, QUICK.unlabeled_ratio), other.build, rows, augment=other.augment,
-        output_dir=tmp_path / "alone")  # fmt: skip
+    fit(Supervised(), replace(other, data=with_labels(other.data, labels, QUICK.unlabeled_ratio)), rows, folder=tmp_path / "alone")  # fmt: skip
     assert same_model(tmp_path / "out", tmp_path / "alone")
 
 
@@ -354,21 +354,21 @@ def test_from_the_second_round_on_students_read_as_students(task, tmp_path, monk
     assert [store is task.data.store for store in stores] == [True, False] and stores[1] is other.data.store
 
 
-@pytest.mark.parametrize("name", list_loops())
+@pytest.mark.parametrize("name", list_methods(in_rounds=True))
 def test_every_loop_runs_on_texts_and_images(name, task):
     config = replace(QUICK, max_steps=2)
-    loop = replace(get(name)(), rounds=1)
+    loop = replace(get_method(name)(), rounds=1)
     assert fit_rounds(loop, task, config).scores["test"].accuracy >= 0.0
-    assert fit_rounds(replace(get(name).for_images(), rounds=1), tiny_images(), config).steps in (2, 4)
+    assert fit_rounds(replace(get_method(name).for_images(), rounds=1), tiny_images(), config).steps in (2, 4)
 
 
-@pytest.mark.parametrize("name", list_loops())
+@pytest.mark.parametrize("name", list_methods(in_rounds=True))
 def test_loops_are_no_methods_of_one_step(name):
     with pytest.raises(ConfigError, match=f"SSL201: {name} works in rounds"):
         get_method(name)
     with pytest.raises(ConfigError, match="SSL202: rounds must lie in"):
-        get(name)(rounds=0)
-    assert get(name).__doc__ and "arXiv" in get(name).__doc__
+        get_method(name)(rounds=0)
+    assert get_method(name).__doc__ and "arXiv" in get_method(name).__doc__
 
 
 def test_the_graph_is_another_teacher(task):
@@ -467,7 +467,7 @@ def test_texts_of_a_label_file_join_the_pool_once():
 
 def test_given_labels_are_the_first_round_of_a_loop_and_rows_of_a_method(task):
     given = replace(labels_of(task), weights=np.full(96, 0.5))
-    told_task = replace(task, given=given)
+    told_task = replace(task, pseudo_labels=given)
     seen = []
 
     class Watching(SelfTraining):
@@ -480,8 +480,8 @@ def test_given_labels_are_the_first_round_of_a_loop_and_rows_of_a_method(task):
     assert (seen[0][1].copies == given.copies).all() and (seen[0][1].label[::3] == given.label[::3]).all()
     assert seen[1][1].copies.sum() == 96  # from then on the students' own
     config = replace(QUICK, max_steps=3)
-    one = compare(Supervised(), lambda seed: told_task, config, [0], baseline=False)
-    two = compare(Supervised(), lambda seed: task, config, [0], baseline=False)
+    one = compare(Supervised(), told_task, config, seeds=[0], baseline=False)
+    two = compare(Supervised(), task, config, seeds=[0], baseline=False)
     assert one.outcomes[0].scores["test"].nll != two.outcomes[0].scores["test"].nll
 
 
@@ -493,11 +493,11 @@ def test_recorded_answers_teach_like_the_teacher_itself(task):
     teacher = task.build(7)
     with torch.no_grad():
         teacher.classifier.weight.normal_(generator=torch.Generator().manual_seed(1))
-    logits = predict(teacher, task.data.store, task.data.unlabeled, 24)
+    logits = predict(teacher, task.data.store, task.data.unlabeled)
 
     def student(given):
         torch.manual_seed(0)
-        return fit(Distillation(), task.data, task.build, FAST, augment=task.augment, given={"teacher": given}).module
+        return fit(Distillation(), task, FAST, frozen_nets={"teacher": given}).module
 
     other = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
     assert difference(student(teacher).state_dict(), student(logits).state_dict()) < 1e-4
@@ -509,7 +509,7 @@ def test_recorded_answers_teach_like_the_teacher_itself(task):
 
 
 def test_logits_of_a_saved_teacher_are_kept_and_put_in_the_tasks_order(task, tmp_path, monkeypatch):
-    fit(Supervised(), task.data, task.build, QUICK, augment=task.augment, output_dir=tmp_path / "teacher")
+    fit(Supervised(), task, QUICK, folder=tmp_path / "teacher")
     texts = task.data.texts.take(task.data.unlabeled)
     found = logits_of(tmp_path / "teacher", texts, ("neg", "pos"), tmp_path / "cache")
     swapped = logits_of(tmp_path / "teacher", texts, ("pos", "neg"), tmp_path / "cache")

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from tiny import tiny_bert, tiny_files
 
 from nlp_ssl.cli import run
-from nlp_ssl.registry import list_loops
+from nlp_ssl.registry import list_methods
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_errors_are_one_line(files, tmp_path, capsys, more, code, message):
     assert message in shown and "Traceback" not in shown and shown.splitlines()[-1].startswith("SSL")
 
 
-@pytest.mark.parametrize("name", list_loops())
+@pytest.mark.parametrize("name", list_methods(in_rounds=True))
 def test_every_loop_explains_its_flags(name, capsys):
     """Which fails where one of them has the name of a flag of the files or of the training loop."""
     assert run(["train", "--method", name, "--help"]) == 0 and run(["pipeline", "--method", name, "--help"]) == 0

@@ -11,6 +11,7 @@ from nlp_ssl.experiments.compare import compare
 from nlp_ssl.report.card import card
 from nlp_ssl.report.collect import collect
 from nlp_ssl.rounds.engine import fit_rounds
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.types import PseudoLabels
 
 
@@ -27,20 +28,20 @@ def told(task, rows):
 
 
 def test_supervised_training_on_them_is_held_against_the_labels_alone(task, tmp_path):
-    given = replace(task, given=told(task, 80))
-    found = compare(Supervised(), lambda seed: given, FAST, [0], baseline=True, output_dir=tmp_path / "out")
-    assert list(found.sides) == ["supervised", "pseudo_labels"]
+    given = replace(task, pseudo_labels=told(task, 80))
+    found = compare(Supervised(), given, FAST, seeds=[0], baseline=True, folder=tmp_path / "out")
+    assert list(found.results) == ["supervised", "pseudo_labels"]
     assert found.method == "pseudo_labels"
     assert "pseudo_labels" in found.verdict()
-    alone = compare(Supervised(), lambda seed: task, FAST, [0], baseline=True)
-    assert list(alone.sides) == ["supervised"]
-    assert alone.sides["supervised"][0].scores == found.sides["supervised"][0].scores
-    assert list(collect(tmp_path / "out").comparison.sides) == ["supervised", "pseudo_labels"]
+    alone = compare(Supervised(), task, FAST, seeds=[0], baseline=True)
+    assert list(alone.results) == ["supervised"]
+    assert alone.results["supervised"][0].scores == found.results["supervised"][0].scores
+    assert list(collect(tmp_path / "out").comparison.results) == ["supervised", "pseudo_labels"]
 
 
 def test_reports_count_labels_of_their_own_once_and_the_others_apart(task, tmp_path):
-    given = replace(task, given=told(task, 80))
-    compare(Supervised(), lambda seed: given, FAST, [0], baseline=False, output_dir=tmp_path / "out")
+    given = replace(task, pseudo_labels=told(task, 80))
+    compare(Supervised(), given, FAST, seeds=[0], baseline=False, folder=tmp_path / "out")
     facts = collect(tmp_path / "out").first.predictions.facts
     assert facts["rows"] == {"labeled": 16, "told": 80, "unlabeled": 96, "dev": 0, "test": 40}
     assert facts["labels"] == [8, 8]
@@ -48,7 +49,7 @@ def test_reports_count_labels_of_their_own_once_and_the_others_apart(task, tmp_p
 
 
 def test_a_student_of_a_loop_knows_what_was_labeled(task, tmp_path):
-    fit_rounds(SelfTraining(rounds=1, threshold=0.0), task, FAST, output_dir=tmp_path / "out")
+    fit_rounds(SelfTraining(rounds=1, threshold=0.0), task, FAST, folder=RunFolder(tmp_path / "out"))
     facts = collect(tmp_path / "out").first.predictions.facts
     assert (facts["rows"]["labeled"], facts["rows"]["unlabeled"], facts["labels"]) == (16, 96, [8, 8])
 
@@ -59,7 +60,7 @@ def of_one_class(teacher):
 
 
 def test_rounds_whose_labels_are_one_class_are_warned_of(task, monkeypatch):
-    assert not fit_rounds(SelfTraining(rounds=1), replace(task, given=told(task, 96)), FAST).warnings
+    assert not fit_rounds(SelfTraining(rounds=1), replace(task, pseudo_labels=told(task, 96)), FAST).warnings
     monkeypatch.setattr(SelfTraining, "label", lambda self, teacher: of_one_class(teacher))
     found = fit_rounds(SelfTraining(rounds=1), task, FAST)
     assert found.warnings == [

@@ -16,6 +16,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from stores import views
 from tiny import FAST, tiny_images, tiny_task, trained
 
 from nlp_ssl.methods import VAT, Adversarial, Supervised
@@ -385,7 +386,7 @@ def module(task):
 def batch_of(task, labeled, unlabeled, width=24):
     positions = np.concatenate([labeled, unlabeled])
     store = task.data.store
-    inputs, _ = store.views([(positions, None, np.zeros(len(positions), np.uint64))], width)
+    inputs, _ = views(store, [(positions, None, np.zeros(len(positions), np.uint64))], width)
     return {
         "inputs": inputs,
         "lengths": np.minimum(store.lengths[positions], width),

@@ -43,7 +43,7 @@ def of_every_view(method, dtype):
     return {v: torch.randn(2 if v[0] == "x" else 5, 3, generator=rng, dtype=torch.float64).to(dtype) for v in views}
 
 
-@pytest.mark.parametrize("name", list_methods())
+@pytest.mark.parametrize("name", list_methods(in_rounds=False))
 def test_the_docstring_tells_what_is_aligned(name, monkeypatch):
     """It says so where, and only where, a step or the start of a round aligns."""
     calls, aligned = [], Run.aligned
@@ -59,7 +59,7 @@ def test_the_docstring_tells_what_is_aligned(name, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", list_methods())
+@pytest.mark.parametrize("name", list_methods(in_rounds=False))
 def test_a_step_on_given_logits_takes_class_shares(name, dtype):
     method = get_method(name)()
     torch.manual_seed(0)

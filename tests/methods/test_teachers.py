@@ -829,13 +829,12 @@ def larger(tmp_path_factory, task):
     """A saved classifier of another depth, trained on the labels."""
     folder = tmp_path_factory.mktemp("larger")
     tiny_bert(folder / "fresh", dropout=0.0)
-    fit(Supervised(), task.data.without_pool(), lambda i: load_text_net(str(folder / "fresh"), task.data.classes),
-        FAST, augment=task.augment, output_dir=folder / "model")  # fmt: skip
+    fit(Supervised(), replace(task, data=task.data.without_pool(), build=lambda i: load_text_net(str(folder / "fresh"), task.data.classes)), FAST, folder=folder / "model")  # fmt: skip
     return str(folder / "model")
 
 
 def distill(task, method=None, config=FAST, **more):
-    return fit(method or Distillation(), task.data, task.build, config, augment=task.augment, **more)
+    return fit(method or Distillation(), task, config, **more)
 
 
 def back_to_step_2(folder):
@@ -901,7 +900,7 @@ def test_a_student_on_labels_alone_does_not_hear_its_teacher(task):
 def test_a_teacher_answers_as_it_would_when_predicting(kind, seen, tmp_path):
     """No dropout, and norms by the statistics they have, not by those of the batch."""
     task = tiny_images() if kind == "images" else tiny_task(tmp_path, dropout=0.3)
-    fit(Watched(), task.data, task.build, FAST, augment=task.augment)
+    fit(Watched(), task, FAST)
     for _, said, whole in seen:
         assert torch.allclose(said, whole, atol=1e-5)
     assert len(seen) == 3

@@ -78,7 +78,7 @@ def test_heads_are_trained_at_the_rate_of_new_layers_and_not_saved(task, tmp_pat
     from nlp_ssl import registry
 
     registry._METHODS.pop("with_heads")
-    module = fit(WithHeads(), task.data, task.build, FAST, augment=task.augment, output_dir=tmp_path / "out").module
+    module = fit(WithHeads(), task, FAST, folder=tmp_path / "out").module
     start = trained(Supervised(), task)
     assert set(module.state_dict()) - set(start) == {k for k in module.state_dict() if k.startswith("extra.")} != set()
     optimizer, names = make_optimizer({"student": module}, FAST.__class__(learning_rate=1e-5, head_learning_rate=1e-2))

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from images import load_images
 from safetensors.torch import load_file, save_file
+from stores import views
 from torch import nn
 
 from nlp_ssl.augment.image import FlipShift, ImageIdentity
-from nlp_ssl.data.images import load_images
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.nets.base import Net
 from nlp_ssl.nets.image import ImageNet, WarmBatchNorm2d, build_image_net
@@ -276,12 +277,12 @@ def test_learns_the_digits_in_100_steps():
     rng = np.random.default_rng(0)
     for step in range(100):
         rows = rng.choice(data.labeled, 64)
-        inputs, _ = data.store.views([(rows, FlipShift(flip=data.flip), row_keys(0, step, rows))], 1)
+        inputs, _ = views(data.store, [(rows, FlipShift(flip=data.flip), row_keys(0, step, rows))], 1)
         loss = F.cross_entropy(model(inputs), torch.from_numpy(data.labels[rows]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    inputs, _ = data.store.views([(data.test, ImageIdentity(), row_keys(0, 0, data.test))], 1)
+    inputs, _ = views(data.store, [(data.test, ImageIdentity(), row_keys(0, 0, data.test))], 1)
     with torch.no_grad():
         predicted = model.eval()(inputs).argmax(-1).numpy()
     assert (predicted == data.labels[data.test]).mean() > 0.8

@@ -14,7 +14,7 @@ def trained_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     task = tiny_task(folder)
     config = replace(FAST, max_steps=6, logging_steps=2)
-    compare(FreeMatch(), lambda seed: task, config, [0, 3], baseline=True, output_dir=folder / "run")
+    compare(FreeMatch(), task, config, seeds=[0, 3], baseline=True, folder=folder / "run")
     return folder / "run"
 
 

@@ -10,7 +10,7 @@ from pages import rename
 
 from nlp_ssl.errors import RunError
 from nlp_ssl.report.card import write_card
-from nlp_ssl.training.run_folder import CARD_MARK, clear_run
+from nlp_ssl.training.run_folder import CARD_MARK, RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +41,12 @@ def test_a_readme_of_another_kind_stays_and_ours_goes_with_the_run(run, caplog):
     with caplog.at_level(logging.WARNING):
         assert write_card(run) is None
     assert (run / "README.md").read_text() == "mine" and "is not ours" in caplog.text
-    clear_run(run)
+    RunFolder(run).clear()
     assert (run / "README.md").read_text() == "mine"
     (run / "README.md").write_text(f"{CARD_MARK} old")
     for name in ("report.html", "result.json"):
         (run / name).write_text("old")
-    clear_run(run)
+    RunFolder(run).clear()
     assert list(run.iterdir()) == []
 
 

@@ -21,7 +21,7 @@ from nlp_ssl.report.page import flags, render, write_report
 from nlp_ssl.report.quality import risks
 from nlp_ssl.report.reliability import calibration_error
 from nlp_ssl.report.svg import ticks
-from nlp_ssl.training.loop import Outcome
+from nlp_ssl.training.outcome import Outcome
 from nlp_ssl.training.predictions import PREDICTIONS
 
 
@@ -120,14 +120,7 @@ def test_an_interrupted_run_shows_what_there_is(run):
 
 def test_settings_of_an_interrupted_run_come_from_its_start(tmp_path):
     task = tiny_task(tmp_path)
-    fit(
-        FixMatch(threshold=0.9),
-        task.data,
-        task.build,
-        replace(FAST, save_steps=1),
-        augment=task.augment,
-        output_dir=tmp_path / "run",
-    )
+    fit(FixMatch(threshold=0.9), task, replace(FAST, save_steps=1), folder=tmp_path / "run")
     (tmp_path / "run/result.json").unlink()
     found = collect(tmp_path / "run")
     assert found.method == "fixmatch" and found.identity["options"]["threshold"] == 0.9 and found.seeds == (0,)
@@ -135,7 +128,7 @@ def test_settings_of_an_interrupted_run_come_from_its_start(tmp_path):
 
 def test_runs_on_images_show_thumbnails(tmp_path):
     task = tiny_images()
-    fit(FixMatch().for_images(), task.data, task.build, FAST, augment=task.augment, output_dir=tmp_path / "run")
+    fit(FixMatch().for_images(), task, FAST, folder=tmp_path / "run")
     text = render(collect(tmp_path / "run"))
     page = Page(text)
     images = [v for tag, k, v in page.attributes if tag == "img" and k == "src"]
@@ -147,7 +140,7 @@ def test_runs_on_images_show_thumbnails(tmp_path):
 def test_without_pool_and_baseline(tmp_path):
     task = tiny_task(tmp_path)
     data = task.data.without_pool()
-    compare(Supervised(), lambda seed: replace(task, data=data), FAST, [0], baseline=True, output_dir=tmp_path / "run")
+    compare(Supervised(), replace(task, data=data), FAST, seeds=[0], baseline=True, folder=tmp_path / "run")
     page = Page(text := render(collect(tmp_path / "run")))
     assert "No verdict" in text and page.empty["mask-rate"] and page.empty["flipped"] and page.empty["augmentation"]
     assert not page.empty["confusion"] and not page.empty["map"]
@@ -320,7 +313,7 @@ def test_options_do_not_break_across_lines():
 def test_a_run_in_rounds_shows_its_student(tmp_path, monkeypatch):
     monkeypatch.setattr("nlp_ssl.report.map.place", lambda features: features[:, :2])
     task = tiny_task(tmp_path)
-    compare(SelfTraining(rounds=1), lambda seed: task, FAST, [0], baseline=True, output_dir=tmp_path / "run")
+    compare(SelfTraining(rounds=1), task, FAST, seeds=[0], baseline=True, folder=tmp_path / "run")
     page = Page(text := render(collect(tmp_path / "run")))
     assert "self_training" in text and "best label-only model" in text
     assert not page.empty["losses"] and not page.empty["confusion"] and not page.empty["map"]
@@ -331,7 +324,7 @@ def test_a_run_in_rounds_shows_its_rounds(tmp_path, monkeypatch):
     monkeypatch.setattr("nlp_ssl.report.map.place", lambda features: features[:, :2])
     task = tiny_task(tmp_path)
     loop = SelfTraining(rounds=2, threshold=0.0)
-    compare(loop, lambda seed: task, FAST, [0, 1], baseline=False, output_dir=tmp_path / "run")
+    compare(loop, task, FAST, seeds=[0, 1], baseline=False, folder=tmp_path / "run")
     lines = [{"round": i, "scores": {"test": {"accuracy": 0.5 + i / 8}}, "mask_rate": i / 4, "changed": i / 5,
               "pseudo_accuracy": 0.9, "pseudo_hist": [0.25, 0.75]} for i in range(3)]  # fmt: skip
     del lines[0]["mask_rate"], lines[0]["pseudo_hist"], lines[0]["changed"], lines[1]["changed"]

@@ -14,8 +14,8 @@ from nlp_ssl.errors import RunError
 from nlp_ssl.report.card import card
 from nlp_ssl.report.collect import collect
 from nlp_ssl.report.page import render
-from nlp_ssl.training.loop import read_identity
 from nlp_ssl.training.predictions import FACTS, PREDICTIONS
+from nlp_ssl.training.run_folder import RunFolder
 
 
 def change(path, *keys, to):
@@ -86,7 +86,7 @@ def test_a_changed_identity_or_start_is_left_out(run, caplog):
     """A run that is not finished has its settings from identity.json."""
     for text in ("[]", '{"options": 3}', '{"config": {"seed": "x"}}', "[" * 100_000):
         (run / "seed-0/identity.json").write_text(text)
-        assert read_identity(run / "seed-0") == {}
+        assert RunFolder(run / "seed-0").read_identity() == {}
     (run / "seed-0/start.json").write_text('{"scores": {"test": {}}, "steps": 1, "seconds": 1, "warnings": []}')
     with caplog.at_level(logging.WARNING):
         assert collect(run).starts[0] is None

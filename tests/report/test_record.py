@@ -17,7 +17,7 @@ from nlp_ssl.training.predictions import PREDICTIONS
 
 
 def left_by(method, task, folder, **more):
-    fit(method, task.data, task.build, replace(FAST, **more), augment=task.augment, output_dir=folder)
+    fit(method, task, replace(FAST, **more), folder=folder)
     return collect(folder).first.predictions
 
 
@@ -46,10 +46,7 @@ def test_pseudo_labels_are_aligned_where_the_run_aligns(tmp_path):
     task = replace(task, data=replace(task.data, prior=(0.9, 0.1)))
     found = {}
     for align in (True, False):
-        fit(
-            FixMatch(), task.data, task.build, replace(FAST, align=align), augment=task.augment,
-            start=lambda module, number: None, output_dir=tmp_path / f"{align}",
-        )  # fmt: skip
+        fit(FixMatch(), task, replace(FAST, align=align), folder=tmp_path / f"{align}")  # fmt: skip
         pool = collect(tmp_path / f"{align}").first.predictions.part("pool")
         found[align] = pool.numbers("pseudo")[:, 0] - softmax(pool.logits, axis=1)[:, 0]
     assert np.allclose(found[False], 0, atol=1e-6)

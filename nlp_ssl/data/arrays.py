@@ -1,9 +1,9 @@
-"""Columns and labels as scikit-learn's users bring them: lists, arrays, tensors, pandas, Polars and Arrow."""
+"""Texts and labels in memory: lists, arrays, tensors, pandas, Polars and Arrow columns."""
 
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
 from nlp_ssl.data.cleaning import label_name
-from nlp_ssl.data.markers import CONVENTION
-from nlp_ssl.data.table import table_of
+from nlp_ssl.data.label_sets import bare
+from nlp_ssl.data.markers import CONVENTION, READ
+from nlp_ssl.data.table import Table, memory_table, table_of
 from nlp_ssl.data.values import numpy_type, plain_list
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.ops.fits import without_remarks
@@ -78,6 +79,68 @@ def column(values: Column, name: str) -> np.ndarray:
     return found
 
 
+def split_pairs(X: Column) -> tuple[list[Any], list[Any] | None]:
+    """Texts [N], and the second texts where rows are pairs: tuples or lists of two, or an array [N, 2].
+
+    Raises:
+        InputError: they are neither.
+    """
+    try:
+        values = plain_list(X, "X")
+    except ConfigError:
+        values = []
+    if values and all(isinstance(value, list | tuple | np.ndarray) and len(value) == 2 for value in values):
+        return [a for a, _ in values], [b for _, b in values]
+    return column(X, "X").tolist(), None
+
+
+def text_table(
+    X: Column, y: Column | None, source: str = "texts", *, class_names: Sequence[str] | None = None
+) -> Table:
+    """Texts, or pairs of texts, [N] with their labels [N] as a table; the names of classes are `label_name`'s.
+
+    Raises:
+        DataError: lengths differ, or a value is no text or no label.
+    """
+    texts, pairs = split_pairs(X)
+    labels = None if y is None else listed_sets(y)
+    return memory_table(texts, labels, CONVENTION, pairs, source, lists=True, class_names=class_names)
+
+
+def labeled_table(X: Column, y: Column, class_names: Sequence[str] | None = None) -> tuple[Table, np.ndarray]:
+    """As `text_table`, and the classes [C] in their own type, in the order that the model of this table has them.
+
+    Raises:
+        InputError: a class has no text left, or as `read_labels`.
+    """
+    if is_multilabel(y) or class_names is not None:
+        table = text_table(X, y, class_names=class_names)
+        names = sorted({bare(name) for row in table.label_sets or () for name in row or ()})
+        ordered = tuple(table.classes or class_names or names)
+        return replace(table, classes=ordered), np.array(ordered, dtype=object)
+    labels = read_labels(y)
+    texts, pairs = split_pairs(X)
+    if len(texts) != len(labels.number):
+        raise InputError(121, f"{len(texts)} texts but {len(labels.number)} labels: give one label for each text")
+    table = memory_table(texts, labels.names, READ, pairs)
+    names = labels.named(table.rows - 1, table.labels or ())
+    return replace(table, classes=tuple(names), notes=(*labels.notes, *table.notes)), labels.classes
+
+
+def is_multilabel(y: Column) -> bool:
+    """Whether rows have several labels: lists or sets of them, or rows of 0 and 1."""
+    try:
+        values = plain_list(y, "y")
+    except ConfigError:
+        return False
+    return any(isinstance(value, list | tuple | set | frozenset) or np.ndim(value) == 1 for value in values)
+
+
+def listed_sets(y: Column) -> list[Any]:
+    """The labels of the rows, those of a set as a list in a fixed order."""
+    return [sorted(value, key=str) if isinstance(value, set | frozenset) else value for value in plain_list(y, "y")]
+
+
 def read_texts(X: Column) -> list[str]:
     """Texts cleaned as those of training are; blank ones stay, as "", so that every row has an answer.
 
@@ -85,17 +148,31 @@ def read_texts(X: Column) -> list[str]:
         InputError: a text is missing.
         DataError: a value is no text.
     """
-    values = column(X, "X").tolist()
+    return _cleaned(column(X, "X").tolist())
+
+
+def read_pairs(X: Column) -> tuple[list[str], list[str] | None]:
+    """As `read_texts`, and the second texts where rows are pairs.
+
+    Raises:
+        InputError: a text is missing.
+        DataError: a value is no text.
+    """
+    texts, pairs = split_pairs(X)
+    return _cleaned(texts), None if pairs is None else _cleaned(pairs)
+
+
+def _cleaned(values: list[Any]) -> list[str]:
     if not values:
         raise InputError(102, "no rows with a text: add some rows")
     if None in values:
         raise InputError(194, f"texts row {values.index(None) + 1} is missing: leave the row out, or fill it")
-    found = [""] * len(values)
+    texts = [""] * len(values)
     if any(not isinstance(value, str) or value.strip() for value in values):
         table = table_of(values)
         for row, text in zip(table.rows, table.texts.to_pylist(), strict=True):
-            found[row - 1] = text
-    return found
+            texts[row - 1] = text
+    return texts
 
 
 def read_labels(y: Column) -> Labels:

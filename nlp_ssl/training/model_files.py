@@ -1,0 +1,80 @@
+"""The files of a model in a folder that may hold other things: each appears whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nlp_ssl.nets.base import Module
+from nlp_ssl.ops.distributed import is_main
+from nlp_ssl.utils import atomic
+
+PREDICTIONS = "predictions.parquet"
+MODEL_FILES = (  # by the names under which libraries save them: a folder may hold other people's files
+    "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "tokenizer.json",
+    "tokenizer_config.json", "image_net.json", PREDICTIONS,
+)  # fmt: skip
+STAGING = ".model-"  # begins the name of a folder of model files that are not all there yet
+_LAST = "config.json"  # moved last: a folder without it holds no whole model
+
+
+def save_model(module: Module, folder: Path) -> None:
+    """Writes the model's files into a folder that may hold other things; each file appears whole or not at all.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
+    place_files(folder, module.save)
+
+
+def place_files(folder: Path, write: Callable[[Path], object]) -> None:
+    """Puts the files that `write` leaves in an empty folder into another one, once all of them are there.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
+    with _staging(folder) as staging:
+        write(staging)
+        (folder / _LAST).unlink(missing_ok=True)
+        for path in sorted(staging.iterdir(), key=_order):
+            os.chmod(path, 0o666 & ~_umask())
+            os.replace(path, folder / path.name)
+
+
+def copy_model(source: Path, folder: Path) -> None:
+    """Puts a finished run's model files into another folder, each whole or not at all; the first process does it.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
+    if not is_main():
+        return
+    with _staging(folder) as staging:
+        for path in sorted({p for pattern in MODEL_FILES for p in source.glob(pattern)}, key=_order):
+            shutil.copyfile(path, staging / path.name)
+            os.replace(staging / path.name, folder / path.name)
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """An empty folder within a folder, gone when the block ends; what a killed writer left goes, too."""
+    staging = folder / f"{STAGING}{os.getpid()}"
+    with atomic.writing(folder):
+        for left in folder.glob(f"{STAGING}*"):
+            atomic.remove(left)
+        staging.mkdir(parents=True)
+        try:
+            yield staging
+        finally:
+            atomic.remove(staging)
+
+
+def _order(path: Path) -> tuple[bool, str]:
+    return path.name == _LAST, path.name
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,43 @@
+"""SIGINT and SIGTERM at a safe moment."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from nlp_ssl.nets.base import Module
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the run after a complete step.
+
+    `exit_code` is 128 + signal number, `module` the net as far as it was trained.
+    """
+
+    def __init__(self, number: int, module: Module | None = None) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.exit_code, self.module = 128 + number, module
+
+
+@contextmanager
+def signals(processes: int) -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of stopping in the middle of a step. Ranks of a group are left alone."""
+    caught: list[int] = []
+    try:
+        if processes > 1:
+            raise ValueError
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if caught:  # a second Ctrl-C means now
+                raise KeyboardInterrupt
+            caught.append(number)
+
+        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # signals can be set in the main thread only
+        yield caught
+        return
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
