@@ -1,5 +1,6 @@
 """What there is to learn: rows with and without labels, the net that reads them, and the views made of them."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 TFIDF = Strongest((*(TfidfReplace(p) for p in (0.4, 0.2, 0.1, 0.05)), Identity()))
 # Rewritings where there are some; how strongly words are replaced elsewhere is chosen in the same way.
 REWRITTEN = Strongest(tuple(Rewritten(otherwise=way) for way in TFIDF.candidates))
+log = logging.getLogger("nlp_ssl")
 ROLES = ("labeled", "unlabeled", "dev", "test")
 
 _MAX_WORDS = 4096  # words kept of one text: far beyond any max_length in use
@@ -478,7 +480,10 @@ class TextSource:
         assert data.texts is not None
         pool = data.texts.take(pa.array(data.unlabeled))
         if self.pseudo_labels is not None:
-            return replace(task, pseudo_labels=self.pseudo_labels.labels(pool, data.classes))
+            labels = self.pseudo_labels.labels(pool, data.classes)
+            used = int((labels.copies > 0).sum())
+            log.info("labels for %d of %d pool texts from %s", used, len(pool), self.pseudo_labels.path)
+            return replace(task, pseudo_labels=labels)
         assert self.teacher is not None
         return replace(task, teacher=logits_of(self.teacher, pool, data.classes, self.encoder.cache_dir))
 

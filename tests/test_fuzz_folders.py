@@ -19,7 +19,8 @@ from nlp_ssl.nets.text import load_text_net
 from nlp_ssl.report.card import card
 from nlp_ssl.report.collect import collect
 from nlp_ssl.report.page import render
-from nlp_ssl.training.predictions import FACTS, PREDICTIONS
+from nlp_ssl.training.model_files import PREDICTIONS
+from nlp_ssl.training.predictions import FACTS
 
 TEXTS = ["good film", "the a " * 40]  # the second one is longer than there are positions
 VALUES = [

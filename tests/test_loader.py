@@ -24,7 +24,8 @@ def task(tmp_path_factory):
 
 def loader(task, *, views=VIEWS, labeled=4, unlabeled=8, accumulate=1, rank=0, world=1, steps=48, seed=0, length=24):
     sizes = Sizes(labeled, unlabeled, accumulate * world)
-    return Loader(task.data, views, task.augment, sizes, seed=seed, max_steps=steps, max_length=length,
+    task.data.store.max_length = length
+    return Loader(task.data, views, task.augment, sizes, seed=seed, max_steps=steps,
                   rank=rank, world=world)  # fmt: skip
 
 

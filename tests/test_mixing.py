@@ -26,7 +26,7 @@ def text(tmp_path_factory):
     module = task.build(0)
     with torch.no_grad():
         module.classifier.weight.normal_(std=3.0)
-    loader = Loader(task.data, VIEWS, task.augment, Sizes(2, 6), seed=0, max_steps=1, max_length=24)
+    loader = Loader(task.data, VIEWS, task.augment, Sizes(2, 6), seed=0, max_steps=1)
     batch = loader[0]
     assert len(set(batch["lengths"].tolist())) >= 3
     return Net(module), batch
@@ -181,7 +181,7 @@ def test_ssmix_on_a_net_touches_own_tokens_alone(text):
 
 def test_ssmix_is_for_texts():
     task = tiny_images()
-    batch = Loader(task.data, VIEWS, task.augment, Sizes(2, 6), seed=0, max_steps=1, max_length=1)[0]
+    batch = Loader(task.data, VIEWS, task.augment, Sizes(2, 6), seed=0, max_steps=1)[0]
     with pytest.raises(ConfigError, match="SSL270: ssmix swaps tokens"):
         mix("ssmix", Net(task.build(0)), batch, ("x",), torch.eye(10)[:2], 1.0, partner=torch.arange(2))
 

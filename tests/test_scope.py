@@ -13,7 +13,7 @@ from nlp_ssl import Supervised, build_data, compare, table_of, text_task
 from nlp_ssl.cli import run as cli
 from nlp_ssl.data.embedded import embedded_encoder, load_embedded
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.experiments.out_of_scope import FILE, foreign, in_scope, likeness, share_of, without
+from nlp_ssl.experiments.out_of_scope import foreign, in_scope, likeness, share_of, without
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.methods import FixMatch
 from nlp_ssl.training.run_folder import RunFolder
@@ -73,13 +73,13 @@ def test_half_a_pool_of_another_domain(tmp_path: Path, caplog: pytest.LogCapture
     foreign_texts = [text[:160] for text in news.texts.slice(0, 60).to_pylist()]
     text = build_data(reviews.take(few), table_of([*reviews.take(rest).texts.to_pylist(), *foreign_texts]))
     task = text_task(text, str(embedded_encoder()), max_length=24, cache_dir=tmp_path)
-    config = replace(STARTED, max_length=24, warm_steps=8)
+    config = replace(STARTED, warm_steps=8)
     with caplog.at_level("INFO", "nlp_ssl"):
         found = in_scope(task, SharedStart(task, config), config, "auto", folder=RunFolder(tmp_path))
     stay = np.isin(task.data.unlabeled, found.data.unlabeled)
     assert stay[60:].mean() < 0.2 and stay[:60].mean() > 0.8
     assert f"{(~stay).sum()} of 120 pool rows are left out" in caplog.text
-    table = pq.read_table(tmp_path / FILE).to_pylist()
+    table = pq.read_table(tmp_path / "out_of_scope.parquet").to_pylist()
     assert [row["left_out"] for row in table] == (~stay).tolist()
     assert table[0]["text"] == task.data.texts[int(task.data.unlabeled[0])].as_py()
 
@@ -87,18 +87,19 @@ def test_half_a_pool_of_another_domain(tmp_path: Path, caplog: pytest.LogCapture
 def test_a_run_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = tiny_task(tmp_path, unlabeled=40)
 
-    def run(share, **options) -> None:
-        compare(FixMatch(), task, STARTED, seeds=[0], baseline=True, out_of_scope=share, folder=tmp_path / "out", **options)  # fmt: skip
+    def run(share, resume=False, **options) -> None:
+        folder = RunFolder(tmp_path / "out", resume=resume)
+        compare(FixMatch(), task, STARTED, seeds=[0], out_of_scope=share, folder=folder, **options)
 
     run(0.25)
-    assert pq.read_table(tmp_path / "out" / FILE)["left_out"].to_pylist().count(True) == 10
+    assert pq.read_table(tmp_path / "out" / "out_of_scope.parquet")["left_out"].to_pylist().count(True) == 10
     monkeypatch.setattr("nlp_ssl.experiments.start.warm_up", lambda *given: pytest.fail("started again"))
     run(0.25, resume=True)  # finished: what the file says is enough
     with pytest.raises(ConfigError, match="214"):
         run(None, resume=True)
     monkeypatch.undo()
     run(None, overwrite=True)
-    assert not (tmp_path / "out" / FILE).exists()
+    assert not (tmp_path / "out" / "out_of_scope.parquet").exists()
 
 
 def test_the_started_net_looks(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_the_started_net_looks(tmp_path: Path) -> None:
     task, seen = tiny_task(tmp_path, unlabeled=40), []
     for name, start in (("as_it_was", lambda module, number: None), ("changed", other)):
         in_scope(task, start, STARTED, 0.5, folder=RunFolder(tmp_path / name))
-        seen.append(np.array(pq.read_table(tmp_path / name / FILE)["likeness"]))
+        seen.append(np.array(pq.read_table(tmp_path / name / "out_of_scope.parquet")["likeness"]))
     assert np.abs(seen[0] - seen[1]).max() > 0.01
 
 
@@ -127,7 +128,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     other = tiny_task(tmp_path, unlabeled=30)
     with pytest.raises(DataError, match="151"):
         in_scope(other, SharedStart(other, STARTED), STARTED, 0.5, folder=RunFolder(tmp_path, resume=True))
-    (tmp_path / FILE).write_bytes(b"PAR1")
+    (tmp_path / "out_of_scope.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="151"):
         in_scope(task, SharedStart(task, STARTED), STARTED, 0.5, folder=RunFolder(tmp_path, resume=True))
     alone = replace(task, data=task.data.without_pool())
@@ -147,10 +148,10 @@ def test_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli([*words, "--drop-out-of-scope", "half"]) == 2
     assert "455" in capsys.readouterr().err
     assert cli([*words, "--drop-out-of-scope", "0.5"]) == 0
-    assert pq.read_table(tmp_path / "out" / FILE)["left_out"].to_pylist().count(True) == 20
+    assert pq.read_table(tmp_path / "out" / "out_of_scope.parquet")["left_out"].to_pylist().count(True) == 20
 
 
 def test_without_the_flag_nothing_is_written(tmp_path: Path) -> None:
     task = tiny_task(tmp_path, unlabeled=8)
     compare(Supervised(), task, FAST, seeds=[0], baseline=False, folder=tmp_path / "out")
-    assert not (tmp_path / "out" / FILE).exists()
+    assert not (tmp_path / "out" / "out_of_scope.parquet").exists()

@@ -16,8 +16,6 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments import tuning
 from nlp_ssl.experiments.compare import run_one
 from nlp_ssl.experiments.tuning import (
-    RUNS,
-    TRIALS,
     Candidate,
     Judged,
     _kappa,
@@ -134,15 +132,15 @@ def test_a_candidate_is_judged_by_runs_that_do_not_know_the_label(many, tmp_path
     found = tune(several, many, 2, RunFolder(tmp_path))
     assert found[1].right.mean() > found[0].right.mean() + 0.2
     assert best(found) == 1
-    assert not (tmp_path / RUNS).exists()
+    assert not (tmp_path / "tuning").exists()
 
 
 def test_a_choice_goes_on_where_it_stopped(task, tmp_path, caplog):
     several = [Candidate("one", FixMatch(), FAST), Candidate("rounds", SelfTraining(rounds=1), FAST)]
     before = tune(several, task, 2, RunFolder(tmp_path))
-    lines = (tmp_path / TRIALS).read_text().splitlines(keepends=True)
+    lines = (tmp_path / "tuning.jsonl").read_text().splitlines(keepends=True)
     assert len(lines) == 4
-    (tmp_path / TRIALS).write_text("".join(lines[:3]) + lines[3][:20])  # killed while it wrote
+    (tmp_path / "tuning.jsonl").write_text("".join(lines[:3]) + lines[3][:20])  # killed while it wrote
     with caplog.at_level(logging.INFO, "nlp_ssl"):
         after = tune(several, task, 2, RunFolder(tmp_path))
     assert [r.getMessage().rsplit(",", 1)[0] for r in caplog.records] == ["choosing settings, run 4 of 4: rounds"]
@@ -154,7 +152,7 @@ def test_a_choice_goes_on_where_it_stopped(task, tmp_path, caplog):
 def test_other_settings_of_the_same_name_are_run_again(task, tmp_path):
     tune([Candidate("one", FixMatch(), FAST)], task, 2, RunFolder(tmp_path))
     tune([Candidate("one", FixMatch(weight=0.5), FAST)], task, 2, RunFolder(tmp_path))
-    lines = [json.loads(line) for line in (tmp_path / TRIALS).read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "tuning.jsonl").read_text().splitlines()]
     assert len({(line["key"], line["fold"]) for line in lines}) == 4
 
 
@@ -166,7 +164,7 @@ def test_other_parts_and_labels_from_elsewhere_are_run_again(task, tmp_path):
     )
     for number, of in ((3, task), (2, replace(task, pseudo_labels=told))):
         assert len(tune(one, of, number, RunFolder(tmp_path))[0].right) == len(task.data.labeled)
-    lines = [json.loads(line) for line in (tmp_path / TRIALS).read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "tuning.jsonl").read_text().splitlines()]
     assert len({(line["key"], line["fold"]) for line in lines}) == len(lines) == 7
 
 
@@ -213,9 +211,9 @@ def test_train_uses_what_was_chosen(files, tmp_path, caplog):
     made = json.loads((out / "result.json").read_text())["identity"]
     assert f"--weight={made['options']['weight']}" in chosen
     assert made["options"]["weight"] in (0.25, 0.5)
-    assert len((out / TRIALS).read_text().splitlines()) == 4
+    assert len((out / "tuning.jsonl").read_text().splitlines()) == 4
     assert run([*argv, "--overwrite"]) == 0
-    assert len((out / TRIALS).read_text().splitlines()) == 4  # of an earlier choice nothing is left
+    assert len((out / "tuning.jsonl").read_text().splitlines()) == 4  # of an earlier choice nothing is left
 
 
 def test_methods_can_be_chosen_among(files, tmp_path):

@@ -337,8 +337,8 @@ def test_tasks_have_the_policy_and_its_probes(tmp_path):
     policy, probe = task.augment["controlled"], task.augment["probe"]
     assert policy == TextPolicy()
     at = task.data.labeled
-    views = [policy.bound(lambda: policy.initial_rates().numpy()), probe]
-    blocks = [views(task.data.store, [(at, view, row_keys(0, 0, at))], 24)[0]["input_ids"] for view in views]
+    both = [policy.bound(lambda: policy.initial_rates().numpy()), probe]
+    blocks = [views(task.data.store, [(at, view, row_keys(0, 0, at))], 24)[0]["input_ids"] for view in both]
     assert torch.equal(*blocks)  # no hole in a text: before the first update both are even
 
 

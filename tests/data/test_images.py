@@ -151,7 +151,7 @@ def test_too_many_labels():
 def test_collection_from_generated_files(tmp_path, suffix):
     write_collection(tmp_path, suffix=suffix)
     source = load_fashion_mnist(tmp_path)
-    assert source.images.shape == (60, 5, 5, 1) and source.test_start == 40 and source.flip
+    assert source.images.shape == (60, 5, 5, 1) and source.test[0] == 40 and source.flip
     expected = np.random.default_rng(1).integers(0, 256, (40, 5, 5), dtype=np.uint8)
     np.testing.assert_array_equal(source.images[:40, ..., 0], expected)
     assert source.labels[40:].tolist() == [n % 10 for n in range(20)]

@@ -128,7 +128,7 @@ def test_a_run_on_pairs_and_what_it_predicts(tmp_path: Path) -> None:
     model = pair_bert(tmp_path / "model")
     text = build_data(pair_table(64, 1), pair_table(48, 2), None, pair_table(32, 3))
     task = text_task(text, str(model), strong=TfidfReplace(0.2), max_length=24, cache_dir=tmp_path / "cache")
-    assert task.data.texts[0].as_py().count("\n") == 1
+    assert task.data.whole_texts[0].as_py().count("\n") == 1
     fit(FixMatch(), task, FAST, folder=tmp_path / "out")
     net = load_trained(tmp_path / "out")
     first, second, _ = pair_rows(32, 3)

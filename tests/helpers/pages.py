@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nlp_ssl.training.predictions import FACTS, PREDICTIONS
+from nlp_ssl.training.model_files import PREDICTIONS
+from nlp_ssl.training.predictions import FACTS
 
 FIGURES = [
     "seeds", "losses", "learning-rate", "mask-rate", "pseudo-accuracy", "pseudo-classes", "pseudo-entropy", "state-tau",

@@ -76,7 +76,7 @@ def test_a_saved_classifier_teaches_a_method_or_a_loop(files, tmp_path):
         assert train(files, tmp_path / "alone" / method, "--method", method, *more) == 0
         assert not same_model(tmp_path / method, tmp_path / "alone" / method)
     saved = json.loads((tmp_path / "distillation/result.json").read_text())
-    assert "given" in saved["identity"] and not any("copy of the student" in w for w in saved["warnings"])
+    assert "frozen_nets" in saved["identity"] and not any("copy of the student" in w for w in saved["warnings"])
 
 
 def test_students_may_be_another_model(files, tmp_path):

@@ -33,6 +33,8 @@ from nlp_ssl.ops.functional import label_gradient
 from nlp_ssl.run import Run
 from nlp_ssl.testing import step_losses
 from nlp_ssl.training import checkpoint
+from nlp_ssl.training.loop import train
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.types import DataSpec
 
 ZX = [[2.0, 0.5, -1.0], [0.2, 0.1, 0.4]]
@@ -829,12 +831,13 @@ def larger(tmp_path_factory, task):
     """A saved classifier of another depth, trained on the labels."""
     folder = tmp_path_factory.mktemp("larger")
     tiny_bert(folder / "fresh", dropout=0.0)
-    fit(Supervised(), replace(task, data=task.data.without_pool(), build=lambda i: load_text_net(str(folder / "fresh"), task.data.classes)), FAST, folder=folder / "model")  # fmt: skip
+    net = load_text_net(str(folder / "fresh"), task.data.classes)
+    fit(Supervised(), replace(task.without_pool(), build=lambda i: net), FAST, folder=folder / "model")
     return str(folder / "model")
 
 
 def distill(task, method=None, config=FAST, **more):
-    return fit(method or Distillation(), task, config, **more)
+    return train(method or Distillation(), task, config, **more)
 
 
 def back_to_step_2(folder):
@@ -853,7 +856,7 @@ def weights(module):
 def test_a_given_teacher_teaches_and_stays_as_it_is(task, larger, seen):
     teacher = load_teacher(larger, task.build(0))
     before, wanted = weights(teacher), [p.requires_grad for p in teacher.parameters()]
-    found = distill(task, Watched(alpha=1.0), given={"teacher": teacher})
+    found = distill(task, Watched(alpha=1.0), frozen_nets={"teacher": teacher})
     used = seen[0][0]
     assert used is not teacher and difference(weights(used), before) == 0.0
     assert not any(p.requires_grad for p in used.parameters())
@@ -886,7 +889,7 @@ def test_a_teacher_that_nothing_has_trained_is_warned_of(task, larger):
     assert len(warned(config=silent)) == 1
     assert len(warned(config=replace(silent, warm_start="none"), start=lambda module, number: None)) == 1
     assert not warned(config=replace(silent, warm_start="auto"), start=lambda module, number: None)
-    assert not warned(config=silent, given={"teacher": load_teacher(larger, task.build(0))})
+    assert not warned(config=silent, frozen_nets={"teacher": load_teacher(larger, task.build(0))})
     assert not warned(MeanTeacher(), config=silent)
 
 
@@ -913,14 +916,14 @@ def test_a_teacher_answers_as_it_would_when_predicting(kind, seen, tmp_path):
 )  # fmt: skip
 def test_only_frozen_nets_can_be_given(task, method, role, takes):
     with pytest.raises(ConfigError, match=f"SSL233: {method.name} takes no net '{role}'; {takes}") as error:
-        distill(task, method, given={role: task.build(0)})
+        distill(task, method, frozen_nets={role: task.build(0)})
     assert "\n" not in str(error.value)
 
 
 def test_a_teacher_of_other_classes_is_refused(task, tmp_path):
     other = load_text_net(str(tiny_bert(tmp_path, classes=3)))
     with pytest.raises(ConfigError, match="SSL234: the teacher knows 3 classes, the data have 2"):
-        distill(task, given={"teacher": other})
+        distill(task, frozen_nets={"teacher": other})
 
 
 def test_a_run_goes_on_with_its_own_teacher_only(task, larger, tmp_path):
@@ -929,17 +932,29 @@ def test_a_run_goes_on_with_its_own_teacher_only(task, larger, tmp_path):
         load_teacher(larger, task.build(0)),
         replace(FAST, max_steps=4, save_steps=2, lr_scheduler_type="linear"),
     )
-    whole = distill(task, Distillation(normalise=True), config, given={"teacher": teacher}, output_dir=tmp_path / "a")
+    whole = distill(
+        task, Distillation(normalise=True), config, frozen_nets={"teacher": teacher}, folder=RunFolder(tmp_path / "a")
+    )
     back_to_step_2(tmp_path / "a")
     again = distill(
-        task, Distillation(normalise=True), config, given={"teacher": teacher}, output_dir=tmp_path / "a", resume=True
+        task,
+        Distillation(normalise=True),
+        config,
+        frozen_nets={"teacher": teacher},
+        folder=RunFolder(tmp_path / "a", resume=True),
     )
     assert difference(weights(whole.module), weights(again.module)) == 0.0
     with torch.no_grad():
         teacher.classifier.bias.add_(1e-3)
     for given in ({"teacher": teacher}, None):
         with pytest.raises(ConfigError, match="SSL214.*given.teacher"):
-            distill(task, Distillation(normalise=True), config, given=given, output_dir=tmp_path / "a", resume=True)
+            distill(
+                task,
+                Distillation(normalise=True),
+                config,
+                frozen_nets=given,
+                folder=RunFolder(tmp_path / "a", resume=True),
+            )
 
 
 def test_meta_pseudo_labels_resumes_bit_equal(task, tmp_path):
@@ -947,9 +962,9 @@ def test_meta_pseudo_labels_resumes_bit_equal(task, tmp_path):
         MetaPseudoLabels(threshold=0.5),
         replace(FAST, max_steps=4, save_steps=2, lr_scheduler_type="linear"),
     )
-    whole = distill(task, method, config, output_dir=tmp_path / "a")
+    whole = distill(task, method, config, folder=RunFolder(tmp_path / "a"))
     back_to_step_2(tmp_path / "a")
-    again = distill(task, method, config, output_dir=tmp_path / "a", resume=True)
+    again = distill(task, method, config, folder=RunFolder(tmp_path / "a", resume=True))
     assert difference(weights(whole.module), weights(again.module)) == 0.0
 
 

@@ -32,9 +32,7 @@ def made(task):
     torch.manual_seed(0)
     module = task.build(0)
     module.attach(HEADS)
-    loader = Loader(
-        task.data, {"x": "weak", "u_w": "weak"}, {"weak": None}, Sizes(2, 4), seed=0, max_steps=1, max_length=24
-    )
+    loader = Loader(task.data, {"x": "weak", "u_w": "weak"}, {"weak": None}, Sizes(2, 4), seed=0, max_steps=1)
     return module.train(), loader[0]
 
 
@@ -165,9 +163,7 @@ def text(tmp_path_factory):
     task = tiny_task(tmp_path_factory.mktemp("masked"), dropout=0.0)
     torch.manual_seed(0)
     module = task.build(0)
-    loader = Loader(
-        task.data, {"x": "weak", "u_w": "weak"}, {"weak": None}, Sizes(16, 96), seed=0, max_steps=1, max_length=24
-    )
+    loader = Loader(task.data, {"x": "weak", "u_w": "weak"}, {"weak": None}, Sizes(16, 96), seed=0, max_steps=1)
     return module, loader[0]
 
 
@@ -219,6 +215,6 @@ def test_loss_of_hidden_tokens(text):
 
 def test_images_have_no_tokens():
     task = tiny_images()
-    batch = Loader(task.data, {"x": "weak"}, {"weak": None}, Sizes(2, 4), seed=0, max_steps=1, max_length=1)[0]
+    batch = Loader(task.data, {"x": "weak"}, {"weak": None}, Sizes(2, 4), seed=0, max_steps=1)[0]
     with pytest.raises(ConfigError, match="SSL272: masked tokens need texts"):
         Net(task.build(0)).masked_tokens(batch, "x")

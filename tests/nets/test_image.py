@@ -277,7 +277,7 @@ def test_learns_the_digits_in_100_steps():
     rng = np.random.default_rng(0)
     for step in range(100):
         rows = rng.choice(data.labeled, 64)
-        inputs, _ = views(data.store, [(rows, FlipShift(flip=data.flip), row_keys(0, step, rows))], 1)
+        inputs, _ = views(data.store, [(rows, FlipShift(flip=data.images.flip), row_keys(0, step, rows))], 1)
         loss = F.cross_entropy(model(inputs), torch.from_numpy(data.labels[rows]))
         optimizer.zero_grad()
         loss.backward()

@@ -21,8 +21,8 @@ from nlp_ssl.report.page import flags, render, write_report
 from nlp_ssl.report.quality import risks
 from nlp_ssl.report.reliability import calibration_error
 from nlp_ssl.report.svg import ticks
+from nlp_ssl.training.model_files import PREDICTIONS
 from nlp_ssl.training.outcome import Outcome
-from nlp_ssl.training.predictions import PREDICTIONS
 
 
 def test_every_figure_of_a_finished_run_is_drawn(finished):

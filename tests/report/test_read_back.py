@@ -14,7 +14,8 @@ from nlp_ssl.errors import RunError
 from nlp_ssl.report.card import card
 from nlp_ssl.report.collect import collect
 from nlp_ssl.report.page import render
-from nlp_ssl.training.predictions import FACTS, PREDICTIONS
+from nlp_ssl.training.model_files import PREDICTIONS
+from nlp_ssl.training.predictions import FACTS
 from nlp_ssl.training.run_folder import RunFolder
 
 

@@ -13,7 +13,7 @@ from nlp_ssl import FixMatch, Supervised, fit
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.report.collect import collect
 from nlp_ssl.training import predictions
-from nlp_ssl.training.predictions import PREDICTIONS
+from nlp_ssl.training.model_files import PREDICTIONS
 
 
 def left_by(method, task, folder, **more):
