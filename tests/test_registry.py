@@ -112,7 +112,7 @@ def test_describe(empty):
     listed = Mine.__doc__[Mine.__doc__.index("Args:") : Mine.__doc__.index("\n\nDiffers")]
     assert listed.splitlines() == [
         "Args:",
-        "    weight (float in [0, 1e+06], default 1.0, for images 2.0): of the second term",
+        "    weight (float of at least 0, default 1.0, for images 2.0): of the second term",
         "    way (up, down or on, default up): where it goes",
         "    rows (int, default 3):",
     ]

@@ -55,7 +55,7 @@ class Distillation(Method):
         bool, "multiply the teacher's loss by temperature^2, so that its gradient keeps its size at any temperature"
     ] = True
     normalise: Annotated[
-        bool, "bring the two losses to one size by their running means; where one of them drowns the other"
+        bool, "bring the two losses to one size by their running means, for losses of very different size"
     ] = False
     mlm_weight: Annotated[
         Weight, "weight of masked language modelling on the unlabeled texts; 0 is off, for texts alone"

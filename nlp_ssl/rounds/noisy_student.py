@@ -36,7 +36,7 @@ class NoisyStudent(RoundMethod):
     """
 
     student_view = "strong"
-    floor: Annotated[Share, "least probability of a pseudo-label that is learned; 0 learns the whole pool"] = 0.3
+    floor: Annotated[Share, "least probability of a pseudo-label that is learned; 0 leaves none out"] = 0.3
     per_class: Annotated[
         int,
         Range(0, 1e9),

@@ -47,7 +47,7 @@ class UST(RoundMethod):
         "predictions with dropout of each sampled row; more give steadier estimates and cost as much more",
     ] = 10
     sample: Annotated[
-        int, Range(1, 1e9), "rows of the pool that are looked at in a round; the time of labeling grows with it"
+        int, Range(1, 1e9), "rows of the pool that a round considers; the time of labeling grows with it"
     ] = 4096
     share: Annotated[Share, "share of the sampled rows that is learned in a round"] = 0.25
     alpha: Annotated[

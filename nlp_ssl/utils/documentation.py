@@ -13,6 +13,7 @@ from nlp_ssl.utils.ranges import Range
 
 C = TypeVar("C", bound=type[Any])
 _WIDTH = 116  # of a docstring's lines, which stand four columns in
+_NO_LIMIT = 1e6  # a range that goes this far is there against slips alone
 _HEADING = re.compile(r"^(Loss|Args|Differs from [^:\n]+|Example):[ ]*\n?", re.MULTILINE)
 _FIRST_LINE = re.compile(r"(?P<title>[^(]+) \((?P<reference>.+?)\): (?P<summary>.+)")
 
@@ -33,7 +34,8 @@ class FieldInfo:
         """The field as it stands below `Args:`."""
         about = " or ".join(filter(None, [", ".join(self.choices[:-1]), *self.choices[-1:]])) or self.type
         if self.range is not None:
-            about += f" in [{self.range[0]:g}, {self.range[1]:g}]"
+            low, high = self.range
+            about += f" of at least {low:g}" if high >= _NO_LIMIT else f" in [{low:g}, {high:g}]"
         if self.default is not dataclasses.MISSING:
             about += f", default {self.default}"
         if self.image_default != self.default:

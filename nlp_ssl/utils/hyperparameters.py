@@ -6,7 +6,7 @@ from nlp_ssl.utils.ranges import Range, Share, Weight
 
 Threshold = Annotated[
     Share,
-    "least probability of a pseudo-label that counts; lower it where mask_rate stays near 0, raise it where they err",
+    "least probability of a pseudo-label that counts; lower it where mask_rate stays near 0, raise it where labels err",
 ]
 UnlabeledWeight = Annotated[
     Weight,
@@ -18,7 +18,7 @@ SquaredWeight = Annotated[
 ]
 RampUp = Annotated[
     Share,
-    "share of training over which the weight of unlabeled rows rises; 0 is at once, more where early targets are poor",
+    "share of training over which the unlabeled weight rises to its value; raise it where early targets are poor",
 ]
 Decay = Annotated[
     float,
