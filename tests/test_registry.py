@@ -1,6 +1,8 @@
 """Names of methods, and dataclasses made from options."""
 
+import sys
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Annotated, Literal
 
 import pytest
@@ -144,3 +146,28 @@ def test_arguments_that_are_written_out_stay():
         a: Annotated[int, "not by hand"] = 1
 
     assert "not by hand" not in Own.__doc__ and "a: by hand." in Own.__doc__
+
+
+def test_annotations_kept_as_strings_count_as_well(empty, monkeypatch):
+    """A module of a method's author may begin with `from __future__ import annotations`."""
+    module = ModuleType("authors")
+    monkeypatch.setitem(sys.modules, "authors", module)
+    source = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import Annotated
+from nlp_ssl.method import Method
+from nlp_ssl.registry import register
+from nlp_ssl.utils.ranges import Share
+
+@register("mine")
+@dataclass(frozen=True)
+class Mine(Method):
+    share: Annotated[Share, "of the rows"] = 0.5
+"""
+    exec(compile(source, "authors.py", "exec", dont_inherit=True), module.__dict__)
+    assert describe("mine").fields == (FieldInfo("share", "float", 0.5, 0.5, (0.0, 1.0), (), "of the rows"),)
+    with pytest.raises(ConfigError, match="SSL202: share must lie in .0, 1., got 1.5"):
+        get_method("mine")(share=1.5)
+    with pytest.raises(ConfigError, match="SSL204: share must be a number"):
+        make(get_method("mine"), {"share": "0.5"})

@@ -7,9 +7,9 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import cleandoc
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from nlp_ssl.utils.ranges import Range
+from nlp_ssl.utils.ranges import Range, field_types
 
 C = TypeVar("C", bound=type[Any])
 _WIDTH = 116  # of a docstring's lines, which stand four columns in
@@ -65,7 +65,7 @@ def describe_fields(cls: type[Any], images: Mapping[str, Any] | None = None) -> 
         cls: the dataclass.
         images: defaults that suit images better.
     """
-    hints = get_type_hints(cls, include_extras=True)
+    hints = field_types(cls)
     infos = []
     for field in dataclasses.fields(cls):
         hint = hints[field.name]

@@ -68,7 +68,9 @@ def test_every_field_has_a_sentence(cls):
     assert len({info.sentence for info in infos}) == len(infos)
 
 
-@pytest.mark.parametrize("cls", [*(cls for cls in CLASSES if dataclasses.fields(cls)), TrainConfig], ids=str)
+@pytest.mark.parametrize(
+    "cls", [*(cls for cls in CLASSES if dataclasses.fields(cls)), TrainConfig], ids=lambda c: c.__name__
+)
 def test_the_docstring_lists_every_field(cls):
     """With the defaults that the class has, for images too, and the sentence of the field."""
     args = cls.__doc__.partition("\n\nArgs:\n")[2].partition("\n\n")[0]
