@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cache
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -26,7 +25,6 @@ Weight = Annotated[float, Range(0.0, 1e6)]
 Temperature = Annotated[float, Range(1e-3, 1e3)]
 
 
-@cache
 def field_types(cls: type[Any]) -> dict[str, Any]:
     """The annotation of every field of a dataclass, also where it is kept as a string."""
     hints = get_type_hints(cls, include_extras=True)
