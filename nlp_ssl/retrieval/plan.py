@@ -27,13 +27,13 @@ class BankOptions:
     """What becomes of the texts of a corpus."""
 
     sentences: Annotated[bool, "cut the texts into sentences"] = False
-    fewest_words: Annotated[int, "fewest words of a text that is taken"] = 3
-    most_words: Annotated[int, "most words of a text that is taken"] = 100
+    fewest_words: Annotated[int, "of a text that is taken"] = 3
+    most_words: Annotated[int, "of a text that is taken"] = 100
     duplicates: Annotated[
         Literal["drop", "drop_near", "keep"],
         "texts equal but for case and spaces; drop_near: but for punctuation and numbers, too",
     ] = "drop"
-    part_size: Annotated[int, "texts encoded and written at once, as many as are done again after a crash"] = 16_384
+    part_size: Annotated[int, "texts encoded and written at once; what a kill can cost"] = 16_384
 
     def __post_init__(self) -> None:
         check(self.fewest_words, "fewest_words", 1, 1e6)

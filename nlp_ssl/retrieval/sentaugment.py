@@ -35,7 +35,7 @@ class Retrieval:
     """
 
     queries: Annotated[
-        Literal["label", "average", "text"], "one query per class, one for the whole task, or one per labeled text"
+        Literal["label", "average", "text"], "one query a class, one for the whole task, or one a labeled text"
     ] = "label"
     per_query: Annotated[int, Range(1, 1e7), "sentences retrieved for each query"] = 2000
     per_class: Annotated[int, Range(1, 1e9), "sentences kept of every class at most"] = 500
