@@ -92,7 +92,9 @@ class RoundMethod:
     student_view: ClassVar[Literal["weak", "strong"]] = "weak"
     kinds: ClassVar[tuple[Kind, ...]] = ("one",)  # labels of a row that it is defined for
     images: ClassVar[Mapping[str, Any]] = {}  # defaults that suit images better than text
-    rounds: Annotated[int, Range(1, 1000)] = 3
+    rounds: Annotated[
+        int, Range(1, 1000), "students trained one after the other; fewer are trained where the labels stay the same"
+    ] = 3
 
     def __post_init__(self) -> None:
         """Checks every field against the `Range` of its type.

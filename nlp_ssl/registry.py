@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.method import Method, RoundMethod
+from nlp_ssl.utils.documentation import MethodInfo, describe_method, documented
 
 M = TypeVar("M", bound=type[Method] | type[RoundMethod])
 _METHODS: dict[str, type[Method]] = {}
@@ -12,7 +13,7 @@ _ROUND_METHODS: dict[str, type[RoundMethod]] = {}
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Class decorator that files a method under `name`.
+    """Class decorator that files a method under `name`, and lists its fields in its docstring.
 
     Raises:
         ValueError: the name is taken.
@@ -27,9 +28,14 @@ def register(name: str) -> Callable[[M], M]:
         else:
             _METHODS[name] = cls
         cls.name = name
-        return cls
+        return documented_method(cls)
 
     return add
+
+
+def documented_method(cls: M) -> M:
+    """Class decorator that lists the fields of a method in its docstring, for one that `register` does not file."""
+    return documented(cls, cls.images)
 
 
 def get_method(name: str) -> type[Method] | type[RoundMethod]:
@@ -42,6 +48,15 @@ def get_method(name: str) -> type[Method] | type[RoundMethod]:
     if name not in known:
         raise ConfigError(201, f"unknown method {name!r}.{nearest(name, known)}")
     return known[name]
+
+
+def describe(name: str) -> MethodInfo:
+    """What help and docs show of the method of that name.
+
+    Raises:
+        ConfigError: there is none; the message names the nearest.
+    """
+    return describe_method(get_method(name))
 
 
 def as_method(method: str | Method | RoundMethod) -> Method | RoundMethod:

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from nlp_ssl import TrainConfig
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.methods import FixMatch, Supervised
-from nlp_ssl.registry import get_method, list_methods
+from nlp_ssl.registry import describe, get_method, list_methods
 from nlp_ssl.testing import step_losses
 from nlp_ssl.utils.ranges import make
 
@@ -262,8 +261,8 @@ def others(field):
     default = field.default
     if isinstance(default, bool):
         return [not default]
-    if get_origin(field.type) is Literal:
-        return [v for v in get_args(field.type) if v != default]
+    if field.choices:
+        return [v for v in field.choices if v != default]
     return [
         type(default)(v) for v in (0.5 * default, 0.1 * default, 2 * default, 20 * default, 0.5, 0.1, 2) if v != default
     ]
@@ -272,7 +271,7 @@ def others(field):
 def variants(name):
     """(field name, method with another value of it), all values that the method accepts."""
     found = []
-    for field in fields(get_method(name)):
+    for field in describe(name).fields:
         for value in others(field):
             try:
                 found.append((field.name, of(name, **{field.name: value})))

@@ -1,6 +1,9 @@
 """Names of methods, and dataclasses made from options."""
 
+import sys
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Annotated, Literal
 
 import pytest
 
@@ -9,8 +12,9 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import Method
 from nlp_ssl.methods import UDA, FixMatch
-from nlp_ssl.registry import get_method, list_methods, register
-from nlp_ssl.utils.ranges import check, make
+from nlp_ssl.registry import describe, get_method, list_methods, register
+from nlp_ssl.utils.documentation import FieldInfo, documented
+from nlp_ssl.utils.ranges import Weight, check, make
 
 
 @pytest.fixture
@@ -71,3 +75,99 @@ def test_check_refuses(value):
 def test_check_lets_the_ends_pass():
     check(0.0, "share", 0.0, 1.0)
     check(1.0, "share", 0.0, 1.0)
+
+
+def test_describe(empty):
+    @register("mine")
+    @dataclass(frozen=True)
+    class Mine(Method):
+        """Mine (Doe 2020, arXiv:2001.00001): rows
+        agree.
+
+        Loss: mean_B CE(y, x) +
+        weight * 1.
+
+        The mean is over rows.
+
+        Differs from the paper: in nothing.
+
+        Example:
+            from mine import Mine
+            method = Mine()
+        """
+
+        images = {"weight": 2.0}
+        weight: Annotated[Weight, "of the second term"] = 1.0
+        way: Annotated[Literal["up", "down", "on"], "where it goes"] = "up"
+        rows: int = 3
+
+    info = describe("mine")
+    assert (info.name, info.class_name, info.title, info.summary) == ("mine", "Mine", "Mine", "rows agree.")
+    assert info.reference == "Doe 2020, arXiv:2001.00001" and info.differences == "in nothing."
+    assert info.loss == "mean_B CE(y, x) + weight * 1.\nThe mean is over rows."
+    assert info.example == "from mine import Mine\nmethod = Mine()"
+    assert info.fields == (
+        FieldInfo("weight", "float", 1.0, 2.0, (0.0, 1e6), (), "of the second term"),
+        FieldInfo("way", "str", "up", "up", None, ("up", "down", "on"), "where it goes"),
+        FieldInfo("rows", "int", 3, 3, None, (), ""),
+    )
+    listed = Mine.__doc__[Mine.__doc__.index("Args:") : Mine.__doc__.index("\n\nDiffers")]
+    assert listed.splitlines() == [
+        "Args:",
+        "    weight (float of at least 0, default 1.0, for images 2.0): of the second term",
+        "    way (up, down or on, default up): where it goes",
+        "    rows (int, default 3):",
+    ]
+    assert describe("mine") == info  # the list changes nothing of what is read
+
+
+def test_a_method_without_docstring_is_described_as_far_as_it_goes(empty):
+    @register("bare")
+    @dataclass(frozen=True)
+    class Bare(Method):
+        pass
+
+    info = describe("bare")
+    assert (info.title, info.reference, info.loss, info.fields, info.example) == ("Bare", "", "", (), "")
+    with pytest.raises(ConfigError, match="SSL201: unknown method 'bar'. Did you mean 'bare'?"):
+        describe("bar")
+
+
+def test_arguments_that_are_written_out_stay():
+    @documented
+    @dataclass(frozen=True)
+    class Own:
+        """Own.
+
+        Args:
+            a: by hand.
+        """
+
+        a: Annotated[int, "not by hand"] = 1
+
+    assert "not by hand" not in Own.__doc__ and "a: by hand." in Own.__doc__
+
+
+def test_annotations_kept_as_strings_count_as_well(empty, monkeypatch):
+    """A module of a method's author may begin with `from __future__ import annotations`."""
+    module = ModuleType("authors")
+    monkeypatch.setitem(sys.modules, "authors", module)
+    source = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import Annotated
+from nlp_ssl.method import Method
+from nlp_ssl.registry import register
+from nlp_ssl.utils.ranges import Share
+
+@register("mine")
+@dataclass(frozen=True)
+class Mine(Method):
+    share: Annotated[Share, "of the rows"] = 0.5
+"""
+    exec(compile(source, "authors.py", "exec", dont_inherit=True), module.__dict__)
+    assert describe("mine").fields == (FieldInfo("share", "float", 0.5, 0.5, (0.0, 1.0), (), "of the rows"),)
+    with pytest.raises(ConfigError, match="SSL202: share must lie in .0, 1., got 1.5"):
+        get_method("mine")(share=1.5)
+    with pytest.raises(ConfigError, match="SSL204: share must be a number"):
+        make(get_method("mine"), {"share": "0.5"})

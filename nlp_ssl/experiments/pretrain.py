@@ -17,6 +17,7 @@ from nlp_ssl.method import Method
 from nlp_ssl.nets.base import Module
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce
+from nlp_ssl.registry import documented_method
 from nlp_ssl.run import Run
 from nlp_ssl.task import Task
 from nlp_ssl.training.identity import fingerprint, identity
@@ -30,15 +31,20 @@ from nlp_ssl.utils.ranges import Range
 _NEVER = -1e9  # logit of a pair that is not counted
 
 
+@documented_method
 @dataclass(frozen=True)
 class MaskedWords(Method):
-    """Masked language modelling (Devlin et al. 2019, arXiv:1810.04805) on the task's own texts (Gururangan et al. 2020,
-    arXiv:2004.10964): guess hidden words.
+    """Masked language modelling (Devlin et al. 2019, arXiv:1810.04805): predict hidden words of the task's own texts.
 
-    Loss: the mean over the hidden tokens of all rows of CE(token, its scores); 15 % of a text's own tokens are hidden,
-    drawn anew each time. The word embeddings are the output layer.
+    Loss: mean over the hidden tokens of all rows of CE(token, its scores).
+    15 % of a text's own tokens are hidden, drawn anew each time. The word embeddings are the output layer. On the texts
+    of the task this is task-adaptive pre-training (Gururangan et al. 2020, arXiv:2004.10964).
 
-    Differs from the papers: BERT's own transform before the output layer is left out, sentence encoders come without.
+    Differs from the paper: BERT's own transform before the output layer is left out, sentence encoders come without.
+
+    Example:
+        from nlp_ssl.experiments.pretrain import MaskedWords
+        method = MaskedWords()
     """
 
     name: ClassVar[str] = "mlm"
@@ -49,24 +55,33 @@ class MaskedWords(Method):
         return {"mlm": mean(tokens, where=count)}
 
 
+@documented_method
 @dataclass(frozen=True)
 class Contrastive(Method):
-    """Two views of a row lie closer than views of two rows: SimCSE for texts (Gao et al. 2021, arXiv:2104.08821),
-    SimCLR for images (Chen et al. 2020, arXiv:2002.05709).
+    """SimCSE (Gao et al. 2021, arXiv:2104.08821): two views of a row lie closer than views of two rows.
 
-    Loss: mean over the 2N views of CE(its twin, cosines with all other views / `temperature`), on features behind a
-    head of one hidden layer that is thrown away. Views of texts differ by dropout alone, or are strong ones; repeats
-    of a row in a batch do not count against it. On several processes a view is compared with those of its own process.
+    Loss: mean over the 2N views of CE(its twin, cosines with all other views / temperature).
+    Cosines are of features behind a head of one hidden layer that is thrown away. Repeats of a row in a batch do not
+    count against it. On several processes a view is compared with those of its own process. With strong views of images
+    this is SimCLR (Chen et al. 2020, arXiv:2002.05709).
 
-    Differs from the papers: the batch is that of the loop, far smaller than SimCLR's; twins are compared both ways, as
+    Differs from the paper: the batch is that of the loop, far smaller than SimCLR's; twins are compared both ways, as
     in SimCLR, for texts too.
+
+    Example:
+        from nlp_ssl.experiments.pretrain import Contrastive
+        method = Contrastive(strong=True, temperature=0.1)  # views of a text differ by words, not by dropout alone
     """
 
     name: ClassVar[str] = "contrastive"
     heads = {"projection": Head("mlp", 128)}
     images = {"temperature": 0.5, "strong": True}
-    temperature: Annotated[float, Range(1e-3, 1e3)] = 0.05
-    strong: bool = False
+    temperature: Annotated[
+        float, Range(1e-3, 1e3), "temperature of the cosines; lower values look at the nearest views alone"
+    ] = 0.05
+    strong: Annotated[bool, "compare strong views; off compares weak ones, which for texts differ by dropout alone"] = (
+        False
+    )
 
     def wanted_views(self) -> dict[str, str]:
         return {"u_s": "strong", "u_s2": "strong"} if self.strong else {"u_w": "weak", "u_w2": "weak"}

@@ -1,4 +1,12 @@
-"""One method per file; importing it registers it. README.md beside this file says how to add one."""
+"""One method per file; importing it registers it. README.md beside this file says how to add one.
+
+What docstrings write: x, x_s, u_w, u_s, ... are the logits that the net gives for a view ("x" labeled, "u" unlabeled,
+"w" weak, "s" strong), y the labels and w the weights of the labeled rows, softmax(z) over the C classes, sg a value
+without gradient, mean_B and mean_N means over the rows of the labeled and the unlabeled batch on all processes. CE(q,
+z) = -sum_c q_c ln softmax(z)_c, H(p) = -sum_c p_c ln p_c, 1[...] is 1 where it is true and else 0, sharpen(p, T) is
+p^(1/T) with rows scaled to the sum 1, ramp(t) rises from about 0 to 1 while the share t of training goes from 0 to
+`ramp_up`. Other names are fields.
+"""
 
 from nlp_ssl.methods.adamatch import AdaMatch
 from nlp_ssl.methods.adversarial import Adversarial

@@ -1,6 +1,7 @@
 """AdaMatch."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from nlp_ssl.ops.targets import relative
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
-from nlp_ssl.utils.ranges import Share, Weight
+from nlp_ssl.utils.hyperparameters import RampUp, TargetDropout, UnlabeledWeight
+from nlp_ssl.utils.ranges import Share
 
 
 @register("adamatch")
@@ -20,23 +22,33 @@ from nlp_ssl.utils.ranges import Share, Weight
 class AdaMatch(Method):
     """AdaMatch (Berthelot et al. 2022, arXiv:2106.04732): as sure as the model is of the labeled rows, and aligned.
 
-    Loss: mean_B w (CE(y, x) + CE(y, x_s)) / 2 + weight * ramp(t) * mean_N 1[max q >= thr] CE(argmax q, u_s).
-    q = p * m_x / m_u, rows scaled to the sum 1, p = sg softmax(u_w); m_x [C] and m_u [C] are running means of
-    softmax(x) and of p, this batch included, and start at 1 / C. thr = threshold * mean_B max softmax(x).
+    Loss: mean_B w (CE(y, x) + CE(y, x_s)) / 2 + weight * ramp(t) * mean_N 1[max q >= thr] CE(argmax q, u_s),
+    q = p * m_x / m_u with rows scaled to the sum 1, p = sg softmax(u_w), thr = threshold * mean_B max softmax(x),
     ramp(t) = (1 - cos(pi min(t / ramp_up, 1))) / 2.
+    m_x [C] and m_u [C] are running means of softmax(x) and of p with the decay `decay`, this batch included; they start
+    at 1 / C.
 
-    Differs from the paper: where class shares of the pool are estimated they take the place of m_x, which supposes
-    that the pool's shares are those of the labels. Both means have a `decay` of 0.95, about the last 20 batches,
-    instead of 0.999 for m_x and the last 128 batches for m_u. Logits are not interpolated between two batch
-    normalisations: a text model has none. Labels and thresholds are made without dropout by default.
+    Differs from the paper: where class shares of the pool are estimated they take the place of m_x, which assumes that
+    the pool has the shares of the labels. Both means have a decay of 0.95, about the last 20 batches, instead of 0.999
+    for m_x and the last 128 batches for m_u. Logits are not interpolated between two batch normalisations: a text model
+    has none. Labels and thresholds are computed without dropout by default.
+
+    Example:
+        from nlp_ssl import AdaMatch
+        method = AdaMatch(threshold=0.95, decay=0.999)  # for a run of many thousands of steps
     """
 
     views = {"x": "weak", "x_s": "strong", "u_w": "weak", "u_s": "strong"}
-    threshold: Share = 0.9
-    weight: Weight = 1.0
-    decay: Share = 0.95
-    ramp_up: Share = 0.5
-    target_dropout: bool = False
+    threshold: Annotated[
+        Share, "least confidence of a pseudo-label that counts, as a share of the mean confidence on labeled rows"
+    ] = 0.9
+    weight: UnlabeledWeight = 1.0
+    decay: Annotated[
+        Share,
+        "decay of the running means of predictions per step; raise it towards 0.999 for runs of thousands of steps",
+    ] = 0.95
+    ramp_up: RampUp = 0.5
+    target_dropout: TargetDropout = False
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         even = torch.full((spec.num_classes,), 1.0 / spec.num_classes)

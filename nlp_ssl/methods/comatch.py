@@ -13,6 +13,7 @@ from nlp_ssl.ops.targets import confident
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Head, Losses
+from nlp_ssl.utils.hyperparameters import TargetDropout, Threshold, UnlabeledWeight
 from nlp_ssl.utils.ranges import Range, Share, Temperature, Weight
 
 _WIDTH = 64  # of the projection
@@ -23,31 +24,48 @@ _WIDTH = 64  # of the projection
 class CoMatch(Method):
     """CoMatch (Li et al. 2021, arXiv:2011.11183): rows with like pseudo-labels should lie close to one another.
 
-    Loss: mean_B w CE(y, x) + weight * mean_N 1[max q >= threshold] CE(q, u_s) + contrast_weight * mean_N CE(G_i, S_i).
+    Loss: mean_B w CE(y, x) + weight * mean_N 1[max q >= threshold] CE(q, u_s) + contrast_weight * mean_N CE(G_i, S_i),
     q = alpha p + (1 - alpha) * the mean of the remembered rows' probabilities, weighted by softmax(v_w . v_k /
-    temperature) over them, p = sg softmax(u_w). v is the projection [., 64] scaled to length 1. S [N, N] = softmax of
-    v_s . v_s2 / temperature over the second strong views; G [N, N] = q_i . q_j, 1 on the diagonal, 0 where below
-    `graph_threshold`, rows scaled to the sum 1. The memory holds the last `queue` rows, those of the pool with p and
-    labeled ones with their labels; the batch joins it after its use. All ranks are one batch, in G and S as well.
+    temperature) over them, p = sg softmax(u_w).
+    v is the projection [., 64] scaled to length 1. S [N, N] = softmax of v_s . v_s2 / temperature over the second
+    strong views; G [N, N] = q_i . q_j, 1 on the diagonal, 0 where below `graph_threshold`, rows scaled to the sum 1.
+    The memory holds the last `queue` rows, those of the pool with p and labeled ones with their labels; the batch joins
+    it after its use. All ranks are one batch, in G and S as well.
 
     Differs from the paper: after a warm start p is aligned to the estimated class shares, otherwise not at all, instead
     of to equal ones. Rows are smoothed as soon as something is remembered, and the memory counts rows, not batches.
     `threshold` is 0.8 for text: with a projection that has not learned yet the smoothing takes a tenth of the
     confidence, and nothing would reach 0.95. `contrast_weight` is 0.1 for text: at 1 the contrast of features that have
-    not learned yet moves a started encoder more than the labels hold it. Labels are made without dropout by default.
+    not learned yet moves a started encoder more than the labels hold it. Labels are computed without dropout by
+    default.
+
+    Example:
+        from nlp_ssl import CoMatch
+        method = CoMatch(threshold=0.95, contrast_weight=1.0, queue=4096)  # a long run from a random start
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong", "u_s2": "strong"}
     heads = {"projection": Head("mlp", _WIDTH)}
     images = {"threshold": 0.95, "queue": 4096}
-    threshold: Share = 0.8
-    weight: Weight = 1.0
-    contrast_weight: Weight = 0.1
-    alpha: Share = 0.9
-    temperature: Temperature = 0.2
-    graph_threshold: Annotated[float, Range(0.0, 2.0)] = 0.8
-    queue: Annotated[int, Range(1, 10**7)] = 512
-    target_dropout: bool = False
+    threshold: Threshold = 0.8
+    weight: UnlabeledWeight = 1.0
+    contrast_weight: Annotated[
+        Weight, "weight of the loss that pulls rows of like pseudo-labels together; 1 for nets that start at random"
+    ] = 0.1
+    alpha: Annotated[
+        Share,
+        "share of a row's own prediction in its pseudo-label, the rest comes from remembered rows; 1 is no smoothing",
+    ] = 0.9
+    temperature: Annotated[
+        Temperature, "temperature of similarities between features; lower values look at the nearest rows alone"
+    ] = 0.2
+    graph_threshold: Annotated[
+        float, Range(0.0, 2.0), "least agreement of two pseudo-labels that makes their rows neighbors; above 1 none are"
+    ] = 0.8
+    queue: Annotated[
+        int, Range(1, 10**7), "rows that the memory holds; many more than a batch, and more for many classes"
+    ] = 512
+    target_dropout: TargetDropout = False
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         """Remembered rows, feature and probabilities side by side, and how many were ever written."""

@@ -13,7 +13,8 @@ from nlp_ssl.ops.targets import confident
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
-from nlp_ssl.utils.ranges import Range, Share, Weight
+from nlp_ssl.utils.hyperparameters import Decay, TargetDropout, Threshold, UnlabeledWeight
+from nlp_ssl.utils.ranges import Weight
 
 
 @register("debiaspl")
@@ -21,23 +22,31 @@ from nlp_ssl.utils.ranges import Range, Share, Weight
 class DebiasPL(Method):
     """DebiasPL (Wang et al. 2022, arXiv:2201.01490): pseudo-labels less what the model says whatever it sees.
 
-    Loss: mean_B w CE(y, x) + weight * mean_N 1[max p >= threshold] CE(argmax p, u_s + b'), p = sg softmax(u_w - b).
-    b [C] = strength * ln(q / shares) before this batch, b' with it, q [C] a running mean of softmax(u_w) and shares
-    those of the classes estimated on the pool, or even ones: with b a class that is predicted too often makes fewer
-    labels, and with b' the strong view must exceed the rest by a wider margin for the labels it makes.
+    Loss: mean_B w CE(y, x) + weight * mean_N 1[max p >= threshold] CE(argmax p, u_s + b'), p = sg softmax(u_w - b),
+    b [C] = strength * ln(q / shares) before this batch, b' the same with it.
+    q [C] is a running mean of softmax(u_w) with the decay `decay`, and shares are those of the classes estimated on the
+    pool, or even ones: with b a class that is predicted too often gets fewer labels, and with b' the strong view must
+    exceed the rest by a wider margin for the labels it gets.
 
     Differs from the paper: shares are even there, where here after a warm start they are estimated. q starts with the
-    first batch, whose labels have b = 0, instead of at 1 / C, and has a `decay` of 0.95, about the last 20 batches,
-    instead of 0.999. `threshold` is 0.8 for text. Labels are made without dropout by default.
+    first batch, whose labels have b = 0, instead of at 1 / C, and has a decay of 0.95, about the last 20 batches,
+    instead of 0.999. `threshold` is 0.8 for text. Labels are computed without dropout by default.
+
+    Example:
+        from nlp_ssl import DebiasPL
+        method = DebiasPL(strength=1.0)  # the full correction, where a few classes take most pseudo-labels
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     images = {"threshold": 0.95}
-    threshold: Share = 0.8
-    weight: Weight = 1.0
-    strength: Weight = 0.5
-    decay: Annotated[float, Range(0.0, 0.9999)] = 0.95
-    target_dropout: bool = False
+    threshold: Threshold = 0.8
+    weight: UnlabeledWeight = 1.0
+    strength: Annotated[
+        Weight,
+        "how far predictions are corrected for classes predicted too often, 1 in full; 0 is FixMatch without alignment",
+    ] = 0.5
+    decay: Decay = 0.95
+    target_dropout: TargetDropout = False
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"mass": torch.zeros(()), "q": torch.zeros(spec.num_classes)}

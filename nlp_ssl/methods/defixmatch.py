@@ -1,6 +1,7 @@
 """DeFixMatch."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
@@ -11,7 +12,8 @@ from nlp_ssl.ops.targets import confident
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, Losses
-from nlp_ssl.utils.ranges import Share, Weight
+from nlp_ssl.utils.hyperparameters import TargetDropout, Threshold
+from nlp_ssl.utils.ranges import Weight
 
 
 @register("defixmatch")
@@ -26,15 +28,22 @@ class DeFixMatch(Method):
     takes back no more of CE(y, x_s) than the first one gives where the model fits the labels; above 1/2 the loss has
     no lower bound.
 
-    Differs from the paper: labels are made without dropout by default, and `threshold` is 0.8 for text. After a warm
-    start p of unlabeled rows is aligned to the estimated class shares; that of labeled rows is not.
+    Differs from the paper: labels are computed without dropout by default, and `threshold` is 0.8 for text. After a
+    warm start p of unlabeled rows is aligned to the estimated class shares; that of labeled rows is not.
+
+    Example:
+        from nlp_ssl import DeFixMatch
+        method = DeFixMatch(threshold=0.95, weight=0.5)  # the paper's, for images
     """
 
     views = {"x": "weak", "x_s": "strong", "u_w": "weak", "u_s": "strong"}
     images = {"threshold": 0.95}
-    threshold: Share = 0.8
-    weight: Weight = 0.5
-    target_dropout: bool = False
+    threshold: Threshold = 0.8
+    weight: Annotated[
+        Weight,
+        "weight of the pseudo-label loss and of what is subtracted for it; above 0.5 the loss has no lower bound",
+    ] = 0.5
+    target_dropout: TargetDropout = False
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net = run.nets["student"]

@@ -1,6 +1,7 @@
 """Distillation: a student of a frozen teacher."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -21,27 +22,44 @@ _DECAY = 0.95  # of the running means of the two losses: about the last 20 batch
 class Distillation(Method):
     """Distillation on unlabeled rows (Chen et al. 2020, SimCLRv2, arXiv:2006.10029): a student copies a fixed teacher.
 
-    Loss: (1 - alpha) * mean_B w CE(y, x) + alpha * T^2 * mean_N CE(sg softmax(teacher(u) / T), student(u) / T), T the
-    `temperature`; without `scale_t2` the factor T^2 is left out. Teacher and student see the same view, the teacher
-    without dropout. `normalise` weighs the two losses by their running means E instead (Zoph et al. 2020,
-    arXiv:2006.06882): (L_x + alpha * sg(E_x / E_u) * L_u) / (1 + alpha); then T^2 cancels. For texts, `mlm_weight`
-    times the mean loss of masked tokens of the unlabeled rows is added (Devlin et al. 2019, arXiv:1810.04805; the
-    joint training of Zoph et al.): at alpha 0 this is supervised training with masked language modelling beside it.
-    The teacher is a copy of the student as it starts, or the module given to `fit` for this role.
+    Loss: (1 - alpha) * mean_B w CE(y, x) + alpha * T^2 * mean_N CE(sg softmax(teacher(u) / T), student(u) / T) +
+    mlm_weight * L_mlm, T the `temperature`; without `scale_t2` the factor T^2 is left out.
+    Teacher and student see the same view, the teacher without dropout. `normalise` weighs the first two losses by their
+    running means E instead (Zoph et al. 2020, arXiv:2006.06882): (L_x + alpha * sg(E_x / E_u) * L_u) / (1 + alpha);
+    then T^2 cancels. L_mlm is the mean loss of masked tokens of the unlabeled texts (Devlin et al. 2019,
+    arXiv:1810.04805; the joint training of Zoph et al.): at alpha 0 this is supervised training with masked language
+    modelling beside it. The teacher is a copy of the student as it starts, or the module given to `fit` for this role.
 
     Differs from the paper: it trains on the teacher alone (alpha 1) at temperature 1 or below; with few labels these
     stay half of the loss, and soft targets at temperature 2 with the factor T^2 (Hinton et al. 2015, arXiv:1503.02531)
     are the default. After a warm start the teacher's probabilities are aligned to the estimated class shares. The
     running means of `normalise` start from the first batch and look 20 batches back.
+
+    Example:
+        from nlp_ssl import Distillation
+        method = Distillation(alpha=1.0, temperature=1.0)  # the paper's: the teacher alone
     """
 
     views = {"x": "weak", "u_w": "weak"}
     nets = {"student": "trained", "teacher": "frozen"}
-    temperature: Temperature = 2.0
-    alpha: Share = 0.5
-    scale_t2: bool = True
-    normalise: bool = False
-    mlm_weight: Weight = 0.0
+    temperature: Annotated[
+        Temperature,
+        "temperature of teacher and student; above 1 the student also learns how the teacher ranks other classes",
+    ] = 2.0
+    alpha: Annotated[
+        Share,
+        "share of the teacher in the loss, the rest is that of the labels; "
+        "0 is supervised training, 1 the teacher alone",
+    ] = 0.5
+    scale_t2: Annotated[
+        bool, "multiply the teacher's loss by temperature^2, so that its gradient keeps its size at any temperature"
+    ] = True
+    normalise: Annotated[
+        bool, "bring the two losses to one size by their running means, for losses of very different size"
+    ] = False
+    mlm_weight: Annotated[
+        Weight, "weight of masked language modelling on the unlabeled texts; 0 is off, for texts alone"
+    ] = 0.0
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"mean_losses": torch.zeros(2), "mass": torch.zeros(())} if self.normalise else {}

@@ -25,6 +25,7 @@ from nlp_ssl.ops.targets import clean_probability
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
+from nlp_ssl.utils.hyperparameters import MixAlpha, RampUp
 from nlp_ssl.utils.ranges import Range, Share, Temperature, Weight
 
 _VIEWS = ("x", "x2", "u_w", "u_w2")
@@ -36,36 +37,56 @@ _OTHER = {"student": "second", "second": "student"}
 class DivideMix(Method):
     """DivideMix (Li et al. 2020, arXiv:2002.07394): two nets tell each other which labels to believe.
 
-    Loss: per net, mean over believed rows of CE(t', x') + weight * ramp * mean_{other rows,C} (softmax(z') - t')^2 +
-    penalty_weight * KL(prior || mean_batch softmax(z')). Every `refresh` steps (0: once a pass) each net's losses on
-    the labeled rows are scaled to 0..1 and split by a mixture of two Gaussians; what lies in the lower one has
-    probability c of a right label, and the *other* net believes rows with c > threshold. Their target is sharpen(c y
-    + (1 - c) mean of its own predictions for two views); that of all other rows, those of the pool among them, is
-    sharpen(mean over two views and both nets). All rows are mixed with a random order of all by one lam = max(l, 1 -
-    l), l ~ Beta(alpha, alpha). Up to the share `supervised_until` of training both nets learn all labels, with
-    `confidence_penalty` times the negative entropy of their predictions. The nets are updated one after the other;
-    `student` is evaluated and saved. Works without a pool. Labels whose losses differ by less than `least_gap` nats
-    are all believed: there is nothing to divide.
+    Loss: per net, mean over believed rows of CE(t', x') + weight * ramp(t) * mean_{other rows,C} (softmax(z') - t')^2 +
+    penalty_weight * KL(prior || mean_batch softmax(z')).
+    Every `refresh` steps each net's losses on the labeled rows are scaled to 0..1 and split by a mixture of two
+    Gaussians; what lies in the lower one has probability c of a right label, and the *other* net believes rows with c >
+    threshold. Their target is sharpen(c y + (1 - c) mean of its own predictions for two views, temperature); that of
+    all other rows, those of the pool among them, is sharpen(mean over two views and both nets, temperature). All rows
+    are mixed with a random order of all by one lam = max(l, 1 - l), l ~ Beta(alpha, alpha). Before `supervised_until`
+    both nets learn all labels: mean_B w CE(y, x) - confidence_penalty * mean_B H(softmax(x)). The nets are updated one
+    after the other; `student` is evaluated and saved. Works without a pool.
 
     Differs from the paper: rows come in their natural proportion instead of two streams of one size, the rounds are
     counted in steps, `weight` is 5 (10 for images) instead of 25, the saved model is one net instead of the sum of two,
     and the prior is the estimated share of the classes where there is one.
+
+    Example:
+        from nlp_ssl import DivideMix
+        method = DivideMix(threshold=0.7, supervised_until=0.3)  # many wrong labels: believe fewer, after a longer look
     """
 
     views = {"x": "weak", "x2": "weak", "u_w": "weak", "u_w2": "weak"}
     nets = {"student": "trained", "second": "trained"}
     pool_optional = True
     images = {"mixer": "embedding", "supervised_until": 0.4, "weight": 10.0}
-    weight: Weight = 5.0
-    penalty_weight: Weight = 1.0
-    threshold: Share = 0.5
-    temperature: Temperature = 0.5
-    alpha: Annotated[float, Range(0.0, 1e3)] = 4.0
-    supervised_until: Share = 0.1
-    ramp_up: Share = 0.4
-    refresh: Annotated[int, Range(0, 1e9)] = 25
-    confidence_penalty: Weight = 0.0
-    least_gap: Weight = 1.0
+    weight: Annotated[
+        Weight,
+        "weight of the squared difference on rows that are not believed and on the pool; more where labels are worse",
+    ] = 5.0
+    penalty_weight: Annotated[
+        Weight, "weight of the penalty for predictions that depart from the class shares; keeps a net off one class"
+    ] = 1.0
+    threshold: Annotated[
+        Share, "least probability of being right with which a label is believed; raise it where many labels are wrong"
+    ] = 0.5
+    temperature: Annotated[Temperature, "temperature by which targets are sharpened; 1 leaves them as they are"] = 0.5
+    alpha: MixAlpha = 4.0
+    supervised_until: Annotated[
+        Share, "share of training on all labels as they are; long enough to learn the classes, not the wrong labels"
+    ] = 0.1
+    ramp_up: RampUp = 0.4
+    refresh: Annotated[
+        int, Range(0, 1e9), "steps between two divisions of the labels; 0 is once per pass over the pool"
+    ] = 25
+    confidence_penalty: Annotated[
+        Weight, "weight that keeps predictions unsure while all labels are learned; for errors that favor a class"
+    ] = 0.0
+    least_gap: Annotated[
+        Weight,
+        "least difference of losses in nats that divides labels; "
+        "below it all are believed, as nothing tells them apart",
+    ] = 1.0
     mixer: Mixer = "hidden"
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:

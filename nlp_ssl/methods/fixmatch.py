@@ -11,7 +11,7 @@ from nlp_ssl.ops.targets import confident
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, Losses
-from nlp_ssl.utils.ranges import Share, Weight
+from nlp_ssl.utils.hyperparameters import TargetDropout, Threshold, UnlabeledWeight
 
 
 @register("fixmatch")
@@ -20,19 +20,23 @@ class FixMatch(Method):
     """FixMatch (Sohn et al. 2020, arXiv:2001.07685): hard pseudo-labels from the weak view, kept where confident.
 
     Loss: mean_B w CE(y, x) + weight * mean_N 1[max p >= threshold] CE(argmax p, u_s), p = sg softmax(u_w).
-    The mean divides by all N rows. `target_dropout` leaves dropout on in the pass that makes the labels.
+    The mean divides by all N rows.
 
-    Differs from the paper: labels are made without dropout by default, and `threshold` is 0.8 for text: from few labels
-    a model is seldom sure, and aligned labels are right more often than its confidence says. After a warm start p is
-    aligned to the estimated class shares.
+    Differs from the paper: labels are computed without dropout by default, and `threshold` is 0.8 for text: from few
+    labels a model is seldom sure, and aligned labels are right more often than its confidence says. After a warm start
+    p is aligned to the estimated class shares.
+
+    Example:
+        from nlp_ssl import FixMatch
+        method = FixMatch(threshold=0.95, target_dropout=True)  # the paper's
     """
 
     kinds = ("one", "many")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     images = {"threshold": 0.95}
-    threshold: Share = 0.8
-    weight: Weight = 1.0
-    target_dropout: bool = False
+    threshold: Threshold = 0.8
+    weight: UnlabeledWeight = 1.0
+    target_dropout: TargetDropout = False
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net = run.nets["student"]

@@ -14,7 +14,8 @@ from nlp_ssl.ops.targets import classwise
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
-from nlp_ssl.utils.ranges import Range, Weight
+from nlp_ssl.utils.hyperparameters import Decay, TargetDropout, UnlabeledWeight
+from nlp_ssl.utils.ranges import Weight
 
 
 @register("freematch")
@@ -23,24 +24,31 @@ class FreeMatch(Method):
     """FreeMatch (Wang et al. 2023, arXiv:2205.07246): thresholds that follow the model's own confidence.
 
     Loss: mean_B w CE(y, x) + weight * mean_N 1[max p >= thr[argmax p]] CE(argmax p, u_s)
-    + fairness_weight * sum_c A_c ln B_c, p = sg softmax(u_w).
-    thr [C] = tau * m / max m; tau, m [C] and h [C] are running means of max p, of p and of the histogram of argmax p,
-    this batch included. A is m / h, B is mean softmax(u_s) / histogram of argmax u_s over the kept rows, both scaled
+    + fairness_weight * sum_c A_c ln B_c, p = sg softmax(u_w), thr [C] = tau * m / max m.
+    tau, m [C] and h [C] are running means of max p, of p and of the histogram of argmax p with the decay `decay`, this
+    batch included. A is m / h, B is mean softmax(u_s) / histogram of argmax u_s over the kept rows, both scaled
     to the sum 1. Minimised, the last term is the cross-entropy of B with the sign turned, as in the paper.
 
-    Differs from the paper: the running means start with the first batch instead of at 1 / C and have a `decay` of 0.9
+    Differs from the paper: the running means start with the first batch instead of at 1 / C and have a decay of 0.9
     instead of 0.999, which takes thousands of steps to leave the start. A and B leave out classes that one of the two
     histograms lacks: there the paper's term has the value ln 1e-12 and no gradient. `fairness_weight` is the paper's
     for text, and `weight` 0.3 instead of 1 for images. After a warm start p is aligned to the estimated class shares.
-    Labels are made without dropout by default.
+    Labels are computed without dropout by default.
+
+    Example:
+        from nlp_ssl import FreeMatch
+        method = FreeMatch(decay=0.999, fairness_weight=0.01)  # for a run of many thousands of steps with large batches
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     images = {"weight": 0.3}
-    weight: Weight = 1.0
-    fairness_weight: Weight = 0.001
-    decay: Annotated[float, Range(0.0, 0.9999)] = 0.9
-    target_dropout: bool = False
+    weight: UnlabeledWeight = 1.0
+    fairness_weight: Annotated[
+        Weight,
+        "weight of the fairness term; 0 where batches are small beside the number of classes, as it needs their shares",
+    ] = 0.001
+    decay: Decay = 0.9
+    target_dropout: TargetDropout = False
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         per_class = torch.zeros(spec.num_classes)

@@ -13,7 +13,7 @@ from nlp_ssl.ops.mixing import Mixer, mix
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, Losses
-from nlp_ssl.utils.ranges import Range, Share, Weight
+from nlp_ssl.utils.hyperparameters import EmaDecay, MixAlpha, RampUp, SquaredWeight, TargetDropout
 
 
 @register("ict")
@@ -21,27 +21,32 @@ from nlp_ssl.utils.ranges import Range, Share, Weight
 class ICT(Method):
     """ICT (Verma et al. 2019, arXiv:1903.03825): between two texts predict what lies between the teacher's predictions.
 
-    Loss: mean_B w CE(mixed y, mixed x) + weight * ramp(t) * mean_{N,C} (softmax(student(mixed u)) - target)^2 with
-    target = lam t_i + (1 - lam) t_j, t = sg softmax(teacher(u)); lam ~ Beta(alpha, alpha), one per batch, j a random
-    order. Labeled rows mix with labeled ones, unlabeled with unlabeled. The teacher sees unmixed rows and is a
-    running average of the student with decay min(1 - 1/(t+1), ema_decay). `mix_logits` mixes the logits ln t
-    instead, as the official code does.
+    Loss: mean_B w CE(mixed y, mixed x) + weight * ramp(t) * mean_{N,C} (softmax(student(mixed u)) - target)^2,
+    target = lam t_i + (1 - lam) t_j, t = sg softmax(teacher(u)), lam ~ Beta(alpha, alpha), one per batch, j a random
+    order. Labeled rows mix with labeled ones, unlabeled with unlabeled. The teacher sees unmixed rows and is a running
+    average of the student with decay min(1 - 1/(t+1), ema_decay). The ramp is a sigmoid.
 
     Differs from the paper: after a warm start the teacher's probabilities are aligned to the estimated class shares,
     `weight` is 10 instead of 100, the decay suits hundreds of steps, alpha is 0.2 for text (most mixes stay close to
     one of the two texts), and `mixer` may blend hidden layers or swap spans.
+
+    Example:
+        from nlp_ssl import ICT
+        method = ICT(weight=100.0, ema_decay=0.999, mix_logits=True)  # as the official code, for long runs
     """
 
     views = {"x": "weak", "u_w": "weak"}
     nets = {"student": "trained", "teacher": "ema"}
     images = {"alpha": 1.0}
-    weight: Weight = 10.0
-    alpha: Annotated[float, Range(0.0, 1e3)] = 0.2
-    ema_decay: Share = 0.99
-    ramp_up: Share = 0.4
+    weight: SquaredWeight = 10.0
+    alpha: MixAlpha = 0.2
+    ema_decay: EmaDecay = 0.99
+    ramp_up: RampUp = 0.4
     mixer: Mixer = "embedding"
-    mix_logits: bool = False
-    target_dropout: bool = False
+    mix_logits: Annotated[bool, "mix the teacher's logits instead of its probabilities, as the official code does"] = (
+        False
+    )
+    target_dropout: TargetDropout = False
 
     def ema(self, step: int) -> float:
         return early_decay(self.ema_decay, step)

@@ -13,7 +13,8 @@ from nlp_ssl.ops.targets import classwise
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
-from nlp_ssl.utils.ranges import Range, Share, Weight
+from nlp_ssl.utils.hyperparameters import Decay, TargetDropout, UnlabeledWeight
+from nlp_ssl.utils.ranges import Share
 
 
 @register("jointmatch")
@@ -22,24 +23,34 @@ class JointMatch(Method):
     """JointMatch (Zou & Caragea 2023, arXiv:2310.14583): two nets label for each other, most where one alone is sure.
 
     Loss: sum over both nets of mean_B w CE(y, x) + weight * mean_N k' d CE(argmax p', u_s), p' = sg softmax(u_w) and k'
-    of the *other* net, k = 1[max p >= thr[argmax p]].
-    d [N] = `disagreement` where exactly one net has k = 1, 1 - disagreement where both have. thr [C] = threshold * m /
-    max m; m [C] is a running mean of both nets' p, this batch included. `student` is evaluated and saved.
+    of the *other* net, k = 1[max p >= thr[argmax p]], thr [C] = threshold * m / max m.
+    d [N] = `disagreement` where exactly one net has k = 1, 1 - disagreement where both have. m [C] is a running mean of
+    both nets' p with the decay `decay`, this batch included. `student` is evaluated and saved.
 
     Differs from the paper: one update per batch, of both nets, instead of one for the labeled and one for the unlabeled
     rows; m, which starts at 1 / C, takes in both nets at once. One net is evaluated and saved instead of the mean of
     both nets' averages over the steps. The threshold is FixMatch's, 0.8 for text, instead of 0.98. After a warm start p
-    is aligned to the estimated class shares. Labels are made without dropout by default.
+    is aligned to the estimated class shares. Labels are computed without dropout by default.
+
+    Example:
+        from nlp_ssl import JointMatch
+        method = JointMatch(threshold=0.98)  # the paper's threshold, with its weights for disagreement
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     nets = {"student": "trained", "second": "trained"}
     images = {"threshold": 0.95}
-    threshold: Share = 0.8
-    weight: Weight = 1.0
-    disagreement: Share = 0.9
-    decay: Annotated[float, Range(0.0, 0.9999)] = 0.9
-    target_dropout: bool = False
+    threshold: Annotated[
+        Share, "least confidence of a pseudo-label in the class predicted most; lower it where mask_rate stays near 0"
+    ] = 0.8
+    weight: UnlabeledWeight = 1.0
+    disagreement: Annotated[
+        Share,
+        "weight of rows of which one net alone is sure; "
+        "those of which both are sure get the rest, 0.5 treats both alike",
+    ] = 0.9
+    decay: Decay = 0.9
+    target_dropout: TargetDropout = False
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"p": torch.full((spec.num_classes,), 1.0 / spec.num_classes)}

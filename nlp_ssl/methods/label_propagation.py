@@ -13,7 +13,8 @@ from nlp_ssl.ops.functional import ce
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
-from nlp_ssl.utils.ranges import Range, Weight
+from nlp_ssl.utils.hyperparameters import UnlabeledWeight
+from nlp_ssl.utils.ranges import Range
 
 
 @register("label_propagation")
@@ -22,11 +23,11 @@ class LabelPropagation(Method):
     """Label propagation (Iscen et al. 2019, arXiv:1904.04717): rows take the labels of those they lie next to.
 
     Loss: mean_B w CE(y, x) + weight * mean_N w_i zeta[c_i] CE(c_i, u), c_i = argmax P_i.
-    Every `refresh` steps (0: once a pass over the pool) the features of all rows, made without dropout, are linked to
-    their k nearest `neighbors` by max(cosine, 0)^gamma, and the labels flow over that graph: with W its symmetric
-    weights, scaled by the degrees, P [pool, C] are the rows of (I - alpha W)^-1 Y, scaled to the sum 1. Y is 1 /
-    (labels of the class) at the labeled rows. w_i = 1 - H(P_i) / ln C, over the largest one; zeta = (rows / C) / rows
-    of the class. A row that no label reaches has weight 0 and does not count.
+    Every `refresh` steps the features of all rows, computed without dropout, are linked to their `neighbors` nearest by
+    max(cosine, 0)^gamma, and the labels flow over that graph: with W its symmetric weights, scaled by the degrees,
+    P [pool, C] are the rows of (I - alpha W)^-1 Y, scaled to the sum 1. Y is 1 / (labels of the class) at the labeled
+    rows. w_i = 1 - H(P_i) / ln C, over the largest one; zeta = (rows / C) / rows of the class. A row that no label
+    reaches has weight 0 and does not count.
 
     Differs from the paper: Y is 1 there (the authors' code divides, as here, so that no class sends out more than
     another). Where class shares of the pool are estimated, the columns of P are scaled until labels have these shares,
@@ -34,14 +35,28 @@ class LabelPropagation(Method):
     below zero are no edges, features are centred before, the labeled rows' own loss is not scaled by zeta, and the
     started model takes the place of a stage of training on the labels alone. Rounds are counted in steps: a short run
     is less than a pass over most pools.
+
+    Example:
+        from nlp_ssl import LabelPropagation
+        method = LabelPropagation(neighbors=20, refresh=0)  # a sparser graph, renewed once per pass over the pool
     """
 
     views = {"x": "weak", "u_w": "weak"}
-    weight: Weight = 1.0
-    neighbors: Annotated[int, Range(1, 1e6)] = 50
-    gamma: Annotated[float, Range(0.0, 100.0)] = 3.0
-    alpha: Annotated[float, Range(0.0, 0.999)] = 0.99
-    refresh: Annotated[int, Range(0, 1e9)] = 50
+    weight: UnlabeledWeight = 1.0
+    neighbors: Annotated[
+        int, Range(1, 1e6), "nearest rows that each row is linked to; fewer for a small pool or small classes"
+    ] = 50
+    gamma: Annotated[
+        float, Range(0.0, 100.0), "power of the similarities; the higher, the more the nearest rows alone count"
+    ] = 3.0
+    alpha: Annotated[
+        float, Range(0.0, 0.999), "how far labels flow over the graph; 0 leaves them with the labeled rows"
+    ] = 0.99
+    refresh: Annotated[
+        int,
+        Range(0, 1e9),
+        "steps between two graphs of the whole pool; 0 is once per pass over it, more steps save time",
+    ] = 50
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {

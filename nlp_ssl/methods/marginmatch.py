@@ -1,6 +1,7 @@
 """MarginMatch."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from nlp_ssl.ops.targets import Unused, class_status, classwise, flexible, selec
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
-from nlp_ssl.utils.ranges import Share, Weight
+from nlp_ssl.utils.hyperparameters import Lowest, TargetDropout, UnlabeledWeight
+from nlp_ssl.utils.ranges import Share
 
 
 @register("marginmatch")
@@ -21,25 +23,33 @@ class MarginMatch(Method):
     """MarginMatch (Sosea & Caragea 2023, arXiv:2308.09037): FlexMatch, without rows the model changed its mind on.
 
     Loss: mean_B w CE(y, x) + weight * mean_N 1[max p >= thr[argmax p]] 1[a >= g] CE(argmax p, u_s),
-    p = sg softmax(u_w). thr [C] are FlexMatch's thresholds. a [N] is the row's average pseudo-margin for the class
-    argmax p: the mean, over the times the row was seen (this one included), of ln p_c - max_{j != c} ln p_j, which is
-    the margin of the logits. g is the `quantile` of a over all rows seen so far, each with its last pseudo-label; 0
-    leaves FlexMatch.
+    p = sg softmax(u_w), thr [C] FlexMatch's thresholds, g the `quantile` of a over all rows seen so far.
+    a [N] is the row's average pseudo-margin for the class argmax p: the mean, over the times the row was seen (this one
+    included), of ln p_c - max_{j != c} ln p_j, which is the margin of the logits. In g each row counts with its last
+    pseudo-label.
 
     Differs from the paper: there g is the 95th percentile of rows that carry a class of their own, made for the
     purpose, and comes in late in training. The mean is a plain one: rows are seen a few times only in short runs.
     Thresholds count rows, and end at `lowest`, as in this package's FlexMatch. After a warm start p is aligned to the
-    estimated class shares. Labels are made without dropout by default.
+    estimated class shares. Labels are computed without dropout by default.
+
+    Example:
+        from nlp_ssl import MarginMatch
+        method = MarginMatch(quantile=0.5)  # only the half of the rows with the steadiest pseudo-labels
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     images = {"lowest": 0.8}
-    threshold: Share = 0.95
-    weight: Weight = 1.0
-    quantile: Share = 0.2
-    lowest: Share = 0.0
+    threshold: Annotated[
+        Share, "threshold of the class learned best, and the confidence from which a row counts as learned"
+    ] = 0.95
+    weight: UnlabeledWeight = 1.0
+    quantile: Annotated[
+        Share, "share of the rows, those of the least steady pseudo-labels, that is left out; 0 leaves FlexMatch"
+    ] = 0.2
+    lowest: Lowest = 0.0
     unused: Unused = "seen"
-    target_dropout: bool = False
+    target_dropout: TargetDropout = False
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {

@@ -10,7 +10,7 @@ from nlp_ssl.ops.functional import ce, early_decay, sigmoid_ramp, softmax, squar
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, Losses
-from nlp_ssl.utils.ranges import Share, Weight
+from nlp_ssl.utils.hyperparameters import EmaDecay, RampUp, SquaredWeight, TargetDropout
 
 
 @register("mean_teacher")
@@ -19,21 +19,25 @@ class MeanTeacher(Method):
     """Mean Teacher (Tarvainen & Valpola 2017, arXiv:1703.01780): agree with the running average of oneself.
 
     Loss: mean_B w CE(y, x) + weight * ramp(t) * mean_{N,C} (softmax(student(u_s)) - sg softmax(teacher(u_w)))^2.
-    The teacher starts as a copy and follows after every optimizer step with decay min(1 - 1/(t+1), ema_decay).
-    `target_dropout` leaves dropout on in the teacher.
+    The teacher starts as a copy and follows after every optimizer step with decay min(1 - 1/(t+1), ema_decay). The ramp
+    is a sigmoid.
 
     Differs from the paper: after a warm start the teacher's probabilities are aligned to the estimated class shares,
     consistency is on unlabeled rows only, with means instead of sums, `weight` is 50 instead of 100, and the trained
     student is the model that is saved (weight averaging for evaluation is the engine's `eval_ema_decay`).
+
+    Example:
+        from nlp_ssl import MeanTeacher
+        method = MeanTeacher(ema_decay=0.999, target_dropout=True)  # for a run of many thousands of steps
     """
 
     kinds = ("one", "many")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     nets = {"student": "trained", "teacher": "ema"}
-    weight: Weight = 50.0
-    ema_decay: Share = 0.99
-    ramp_up: Share = 0.4
-    target_dropout: bool = False
+    weight: SquaredWeight = 50.0
+    ema_decay: EmaDecay = 0.99
+    ramp_up: RampUp = 0.4
+    target_dropout: TargetDropout = False
 
     def ema(self, step: int) -> float:
         return early_decay(self.ema_decay, step)

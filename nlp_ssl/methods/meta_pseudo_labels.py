@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from nlp_ssl.ops.functional import as_logits, ce, kl, linear_ramp, sharpen, soft
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Forward, Losses
+from nlp_ssl.utils.hyperparameters import RampUp
 from nlp_ssl.utils.ranges import Share, Temperature, Weight
 
 
@@ -27,8 +28,8 @@ class MetaPseudoLabels(Method):
     KL(sg sharpen(p, temperature) || teacher(u_s)) + meta_weight * h * mean_N CE(l, teacher(u_w)), p = sg
     softmax(teacher(u_w)). The labels l are "sampled" from p, its "argmax", or p itself ("soft").
     h says how much the student's update helped: its loss on the labeled rows before minus after, without dropout, less
-    its running mean (`baseline_decay`), cut to +-clip_h; 0 where the update was skipped. h > 0 makes the labels more
-    likely. In the last `finetune` of the steps the student alone goes on, on the labels alone. `ramp_up` is linear.
+    its running mean, cut to +-clip_h; 0 where the update was skipped. h > 0 makes the labels more likely. In the last
+    `finetune` of the steps the student alone goes on, on the labels alone. The ramp is linear.
 
     Differs from the paper: labels come from the plain text, h is the measured difference instead of a product of
     gradients (with AdamW that is not the same: the update also follows earlier gradients), no label smoothing, and
@@ -38,22 +39,49 @@ class MetaPseudoLabels(Method):
     code's after minus before. Soft labels need no h: sum_c q_c J_c, q the teacher's aligned probabilities and J the
     slope of the student's log-probabilities along the gradient of its labeled loss, is the exact gradient through one
     student step (`functional.label_gradient`), taken after the update and scaled to clip_h at most.
+
+    Example:
+        from nlp_ssl import MetaPseudoLabels
+        method = MetaPseudoLabels(label_weight=0.0, finetune=0.2)  # the paper's: the student sees the labels at the end
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     nets = {"student": "trained", "teacher": "trained"}
     images = {"clip_h": 0.1}
-    labels: Literal["sampled", "argmax", "soft"] = "sampled"
-    threshold: Share = 0.8
-    temperature: Temperature = 0.4
-    weight: Weight = 1.0
-    ramp_up: Share = 0.1
-    meta_weight: Weight = 1.0
-    label_weight: Weight = 1.0
-    clip_h: Weight = 0.01
-    baseline_decay: Share = 0.9
-    finetune: Share = 0.0
-    sign: Literal["theory", "official"] = "theory"
+    labels: Annotated[
+        Literal["sampled", "argmax", "soft"],
+        "what the student learns of the teacher: a class drawn, the likeliest class, or all probabilities",
+    ] = "sampled"
+    threshold: Annotated[
+        Share, "probability that the teacher's own consistency loss asks of a row; lower it where few rows reach it"
+    ] = 0.8
+    temperature: Annotated[
+        Temperature, "temperature of the targets of the teacher's own consistency loss; below 1 sharpens them"
+    ] = 0.4
+    weight: Annotated[
+        Weight, "weight of the teacher's own consistency loss, that of UDA; 0 leaves labels and feedback"
+    ] = 1.0
+    ramp_up: RampUp = 0.1
+    meta_weight: Annotated[
+        Weight, "weight of the feedback from the student in the teacher's loss; 0 leaves a teacher trained by UDA"
+    ] = 1.0
+    label_weight: Annotated[
+        Weight, "weight of the labels in the student's loss; 0 with `finetune` is the paper's student"
+    ] = 1.0
+    clip_h: Annotated[
+        Weight,
+        "largest size of the feedback, a difference of losses in nats; lower it where the teacher becomes unstable",
+    ] = 0.01
+    baseline_decay: Annotated[
+        Share, "decay of the running mean that is taken off the feedback, per step; 0 compares with the last step"
+    ] = 0.9
+    finetune: Annotated[
+        Share, "share of the steps, the last ones, in which the student learns from the labels alone"
+    ] = 0.0
+    sign: Annotated[
+        Literal["theory", "official"],
+        "theory rewards labels that lowered the student's loss, official is the released code's opposite sign",
+    ] = "theory"
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"usual_gain": torch.zeros(())}

@@ -13,7 +13,8 @@ from nlp_ssl.ops.mixing import Mixer, mix
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, Losses
-from nlp_ssl.utils.ranges import Range, Share, Temperature, Weight
+from nlp_ssl.utils.hyperparameters import MixAlpha, RampUp, SquaredWeight
+from nlp_ssl.utils.ranges import Temperature
 
 _VIEWS = ("x", "u_w", "u_w2")
 
@@ -23,24 +24,30 @@ _VIEWS = ("x", "u_w", "u_w2")
 class MixMatch(Method):
     """MixMatch (Berthelot et al. 2019, arXiv:1905.02249): guess, sharpen, and mix all rows with each other.
 
-    Loss: mean_B w CE(y', x') + weight * ramp(t) * mean_{2N,C} (softmax(u') - q')^2, where q = sg sharpen(mean of the
-    predictions for two weak views, temperature) is the guess for both, and x', u', y', q' are all rows mixed with a
-    random order of all rows, each with its own lam = max(l, 1 - l), l ~ Beta(alpha, alpha).
-    `target_dropout` leaves dropout on in the guess: for text it is what tells the two views apart.
+    Loss: mean_B w CE(y', x') + weight * ramp(t) * mean_{2N,C} (softmax(u') - q')^2,
+    q = sg sharpen(mean of the predictions for two weak views, temperature).
+    q is the guess for both views, and x', u', y', q' are all rows mixed with a random order of all rows, each with its
+    own lam = max(l, 1 - l), l ~ Beta(alpha, alpha). The ramp is linear.
 
     Differs from the paper: a text's rows are mixed at a hidden layer by default, and the weight, 10 instead of 75, and
     its ramp, a share of training, suit hundreds of steps. After a warm start the mean prediction is aligned to the
     estimated class shares.
+
+    Example:
+        from nlp_ssl import MixMatch
+        method = MixMatch(weight=75.0, mixer="embedding")  # the paper's, for long runs
     """
 
     views = {"x": "weak", "u_w": "weak", "u_w2": "weak"}
     images = {"mixer": "embedding"}
-    weight: Weight = 10.0
-    temperature: Temperature = 0.5
-    alpha: Annotated[float, Range(0.0, 1e3)] = 0.75
-    ramp_up: Share = 0.4
+    weight: SquaredWeight = 10.0
+    temperature: Annotated[Temperature, "temperature by which guesses are sharpened; 1 leaves them as they are"] = 0.5
+    alpha: MixAlpha = 0.75
+    ramp_up: RampUp = 0.4
     mixer: Mixer = "hidden"
-    target_dropout: bool = True
+    target_dropout: Annotated[
+        bool, "dropout stays on in the pass that makes the guesses; for text it is all that tells the two views apart"
+    ] = True
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net = run.nets["student"]

@@ -13,6 +13,7 @@ from nlp_ssl.ops.mixing import Mixer, mix
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, Losses
+from nlp_ssl.utils.hyperparameters import MixAlpha, RampUp, TargetDropout, UnlabeledWeight
 from nlp_ssl.utils.ranges import Range, Share, Temperature, Weight
 
 _VIEWS = ("x", "u_w", "u_s")
@@ -24,27 +25,39 @@ class MixText(Method):
     """MixText (Chen et al. 2020, arXiv:2004.12239): texts and their rewritings, mixed at hidden layers (TMix).
 
     Loss: mean_B w CE(y', x') + weight * ramp(t) * mean_{2N} KL(q' || softmax(u'))
-    + hinge_weight * mean_N max(0, H(softmax(u_w)) - margin), where the guess q = sg sharpen((1 - strong_share) p(u_w) +
-    strong_share p(u_s), temperature) serves both views, and all rows are mixed with a random order of all rows by one
-    lam = max(l, 1 - l), l ~ Beta(alpha, alpha), at a layer drawn from the upper half. The hinge looks at unmixed rows.
-    `target_dropout` leaves dropout on in the guess.
+    + hinge_weight * mean_N max(0, H(softmax(u_w)) - margin),
+    q = sg sharpen((1 - strong_share) p(u_w) + strong_share p(u_s), temperature).
+    The guess q serves both views, and all rows are mixed with a random order of all rows by one lam = max(l, 1 - l), l
+    ~ Beta(alpha, alpha), at a layer drawn from the upper half. The hinge looks at unmixed rows. The ramp is linear.
 
     Differs from the paper: a text has one rewriting instead of two, padding is masked throughout (the official code
     attends to it), guesses are made without dropout, the ramp is over a share of training, and the hinge is off (as in
     its published runs). After a warm start the guess is aligned to the estimated class shares before it is sharpened.
+
+    Example:
+        from nlp_ssl import MixText
+        method = MixText(strong_share=0.5, hinge_weight=1.0)  # guess from both views, and be sure of it
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     images = {"mixer": "embedding", "alpha": 0.75}
-    weight: Weight = 1.0
-    temperature: Temperature = 0.5
-    alpha: Annotated[float, Range(0.0, 1e3)] = 16.0
-    strong_share: Share = 0.0
-    hinge_weight: Weight = 0.0
-    margin: Annotated[float, Range(0.0, 100.0)] = 0.7
-    ramp_up: Share = 0.4
+    weight: UnlabeledWeight = 1.0
+    temperature: Annotated[Temperature, "temperature by which guesses are sharpened; 1 leaves them as they are"] = 0.5
+    alpha: MixAlpha = 16.0
+    strong_share: Annotated[
+        Share, "share of the strong view in the guess; 0 guesses from the plain text, 0.5 from both alike"
+    ] = 0.0
+    hinge_weight: Annotated[
+        Weight, "weight of the penalty on unsure predictions; 0 is off, as in the published runs"
+    ] = 0.0
+    margin: Annotated[
+        float,
+        Range(0.0, 100.0),
+        "entropy in nats up to which a prediction has no penalty; counts only with `hinge_weight`",
+    ] = 0.7
+    ramp_up: RampUp = 0.4
     mixer: Mixer = "hidden"
-    target_dropout: bool = False
+    target_dropout: TargetDropout = False
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net = run.nets["student"]

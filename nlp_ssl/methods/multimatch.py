@@ -12,6 +12,7 @@ from nlp_ssl.ops.functional import ce, leads, newest, softmax
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Head, Losses
+from nlp_ssl.utils.hyperparameters import Decay, TargetDropout, UnlabeledWeight
 from nlp_ssl.utils.ranges import Range, Share, Weight
 
 _HEADS = ("logits", "second", "third")
@@ -23,35 +24,48 @@ class MultiMatch(Method):
     """MultiMatch (Sirbu et al. 2025, arXiv:2506.07801): three classifiers on one encoder, two label for the third.
 
     Loss: mean_B w CE(y, x) of the net's own head + heads_weight * the sum of the same for the two others + weight *
-    mean_{3,N} f 1[k_a or k_b] CE(t, u_s).
-    For each trained head, a and b are the two others, with labels argmax p, p = sg softmax(u_w). One of them passes on
+    mean_{3,N} f 1[k_a or k_b] CE(t, u_s), k = 1[max p >= thr[argmax p]], p = sg softmax(u_w).
+    For each trained head, a and b are the two others, with labels argmax p. One of them passes on
     a row if its average margin there for its label reaches the trained head's cutoff for that class. f = useful_weight
-    where one of a, b passes, t being its label; 1 where both pass with the same label; 0 elsewhere. k = 1[max p >=
-    thr[argmax p]] with FreeMatch's thresholds for each head: thr [3, C] = tau * m / max m, tau [3] and m [3, C] running
-    means of max p and of p.
-    Average margins [pool, 3, C] are the means of ln p_c - max_{j != c} ln p_j over the times a row was seen. The cutoff
-    [3, C] of a trained head is the `quantile` of the margins that a and b together have for the class, over the rows
-    that both labeled so last; at least 0, and 0 without such rows; made anew every `refresh` steps (0: once a pass).
+    where one of a, b passes, t being its label; 1 where both pass with the same label; 0 elsewhere. The thresholds are
+    FreeMatch's, for each head: thr [3, C] = tau * m / max m, tau [3] and m [3, C] running means of max p and of p with
+    the decay `decay`. Average margins [pool, 3, C] are the means of ln p_c - max_{j != c} ln p_j over the times a row
+    was seen. The cutoff [3, C] of a trained head is the `quantile` of the margins that a and b together have for the
+    class, over the rows that both labeled so last; at least 0, and 0 without such rows; computed anew every `refresh`
+    steps.
 
     Differs from the paper: the net's own head is evaluated and saved instead of the average of three, which are thrown
     away. Cutoffs are 0 before the first refresh, instead of no training on the pool till then, and a class without rows
     does not keep those after it from new cutoffs, as in the authors' code. Margins have a plain mean. Running means
     move once a step (twice in that code, for each of the two heads that ask), start with the first batch and have a
-    `decay` of 0.9 instead of 0.999. The other heads start as noisy copies of the net's own. After a warm start p is
-    aligned to the estimated class shares. Labels are made without dropout by default. For images `weight` is 1 instead
-    of 3.
+    decay of 0.9 instead of 0.999. The other heads start as noisy copies of the net's own. After a warm start p is
+    aligned to the estimated class shares. Labels are computed without dropout by default. For images `weight` is 1
+    instead of 3.
+
+    Example:
+        from nlp_ssl import MultiMatch
+        method = MultiMatch(useful_weight=1.0)  # rows that one head alone vouches for count no more than the others
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     heads = {"second": Head("classifier"), "third": Head("classifier")}
     images = {"weight": 1.0}
-    weight: Weight = 3.0
-    heads_weight: Weight = 1.0
-    useful_weight: Weight = 3.0
-    quantile: Share = 0.05
-    refresh: Annotated[int, Range(0, 10**9)] = 50
-    decay: Annotated[float, Range(0.0, 0.9999)] = 0.9
-    target_dropout: bool = False
+    weight: UnlabeledWeight = 3.0
+    heads_weight: Annotated[
+        Weight, "weight of the labeled losses of the two other heads, which are trained to label alone"
+    ] = 1.0
+    useful_weight: Annotated[
+        Weight,
+        "weight of rows for which just one of the two labeling heads passes; 1 treats them as those where both agree",
+    ] = 3.0
+    quantile: Annotated[
+        Share, "quantile of the margins that a head must reach to pass; raise it to ask for steadier labels"
+    ] = 0.05
+    refresh: Annotated[
+        int, Range(0, 10**9), "steps between two computations of the cutoffs; 0 is once per pass over the pool"
+    ] = 50
+    decay: Decay = 0.9
+    target_dropout: TargetDropout = False
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         pool, heads, classes = spec.pool_size, len(_HEADS), spec.num_classes

@@ -1,6 +1,7 @@
 """R-Drop."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
@@ -10,7 +11,8 @@ from nlp_ssl.ops.functional import ce, linear_ramp, softmax, symmetric_kl
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, Losses
-from nlp_ssl.utils.ranges import Share, Weight
+from nlp_ssl.utils.hyperparameters import RampUp
+from nlp_ssl.utils.ranges import Weight
 
 
 @register("r_drop")
@@ -21,19 +23,26 @@ class RDrop(Method):
     Loss: mean_B w (CE(y, x) + CE(y, x2)) / 2 + labeled_weight * mean_B w D(x, x2) + weight * ramp(t) * mean_N D(u_w,
     u_w2), D(a, b) = (KL(p || q) + KL(q || p)) / 2 with p = softmax(a), q = softmax(b). Gradient through both passes.
     The two views of a text are the same tokens twice in one forward, so that only dropout tells them apart; those of
-    an image are augmented each on its own. `ramp_up` is the share of training over which `weight` rises linearly.
-    Works without a pool: the paper's method.
+    an image are augmented each on its own. The ramp is linear. Works without a pool: the paper's method.
 
     Differs from the paper: the two cross-entropies are averaged instead of added, so that the paper's alpha is twice
     `labeled_weight`; unlabeled rows have the second term too, and means are over rows, where the authors' code adds up.
+
+    Example:
+        from nlp_ssl import RDrop
+        method = RDrop(weight=0.0, labeled_weight=2.5)  # the paper's, on labeled rows alone, with its alpha of 5
     """
 
     kinds = ("one", "many")
     views = {"x": "weak", "x2": "weak", "u_w": "weak", "u_w2": "weak"}
     pool_optional = True
-    weight: Weight = 1.0
-    labeled_weight: Weight = 1.0
-    ramp_up: Share = 0.0
+    weight: Annotated[
+        Weight, "weight of the difference in nats between two passes over unlabeled rows; 0 is the paper's method"
+    ] = 1.0
+    labeled_weight: Annotated[
+        Weight, "weight of the difference in nats between two passes over labeled rows, half of the paper's alpha"
+    ] = 1.0
+    ramp_up: RampUp = 0.0
 
     def step(self, run: Run, batch: Batch) -> Losses:
         x, x2, u, u2 = run.nets["student"](batch, "x", "x2", "u_w", "u_w2")  # twice [B, C] and [N, C]: one forward

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -12,11 +12,12 @@ from nlp_ssl.ops import random
 from nlp_ssl.ops.distributed import mean, stat
 from nlp_ssl.ops.functional import align, ce, linear_ramp, probabilities, sharpen, softmax
 from nlp_ssl.ops.mixing import Mixer, mix
-from nlp_ssl.ops.pretext import pretext_loss
+from nlp_ssl.ops.pretext import PretextTask, pretext_loss
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Forward, Head, Losses
-from nlp_ssl.utils.ranges import Range, Share, Temperature, Weight
+from nlp_ssl.utils.hyperparameters import MixAlpha, RampUp, TargetDropout
+from nlp_ssl.utils.ranges import Range, Temperature, Weight
 
 
 @register("remixmatch")
@@ -24,35 +25,47 @@ from nlp_ssl.utils.ranges import Range, Share, Temperature, Weight
 class ReMixMatch(Method):
     """ReMixMatch (Berthelot et al. 2020, arXiv:1911.09785): MixMatch with aligned guesses that anchor strong views.
 
-    Loss: mean_B w CE(y', x') + weight * ramp * mean_{(K+1)N} CE(q', u') + strong_weight * ramp * mean_N CE(q, u_s) +
-    pretext_weight * mean_N CE(task). q = sg sharpen(aligned softmax(u_w), temperature) is the guess for the weak and
-    all K strong views; x', u' are these rows mixed with a random order of all, each by lam = max(l, 1 - l), l ~
-    Beta(alpha, alpha). Aligned: times the classes' shares over the mean of the last `queue` batches, which starts
-    uniform (or as the started model sees the pool) and takes this batch in afterwards. `pretext` is a task whose
-    answer is known: which way an image was rotated, or whether the halves of a text were swapped ("order"). With
-    `ctaugment` the strong views learn how strong they may be from labeled probes. `target_dropout` leaves dropout on
-    in the guess.
+    Loss: mean_B w CE(y', x') + weight * ramp(t) * mean_{(K+1)N} CE(q', u') + strong_weight * ramp(t) * mean_N CE(q,
+    u_s) + pretext_weight * mean_N CE(task, u_s), q = sg sharpen(aligned softmax(u_w), temperature). q is the guess for
+    the weak and all K = strong_views strong views; x', u' are these rows mixed with a random order of all, each by lam
+    = max(l, 1 - l), l ~ Beta(alpha, alpha). Aligned: times the classes' shares over the mean of the last `queue`
+    batches, which starts uniform (or as the started model sees the pool) and takes this batch in afterwards. The ramp
+    is linear. The last term is there with `pretext` only.
 
     Differs from the paper: labeled rows of text stay as they are, K = 2 instead of 8, a queue of 32 instead of 128
     batches (it would stay uniform for most of a short run), weights ramp over a share of training, text is mixed at a
     hidden layer, and its pretext task is off by default.
+
+    Example:
+        from nlp_ssl import ReMixMatch
+        method = ReMixMatch(strong_views=8, queue=128)  # the paper's, for long runs
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong", "u_s2": "strong"}
     heads = {"pretext": Head("linear", 4)}
     images = {"mixer": "embedding", "pretext": "rotation"}
-    weight: Weight = 1.5
-    strong_weight: Weight = 0.5
-    pretext_weight: Weight = 0.5
-    temperature: Temperature = 0.5
-    alpha: Annotated[float, Range(0.0, 1e3)] = 0.75
-    strong_views: Annotated[int, Range(1, 64)] = 2
-    queue: Annotated[int, Range(1, 1e6)] = 32
-    ramp_up: Share = 0.4
+    weight: Annotated[
+        Weight, "weight of the loss on mixed unlabeled rows; 0 leaves the strong view's and the pretext task's"
+    ] = 1.5
+    strong_weight: Annotated[Weight, "weight of the loss on an unmixed strong view, which keeps training steady"] = 0.5
+    pretext_weight: Annotated[Weight, "weight of the pretext task's loss; counts only where `pretext` is not none"] = (
+        0.5
+    )
+    temperature: Annotated[Temperature, "temperature by which guesses are sharpened; 1 leaves them as they are"] = 0.5
+    alpha: MixAlpha = 0.75
+    strong_views: Annotated[
+        int, Range(1, 64), "strong views of each unlabeled row; each costs one more pass over the unlabeled batch"
+    ] = 2
+    queue: Annotated[
+        int, Range(1, 1e6), "batches whose mean prediction alignment looks at; more for runs of thousands of steps"
+    ] = 32
+    ramp_up: RampUp = 0.4
     mixer: Mixer = "hidden"
-    pretext: Literal["none", "order", "rotation"] = "none"
-    ctaugment: bool = True
-    target_dropout: bool = False
+    pretext: PretextTask = "none"
+    ctaugment: Annotated[
+        bool, "learn from labeled rows how strong the strong views may be (CTAugment); off uses the task's strong view"
+    ] = True
+    target_dropout: TargetDropout = False
 
     def wanted_views(self) -> Mapping[str, str]:
         kind = "controlled" if self.ctaugment else "strong"

@@ -13,7 +13,8 @@ from nlp_ssl.ops.targets import truncated_gaussian
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
-from nlp_ssl.utils.ranges import Range, Weight
+from nlp_ssl.utils.hyperparameters import Decay, TargetDropout, UnlabeledWeight
+from nlp_ssl.utils.ranges import Weight
 
 
 @register("softmatch")
@@ -21,23 +22,32 @@ from nlp_ssl.utils.ranges import Range, Weight
 class SoftMatch(Method):
     """SoftMatch (Chen et al. 2023, arXiv:2301.10921): all rows count, unsure ones for less.
 
-    Loss: mean_B w CE(y, x) + weight * mean_N g(c) CE(argmax p, u_s), p = sg softmax(u_w).
+    Loss: mean_B w CE(y, x) + weight * mean_N g(c) CE(argmax p, u_s), p = sg softmax(u_w),
+    g(c) = exp(-min(c - mu, 0)^2 / (2 var / n_sigma^2)).
     c [N] is the largest probability of p after alignment to even class shares, or to the estimated ones where there
-    is an estimate; the label is that of p. g is 1 from mu on and exp(-(c - mu)^2 / (2 var / n_sigma^2)) below; mu and
-    var are running values of the mean and the unbiased variance of c, this batch included.
+    is an estimate; the label is that of p. mu and var are running values of the mean and the unbiased variance of c
+    with the decay `decay`, this batch included.
 
     Differs from the paper: mu, var and the mean of p start with the first batch instead of at 1 / C, 1 and 1 / C, and
-    have a `decay` of 0.9 instead of 0.999: with a variance that starts at 1 nearly every row would count in full for
+    have a decay of 0.9 instead of 0.999: with a variance that starts at 1 nearly every row would count in full for
     the length of a short run. `weight` is 0.3 instead of 1 for images. After a warm start p, and the label with it, is
-    aligned to the estimated class shares. Labels are made without dropout by default.
+    aligned to the estimated class shares. Labels are computed without dropout by default.
+
+    Example:
+        from nlp_ssl import SoftMatch
+        method = SoftMatch(n_sigma=3.0)  # rows of little confidence count for less than by default
     """
 
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     images = {"weight": 0.3}
-    weight: Weight = 1.0
-    n_sigma: Weight = 2.0
-    decay: Annotated[float, Range(0.0, 0.9999)] = 0.9
-    target_dropout: bool = False
+    weight: UnlabeledWeight = 1.0
+    n_sigma: Annotated[
+        Weight,
+        "how quickly rows below the mean confidence lose weight; "
+        "0 counts all in full, large values only those above it",
+    ] = 2.0
+    decay: Decay = 0.9
+    target_dropout: TargetDropout = False
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {

@@ -1,6 +1,7 @@
 """Supervised fine-tuning on hard or soft labels with weights."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from nlp_ssl.method import Method
 from nlp_ssl.ops.distributed import mean
@@ -14,14 +15,22 @@ from nlp_ssl.utils.ranges import Share
 @register("supervised")
 @dataclass(frozen=True)
 class Supervised(Method):
-    """Cross-entropy on labeled rows: the baseline, and the second half of every method that works in rounds.
+    """Supervised training (no paper): cross-entropy on labeled rows, the baseline, and what every round trains with.
 
-    Loss: mean_B w * CE(y', x), where y' is y with `label_smoothing` spread over the classes.
+    Loss: mean_B w CE(y', x), y' = (1 - label_smoothing) y + label_smoothing / C.
     Labels are classes [B] or probabilities [B, C]; weights w [B] default to 1.
+
+    Differs from the paper: there is none.
+
+    Example:
+        from nlp_ssl import Supervised
+        method = Supervised(label_smoothing=0.1)
     """
 
     kinds = ("one", "many")
-    label_smoothing: Share = 0.0
+    label_smoothing: Annotated[
+        Share, "share of each label that is spread over all classes; raise it where labels are wrong now and then"
+    ] = 0.0
 
     def step(self, run: Run, batch: Batch) -> Losses:
         (x,) = run.nets["student"](batch, "x")  # [B, C]

@@ -12,7 +12,8 @@ from nlp_ssl.ops.functional import ce, sigmoid_ramp, softmax, squared_error
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
-from nlp_ssl.utils.ranges import Range, Share, Weight
+from nlp_ssl.utils.hyperparameters import RampUp, SquaredWeight, TargetDropout
+from nlp_ssl.utils.ranges import Range
 
 
 @register("temporal_ensembling")
@@ -24,24 +25,33 @@ class TemporalEnsembling(Method):
     Z [pool, C] starts at zero and takes in each prediction p = sg softmax(u_w) when its row is visited: Z_i = decay *
     Z_i + (1 - decay) p_i, t_i = t_i + 1. It is stored as it is and corrected where it is read only: divided within
     the recursion, the targets would sum to more than 1. Visits are counted row by row, because a short run sees some
-    rows of the pool several times and others never. A row without a prediction has no loss; `first="predict"` lets
-    the started model predict the whole pool before the first step, which counts as a visit. With `current` the
-    target takes in the prediction of this visit as well. `target_dropout` leaves dropout on in that prediction.
+    rows of the pool several times and others never. A row without a prediction has no loss. The ramp is a sigmoid.
 
     Differs from the paper: there one pass gives both the prediction that is compared and the one that is remembered;
     here the strong view is compared with what was predicted for the weak one. After a warm start predictions are
     aligned to the estimated class shares before they are stored. Consistency is on unlabeled rows only, and the
     supervised mean over the labeled rows, not the whole batch, so `weight` is smaller.
+
+    Example:
+        from nlp_ssl import TemporalEnsembling
+        method = TemporalEnsembling(first="wait", current=True)  # nothing is known of a row before its first visit
     """
 
     kinds = ("one", "many")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
-    weight: Weight = 10.0
-    decay: Annotated[float, Range(0.0, 0.9999)] = 0.6
-    ramp_up: Share = 0.4
-    first: Literal["predict", "wait"] = "predict"
-    current: bool = False
-    target_dropout: bool = False
+    weight: SquaredWeight = 10.0
+    decay: Annotated[
+        float, Range(0.0, 0.9999), "decay of a row's remembered predictions per visit; 0 remembers the last one alone"
+    ] = 0.6
+    ramp_up: RampUp = 0.4
+    first: Annotated[
+        Literal["predict", "wait"],
+        "predict: the started model predicts the whole pool first, which counts as a visit; wait: it does not",
+    ] = "predict"
+    current: Annotated[
+        bool, "the target takes in the prediction of the same visit; for runs that see a row once or twice"
+    ] = False
+    target_dropout: TargetDropout = False
 
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"z": torch.zeros(spec.pool_size, spec.num_classes), "visits": torch.zeros(spec.pool_size)}

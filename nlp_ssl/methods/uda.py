@@ -1,6 +1,7 @@
 """UDA: unsupervised data augmentation."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
@@ -10,7 +11,8 @@ from nlp_ssl.ops.functional import Tsa, ce, kl, prediction_entropy, sharpen, sof
 from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, Losses
-from nlp_ssl.utils.ranges import Share, Temperature, Weight
+from nlp_ssl.utils.hyperparameters import TargetDropout, Threshold, UnlabeledWeight
+from nlp_ssl.utils.ranges import Temperature, Weight
 
 
 @register("uda")
@@ -22,23 +24,34 @@ class UDA(Method):
     entropy_weight * mean_N H(softmax(u_w)).
     The mask looks at the untempered probability; the mean divides by all N rows.
     sup is the mean of w CE(y, x) over the labeled rows that training signal annealing keeps: those whose correct
-    class has probability at most the threshold `tsa` reaches at this point of training.
-    `target_dropout` leaves dropout on in the pass that makes the targets. The last term, which the authors' code has
-    and leaves off as well, carries gradient and costs a pass over the plain texts.
+    class has probability at most the threshold `tsa` reaches at this point of training. The last term, which the
+    authors' code has and leaves off as well, carries gradient and costs a pass over the plain texts.
 
     Differs from the paper: its text runs use neither temperature nor threshold, but tsa="linear", and its targets have
     dropout on. After a warm start the labeled rows are fitted already: annealing would leave them all out at first.
     After a warm start the prediction for u_w is aligned to the estimated class shares, before mask and temperature.
+
+    Example:
+        from nlp_ssl import UDA
+        method = UDA(threshold=0.0, temperature=1.0, tsa="linear")  # the paper's text runs; use it without a warm start
     """
 
     kinds = ("one", "many")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
-    threshold: Share = 0.8
-    temperature: Temperature = 0.4
-    weight: Weight = 1.0
-    entropy_weight: Weight = 0.0
-    tsa: Tsa = "none"
-    target_dropout: bool = False
+    threshold: Threshold = 0.8
+    temperature: Annotated[
+        Temperature, "temperature of the targets; below 1 sharpens them, 1 leaves them as they are"
+    ] = 0.4
+    weight: UnlabeledWeight = 1.0
+    entropy_weight: Annotated[
+        Weight, "weight of the entropy in nats on unlabeled rows, at one more pass over them; 0 is off"
+    ] = 0.0
+    tsa: Annotated[
+        Tsa,
+        "leaves out labeled rows that are learned already: exp for few labels, log for many, linear between; "
+        "not after a warm start",
+    ] = "none"
+    target_dropout: TargetDropout = False
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net = run.nets["student"]

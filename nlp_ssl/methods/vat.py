@@ -25,25 +25,42 @@ _VIEWS = ("x", "u_w")
 class VAT(Method):
     """VAT (Miyato et al. 2018, arXiv:1704.03976): predictions should withstand the noise that hurts them most.
 
-    Loss: mean_B w CE(y, x) + weight * mean_{B+N} KL(sg p || softmax(z(e + r))) + entropy_weight * mean_N H(p(u_w)) with
-    p = softmax(z(e)) and r = size * |e| * d / |d| on the inputs e: word embeddings [L, H], zero at special tokens and
-    padding, or pixels. d is found by `steps` power iterations from a random direction, with gradients taken at the
-    distance `reach` * |e|; |e| is the length of the row's inputs around their mean. All passes for p, d and r leave
-    dropout off, the search runs in float32, and the running statistics of batch norm stand still.
+    Loss: mean_B w CE(y, x) + weight * mean_{B+N} KL(sg p || softmax(z(e + r))) + entropy_weight * mean_N H(p(u_w)),
+    p = softmax(z(e)), r = size * |e| * d / |d|.
+    e are the inputs: word embeddings [L, H], zero at special tokens and padding, or pixels. d is found by `steps` power
+    iterations from a random direction, with gradients taken at the distance `reach` * |e|; |e| is the length of the
+    row's inputs around their mean. All passes for p, d and r leave dropout off, the search runs in float32, and the
+    running statistics of batch norm do not change.
 
     Differs from the paper: after a warm start p of unlabeled rows is aligned to the estimated class shares (without, a
     model of few labels runs into one class), noise is relative to the inputs instead of a fixed length on normalised
     embeddings, and the search reaches further than 1e-6, which float32 cannot resolve.
+
+    Example:
+        from nlp_ssl import VAT
+        method = VAT(steps=2, entropy_weight=0.06)  # a closer search, and sure predictions
     """
 
     kinds = ("one", "many")
     views = {"x": "weak", "u_w": "weak"}
     images = {"size": 0.1}
-    weight: Weight = 1.0
-    size: Annotated[float, Range(0.0, 1e3)] = 0.02
-    reach: Annotated[float, Range(1e-6, 1e3)] = 0.01
-    steps: Annotated[int, Range(1, 100)] = 1
-    entropy_weight: Weight = 0.0
+    weight: Annotated[Weight, "weight of the difference in nats that the noise makes; 0 is supervised training"] = 1.0
+    size: Annotated[
+        float,
+        Range(0.0, 1e3),
+        "size of the noise relative to the inputs around their mean; too much of it hides the class",
+    ] = 0.02
+    reach: Annotated[
+        float,
+        Range(1e-6, 1e3),
+        "distance, relative to the inputs, at which the search takes its gradients; too small a one drowns in rounding",
+    ] = 0.01
+    steps: Annotated[
+        int, Range(1, 100), "power iterations of the search; each costs one more forward and backward pass"
+    ] = 1
+    entropy_weight: Annotated[
+        Weight, "weight of the entropy in nats on unlabeled rows, at one more pass over them; 0 is off"
+    ] = 0.0
 
     def step(self, run: Run, batch: Batch) -> Losses:
         net, entropy_weight = run.nets["student"], self.entropy_weight

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +13,10 @@ from nlp_ssl.ops import random
 from nlp_ssl.ops.functional import ce, per_row
 from nlp_ssl.types import Batch, Edit, Forward
 
-Mixer = Literal["embedding", "hidden", "ssmix"]
+Mixer = Annotated[
+    Literal["embedding", "hidden", "ssmix"],
+    "where rows are mixed: at word embeddings or pixels, at a hidden layer, or by swapping spans (ssmix, texts alone)",
+]
 _HIDDEN = (7 / 12, 9 / 12, 1.0)  # depths at which MixText mixes: layers 7, 9 and 12 of BERT
 _WINDOW = 0.1  # share of a text's tokens that SSMix swaps
 

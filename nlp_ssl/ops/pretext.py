@@ -1,7 +1,7 @@
 """Tasks whose answer is known without a label: made by an edit of the inputs."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,10 @@ from nlp_ssl.ops.functional import ce
 from nlp_ssl.types import Batch, Forward
 
 Task = Literal["order", "rotation"]
+PretextTask = Annotated[
+    Literal["none", "order", "rotation"],
+    "second task with known answers: whether the halves of a text were swapped (order), or how an image was rotated",
+]
 _ANSWERS = {"order": 2, "rotation": 4}
 
 

@@ -1,6 +1,6 @@
 """Pseudo-label policies: probabilities [N, C] in, weights [N] out. Online methods and rounds share them."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -8,7 +8,10 @@ from torch import Tensor
 from nlp_ssl.ops.distributed import from_first_values
 from nlp_ssl.ops.fits import without_remarks
 
-Unused = Literal["seen", "pool", "none"]
+Unused = Annotated[
+    Literal["seen", "pool", "none"],
+    "rows that hold thresholds down while they are many: seen and not confident, all of the pool not selected, or none",
+]
 
 
 def confident(p: Tensor, threshold: float | Tensor) -> Tensor:

@@ -21,20 +21,31 @@ if TYPE_CHECKING:
 class NoisyStudent(RoundMethod):
     """Noisy Student (Xie et al. 2020, arXiv:1911.04252): a clean teacher, a noised student as large or larger.
 
+    Loss: mean of CE(y, x_s) over the labeled rows and the copies of rows of the pool with max p >= floor,
+    y = softmax(ln p / temperature) for these, or argmax p with `hard`, p the teacher's probabilities.
     The teacher labels the pool without dropout or augmentation; the student sees strong views of all rows, with
-    dropout. Rows with a probability below `floor` are left out. Of every class `per_class` rows are wanted: of more the
-    surest are taken, fewer are repeated. Targets are probabilities, sharpened by `temperature`, or classes with `hard`.
+    dropout. Of every class `per_class` rows are wanted: of more the surest are taken, fewer are repeated.
 
     Differs from the paper: without `per_class` the classes get the shares estimated on the pool (evenly without an
     estimate), as many rows in all as the pool has. Labeled rows are repeated, instead of having batches of their own,
     and the loss is the mean over the whole batch. Noise in the net is its dropout; there is no stochastic depth.
+
+    Example:
+        from nlp_ssl import NoisyStudent
+        method = NoisyStudent(per_class=500, hard=True)  # 500 rows of each class, with classes as labels
     """
 
     student_view = "strong"
-    floor: Share = 0.3
-    per_class: Annotated[int, Range(0, 1e9)] = 0
-    temperature: Temperature = 1.0
-    hard: bool = False
+    floor: Annotated[Share, "least probability of a pseudo-label that is learned; 0 leaves none out"] = 0.3
+    per_class: Annotated[
+        int,
+        Range(0, 1e9),
+        "rows that every class has in a round, its surest, repeated where it has fewer; 0 takes as many as the pool",
+    ] = 0
+    temperature: Annotated[
+        Temperature, "temperature of the teacher's probabilities as targets; below 1 sharpens them, 1 leaves them"
+    ] = 1.0
+    hard: Annotated[bool, "learn the teacher's likeliest class instead of its probabilities"] = False
 
     def label(self, teacher: "Teacher") -> PseudoLabels:
         p = teacher.p

@@ -20,18 +20,39 @@ if TYPE_CHECKING:
 @register("self_training")
 @dataclass(frozen=True)
 class SelfTraining(RoundMethod):
-    """Self-training (Scudder 1965; Yarowsky 1995): a student learns what its teacher is sure of, round after round.
+    """Self-training (Scudder 1965, Yarowsky 1995, not on arXiv): students learn what their teacher is sure of.
 
-    A row of the pool gets the teacher's most probable class where that reaches `threshold`, and with `per_class` only
-    the surest rows of each class, equally many. All labels are made anew each round, so that they can be taken back,
-    and every student starts where the first teacher started. With `source` graph the labels flow over the graph of the
-    teacher's features instead (Iscen et al. 2019, arXiv:1904.04717), weighted by how sure they are; the threshold then
-    counts for nothing. Probabilities are aligned to the pool's estimated class shares.
+    Loss: mean of w CE(y, x) over the labeled rows and the rows of the pool with max p >= threshold, y = argmax p for
+    these, p the teacher's probabilities.
+    With `per_class` only the surest rows of each class count, equally many. All labels are computed anew each round, so
+    that they can be taken back, and every student starts where the first teacher started. With `source` graph the
+    labels flow over the graph of the teacher's features instead (Iscen et al. 2019, arXiv:1904.04717), weighted by how
+    sure they are; the threshold then counts for nothing. Probabilities are aligned to the pool's estimated class
+    shares.
+
+    Differs from the paper: both are older than neural classifiers of text; the net, `per_class`, the alignment and the
+    graph are not theirs.
+
+    Example:
+        from nlp_ssl import SelfTraining
+        method = SelfTraining(threshold=0.9, per_class=200)  # the 200 surest rows of each class, if they reach 0.9
     """
 
-    threshold: Share = 0.8
-    per_class: Annotated[int, Range(0, 1e9)] = 0
-    source: Literal["model", "graph"] = "model"
+    threshold: Annotated[
+        Share,
+        "least probability of a pseudo-label that is learned; "
+        "lower it where few rows reach it, raise it where labels are wrong",
+    ] = 0.8
+    per_class: Annotated[
+        int,
+        Range(0, 1e9),
+        "most rows learned of each class in a round, its surest; 0 has no limit, set it where one class takes over",
+    ] = 0
+    source: Annotated[
+        Literal["model", "graph"],
+        "labels are the teacher's predictions, "
+        "or flow over a graph of its features: where rows of a class lie together",
+    ] = "model"
 
     images = {"threshold": 0.95}
 

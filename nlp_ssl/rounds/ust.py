@@ -26,22 +26,34 @@ _LEAST_VARIANCE = 1e-10
 class UST(RoundMethod):
     """Uncertainty-aware self-training (Mukherjee and Awadallah 2020, arXiv:2006.15315): learn what the teacher knows.
 
-    `passes` predictions with dropout of `sample` rows of the pool give each row's mutual information between label and
-    net, BALD = H(mean p) - mean H(p) (Houlsby et al. 2011, arXiv:1112.5745). A `share` of the rows is drawn,
-    equally many of each predicted class, with probabilities in proportion to 1 - BALD; without `easy` in proportion to
-    BALD, the hardest ones. They are learned by their class with the weight -`alpha` ln(variance of its probability
-    over the passes).
+    Loss: mean of w CE(y, x) over the labeled rows and the drawn rows of the pool, for these y = argmax p and
+    w = -alpha ln(variance of the probability of y over `passes` passes with dropout).
+    The passes over `sample` rows of the pool give each row's mutual information between label and net, BALD = H(mean p)
+    - mean H(p) (Houlsby et al. 2011, arXiv:1112.5745). A `share` of the rows is drawn, equally many of each predicted
+    class, with probabilities in proportion to 1 - BALD, or to BALD without `easy`.
 
-    Differs from the authors' code: the variance is that of the predicted class (theirs is of the first class, which is
-    the same for two), students start afresh each round as in self-training, and labeled rows stay among those learned.
-    Ten passes over 4,096 rows instead of 30 over 16,384: on a CPU they would take far longer than training.
+    Differs from the paper: the variance is that of the predicted class (in the authors' code of the first class, which
+    is the same for two), students start afresh each round as in self-training, and labeled rows stay among those
+    learned. Ten passes over 4,096 rows instead of 30 over 16,384: on a CPU they would take far longer than training.
+
+    Example:
+        from nlp_ssl import UST
+        method = UST(passes=30, sample=16384)  # as the authors' code, for a GPU
     """
 
-    passes: Annotated[int, Range(2, 10_000)] = 10
-    sample: Annotated[int, Range(1, 1e9)] = 4096
-    share: Share = 0.25
-    alpha: Weight = 0.1
-    easy: bool = True
+    passes: Annotated[
+        int,
+        Range(2, 10_000),
+        "predictions with dropout of each sampled row; more give steadier estimates and cost as much more",
+    ] = 10
+    sample: Annotated[
+        int, Range(1, 1e9), "rows of the pool that a round considers; the time of labeling grows with it"
+    ] = 4096
+    share: Annotated[Share, "share of the sampled rows that is learned in a round"] = 0.25
+    alpha: Annotated[
+        Weight, "scale of the weight that a row has by the teacher's certainty; lower it to give labeled rows more say"
+    ] = 0.1
+    easy: Annotated[bool, "prefer rows that the teacher is certain of; off prefers the hardest ones"] = True
 
     def label(self, teacher: "Teacher") -> PseudoLabels:
         p, rng = teacher.p, teacher.rng()

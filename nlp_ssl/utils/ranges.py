@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from nlp_ssl.errors import ConfigError, nearest
 
@@ -25,16 +25,22 @@ Weight = Annotated[float, Range(0.0, 1e6)]
 Temperature = Annotated[float, Range(1e-3, 1e3)]
 
 
+def field_types(cls: type[Any]) -> dict[str, Any]:
+    """The annotation of every field of a dataclass, also where it is kept as a string."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(cls)}
+
+
 def check_ranges(value: Any) -> None:
     """Checks every field of a dataclass value against the `Range` of its type.
 
     Raises:
         ConfigError: a value lies outside.
     """
-    for field in fields(value):
-        for note in get_args(field.type)[1:] if get_origin(field.type) is Annotated else ():
+    for name, kind in field_types(type(value)).items():
+        for note in get_args(kind)[1:] if get_origin(kind) is Annotated else ():
             if isinstance(note, Range):
-                check(value.__dict__[field.name], field.name, note.low, note.high)
+                check(value.__dict__[name], name, note.low, note.high)
 
 
 def check(value: float, name: str, low: float, high: float) -> None:
@@ -53,12 +59,11 @@ def make(cls: type[Any], options: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: unknown key, a value outside the choices of a Literal field, or no number where one is wanted.
     """
-    known = {f.name: f for f in fields(cls)}
+    known = field_types(cls)
     for key, value in options.items():
         if key not in known:
             raise ConfigError(203, f"unknown option {key!r} of {cls.__name__}.{nearest(key, known)}")
-        kind: Any = known[key].type
-        kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        kind = get_args(known[key])[0] if get_origin(known[key]) is Annotated else known[key]
         if get_origin(kind) is Literal and value not in get_args(kind):
             hint = nearest(str(value), [str(a) for a in get_args(kind)])
             raise ConfigError(204, f"{key} cannot be {value!r}.{hint}")

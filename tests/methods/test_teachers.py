@@ -947,7 +947,7 @@ def test_a_run_goes_on_with_its_own_teacher_only(task, larger, tmp_path):
     with torch.no_grad():
         teacher.classifier.bias.add_(1e-3)
     for given in ({"teacher": teacher}, None):
-        with pytest.raises(ConfigError, match="SSL214.*given.teacher"):
+        with pytest.raises(ConfigError, match="SSL214.*frozen_nets.teacher"):
             distill(
                 task,
                 Distillation(normalise=True),
