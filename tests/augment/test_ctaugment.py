@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
+from stores import views
 from tiny import tiny_images, tiny_task
 
 from nlp_ssl.augment.base import Vocabulary
