@@ -80,15 +80,16 @@ def test_a_saved_model_is_calibrated_on_dev_rows(task, tmp_path):
 
 
 def test_held_out_labels_are_not_trained_on(task, tmp_path, monkeypatch):
-    import nlp_ssl.training.loop as engine
+    import nlp_ssl.experiments.start as start
 
-    seen, plain_fit = [], engine.fit
+    seen, plain = [], start.train
 
-    def noting(method, data, *more, **named):
+    def noting(method, task, *more, **named):
+        data = task.data
         seen.append((set(data.labeled), set(data.unlabeled), len(data.dev) + len(data.test)))
-        return plain_fit(method, data, *more, **named)
+        return plain(method, task, *more, **named)
 
-    monkeypatch.setattr(engine, "fit", noting)
+    monkeypatch.setattr(start, "train", noting)
     _, noted = trained(task, tmp_path / "run", "labels")
     labeled = set(task.data.labeled)
     left = [labeled - kept for kept, _, _ in seen]

@@ -14,10 +14,10 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from nlp_ssl.cli import run
 from nlp_ssl.cli.methods import rows
-from nlp_ssl.experiments import compare
+from nlp_ssl.experiments import runs
 from nlp_ssl.nets.text import load_text_net
 from nlp_ssl.registry import get_method, list_methods
-from nlp_ssl.training import run_folder
+from nlp_ssl.training import model_files
 from nlp_ssl.utils.lock import exclusive
 
 
@@ -82,8 +82,8 @@ def test_method_flags_reach_the_method(files, tmp_path):
         (["--label-column", "klass"], 3, "klass"),
         (["--patience", "2"], 2, "eval_steps"),
         (["--seeds", "a,b"], 2, "whole numbers"),
-        (["--seeds", "0,0"], 2, "seeds must differ"),
-        (["--seeds=-1"], 2, "seeds must differ and not be negative"),
+        (["--seeds", "0,0"], 2, "differ and not be negative"),
+        (["--seeds=-1"], 2, "differ and not be negative"),
         (["--eval-steps", "1"], 2, "--dev"),
         (["--resume", "--overwrite"], 2, "one of the two"),
     ],
@@ -131,7 +131,7 @@ def test_overwrite_takes_no_folder_of_other_people(files, tmp_path, capsys):
     assert train(files, tmp_path / "run", "--baseline") == 0
     for model in (tmp_path / "run", tmp_path / "run/baseline"):
         assert train(files, tmp_path / "run", "--overwrite", "--model", str(model)) == 2
-        assert "lies in what --overwrite removes" in capsys.readouterr().err and (model / "result.json").exists()
+        assert "is among what --overwrite removes" in capsys.readouterr().err and (model / "result.json").exists()
 
 
 def test_overwrite_leaves_a_run_that_is_going_on(files, tmp_path, capsys):
@@ -168,7 +168,7 @@ def test_resume_refuses_another_model_pooling_or_view(files, replaced, tmp_path,
 
 def test_a_comparison_that_was_interrupted_keeps_the_row_of_its_start(files, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    honest = compare.fit
+    honest = runs.train
 
     def killed(method, *given, **more):
         done = honest(method, *given, **more)
@@ -177,7 +177,7 @@ def test_a_comparison_that_was_interrupted_keeps_the_row_of_its_start(files, tmp
             raise KeyboardInterrupt
         return done
 
-    monkeypatch.setattr(compare, "fit", killed)
+    monkeypatch.setattr(runs, "train", killed)
     assert train(files, out, "--baseline", "--save-steps", "2") == 130
     monkeypatch.undo()
     capsys.readouterr()
@@ -326,12 +326,12 @@ def test_a_model_that_is_half_written_is_not_taken_for_whole(files, out, monkeyp
         honest(source, target)
 
     honest = os.replace
-    monkeypatch.setattr(run_folder.os, "replace", killed)
+    monkeypatch.setattr(model_files.os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        run_folder.save_model(load_text_net(str(out)), out)
+        model_files.save_model(load_text_net(str(out)), out)
     monkeypatch.undo()
     assert run(["predict", str(out), str(files / "u.txt")]) == 3
-    run_folder.save_model(load_text_net(str(files / "model")), out)
+    model_files.save_model(load_text_net(str(files / "model")), out)
     assert not list(out.glob(".model-*")) and run(["predict", str(out), str(files / "u.txt")]) == 0
 
 

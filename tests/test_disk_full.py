@@ -19,7 +19,9 @@ from nlp_ssl.errors import RunError
 from nlp_ssl.experiments import pretrain
 from nlp_ssl.inference.export import export
 from nlp_ssl.nets.text import TextNet, load_trained
+from nlp_ssl.task import Task
 from nlp_ssl.training.model_files import copy_model, save_model
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.lock import exclusive
 from nlp_ssl.utils.parquet import write_parquet
@@ -166,17 +168,17 @@ def test_pretrain_ends_in_one_line(
     files: Path, tmp_path: Path, full: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], kind: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(pretrain, "fit", lone_fit)
+    monkeypatch.setattr(pretrain, "train", lone_fit)
     full(kind, 0)
     assert cli.run(pretraining(files, tmp_path / "out")) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("SSL316: no space left to write")
     assert not leftovers(tmp_path) and not (tmp_path / "out/model.safetensors").exists()
 
 
-def lone_fit(method: Any, data: Any, build: Callable[[int], Any], config: TrainConfig, **options: Any) -> Any:
+def lone_fit(method: Any, task: Task, config: TrainConfig, folder: RunFolder) -> Any:
     """A fit without its own files: what is written afterwards is looked at."""
-    options["output_dir"].mkdir()
-    return type("Result", (), {"module": build(0)})
+    folder.path.mkdir()
+    return type("Trained", (), {"module": task.build(0)})
 
 
 def test_pretraining_whose_weights_cannot_be_kept(
@@ -185,7 +187,7 @@ def test_pretraining_whose_weights_cannot_be_kept(
     def fail(*args: object) -> None:
         raise WRITES["weights"][2]
 
-    monkeypatch.setattr(pretrain, "fit", lone_fit)
+    monkeypatch.setattr(pretrain, "train", lone_fit)
     monkeypatch.setattr(pretrain, "save_file", fail)
     assert cli.run(pretraining(files, tmp_path / "out")) == 1
     assert "SSL316: no space left to write" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())

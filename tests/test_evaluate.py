@@ -19,6 +19,7 @@ from nlp_ssl.inference.predict import batches, features, predict
 from nlp_ssl.methods import FixMatch, Supervised
 from nlp_ssl.nets.base import Module, Net
 from nlp_ssl.ops.adversary import AddNoise
+from nlp_ssl.training.run_folder import RunFolder
 
 
 @pytest.mark.parametrize("pooling", ["mean", "stock"])
@@ -104,7 +105,9 @@ class TwoPixels:
     def __init__(self, rows):
         self.pixels, self.lengths = torch.tensor(rows).view(-1, 1, 1, 2), np.ones(len(rows), np.int32)
 
-    def views(self, wanted, max_length):
+    max_length = 1
+
+    def views(self, wanted):
         ((positions, _, _),) = wanted
         return {"pixel_values": self.pixels[torch.from_numpy(positions)]}, None
 
@@ -199,8 +202,8 @@ def test_attack_in_a_run_its_table_and_its_resumption(task, tmp_path):
     """The split is saved, read again, and part of what a run is; table and verdict go by the plain test rows."""
     config = replace(FAST, eval_fgsm=0.3)
 
-    def run(config, **more):
-        return compare(FixMatch(), task, config, seeds=[0], baseline=True, folder=tmp_path, **more)
+    def run(config, resume=False):
+        return compare(FixMatch(), task, config, seeds=[0], folder=RunFolder(tmp_path, resume=resume))
 
     comparison = run(config)
     saved = json.loads((tmp_path / "result.json").read_text())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from transformers import pipeline
 
-from nlp_ssl import SSLTextClassifier
+from nlp_ssl import SSLClassifier
 from nlp_ssl.cli import run
 from nlp_ssl.retrieval import Index
 
@@ -68,7 +68,7 @@ def test_the_report_of_a_run(old, tmp_path):
 
 
 def test_a_classifier_answers_in_its_own_classes(expected):
-    model = SSLTextClassifier.from_pretrained("classifier")
+    model = SSLClassifier.from_pretrained("classifier")
     assert model.classes_.tolist() == list(range(11))
     assert model.predict(expected["numbers"]).tolist() == expected["classifier"]
     assert np.allclose(model.predict_proba(expected["numbers"]), expected["probabilities"], atol=1e-3)

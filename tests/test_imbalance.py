@@ -19,6 +19,7 @@ from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.rounds.teacher import Teacher
 from nlp_ssl.training.engine import Engine
 from nlp_ssl.training.imbalance import adjustment, class_weights, weighed
+from nlp_ssl.training.loop import train
 from nlp_ssl.training.run_folder import RunFolder
 
 ADJUSTED = replace(FAST, logit_adjustment=1.0)
@@ -38,7 +39,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 
 def session(task: Task, config: TrainConfig, method=None) -> Engine:
-    return Engine(method or Supervised(), task.data, task.build, config, task.augment, Accelerator(), "no", given={})
+    return Engine(method or Supervised(), task, config, Accelerator(), "no", frozen_nets={})
 
 
 def test_class_weights_by_hand() -> None:
@@ -98,8 +99,7 @@ def test_gradients_and_shares_see_adjusted_logits(task: Task) -> None:
 
     config = replace(FAST, warm_start="supervised")
     pool = [
-        Engine(get_method("uda")(), task.data, task.build, settings, task.augment, Accelerator(), "no",
-                start=start, given={}).run
+        Engine(get_method("uda")(), task, settings, Accelerator(), "no", start=start, frozen_nets={}).run
         for settings, start in ((config, lambda module, number: None), (replace(config, logit_adjustment=1.0), lowered))
     ]  # fmt: skip
     assert pool[1].spec.prior == pytest.approx(pool[0].spec.prior, abs=1e-6)
@@ -116,7 +116,7 @@ def test_equals_a_bias_in_every_method(task: Task, name: str) -> None:
             module.classifier.bias.sub_(SHARES.log())
 
     def weights(settings: TrainConfig, start) -> dict[str, torch.Tensor]:
-        found = fit(get_method(name)(), task, settings)
+        found = train(get_method(name)(), task, settings, start=start)
         return found.module.state_dict()
 
     plain = weights(replace(config, warm_start="supervised"), lambda module, number: None)

@@ -17,7 +17,6 @@ from nlp_ssl import (
     LabelPropagationClassifier,
     SSLTrainer,
     Supervised,
-    TrainConfig,
     build_data,
     compare,
     fit,
@@ -168,5 +167,5 @@ def trainer_of(folder, labels, **of_the_model):
         train_dataset=rows,
         processing_class=tiny_tokenizer(),
         method="supervised",
-        settings=TrainConfig(),
+        max_length=24,
     )

@@ -191,7 +191,6 @@ def test_lists_of_declared_classes_have_their_names(kind, tmp_path):
 
 def test_a_net_trained_on_declared_classes_answers_with_their_numbers(tiny, tmp_path):
     task = text_task(build_data(read_table(parquet(tmp_path))), str(tiny), max_length=24, cache_dir=tmp_path)
-    start = SharedStart(task, STILL)
     fit(as_method("supervised"), task, STILL).module.save(tmp_path)
     assert (outputs(tmp_path, TEXTS) == LABELS).mean() > 0.9
     assert list(AutoModelForSequenceClassification.from_pretrained(tmp_path).config.id2label.values()) == NAMES
@@ -471,7 +470,7 @@ def test_the_trainer_notes_what_it_trained_for(left_over, tmp_path):
                              report_to=[], use_cpu=True)  # fmt: skip
     made = SSLTrainer(
         model, args, None, Dataset.from_dict({"text": texts, "label": labels}), None, tiny_tokenizer(),
-        method="supervised", settings=TrainConfig(warm_start="none"),
+        method="supervised", settings=TrainConfig(warm_start="none"), max_length=24,
     )  # fmt: skip
     made.train()
     made.save_model(str(tmp_path / "out"))

@@ -54,7 +54,7 @@ def read(path):
 @pytest.mark.parametrize("ending", ["parquet", "csv", "tsv", "jsonl"])
 def test_every_format_holds_the_same_table(folder, wanted, tmp_path, capsys, ending):
     out = tmp_path / f"p.{ending}"
-    assert predict(folder, "--out", str(out)) == 0
+    assert predict(folder, "--out", str(out), "--all") == 0
     assert "12 texts" in capsys.readouterr().out and [p.name for p in tmp_path.iterdir()] == [out.name]
     rows = read(out)
     assert [row["row"] for row in rows] == list(range(1, 15)) and len(rows[0]) == 6
@@ -78,7 +78,7 @@ def test_json_lines_and_plain_lines_agree(folder, capsys):
 
 
 def test_json_beside_a_file_says_what_was_done(folder, tmp_path, capsys):
-    assert predict(folder, "--out", str(tmp_path / "p.csv")) == 0
+    assert predict(folder, "--out", str(tmp_path / "p.csv"), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["texts"] == 12 and found["per_second"] == pytest.approx(12 / found["seconds"])
 

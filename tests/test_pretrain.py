@@ -115,9 +115,10 @@ def test_an_encoder_is_made_that_transformers_open_and_train_takes(tmp_path, cap
 # --- the stacked recipe -----------------------------------------------------------------------------------------------
 
 
-def stacked(task, folder, method=None, stages=None, **more):
+def stacked(task, folder, method=None, stages=None, resume=False):
     method = method or FixMatch(threshold=0.5)
-    return run_stages(stages or Stages(pretrain_steps=3), method, task, replace(QUICK, warm_start="none"), seeds=[0], folder=RunFolder(folder), **more)  # fmt: skip
+    stages, config = stages or Stages(pretrain_steps=3), replace(QUICK, warm_start="none")
+    return run_stages(stages, method, task, config, seeds=[0], folder=RunFolder(folder, resume=resume))
 
 
 def test_every_stage_is_run_and_reported(task, tmp_path):
@@ -173,8 +174,8 @@ def test_a_killed_pipeline_goes_on_to_the_same_model(task, tmp_path, monkeypatch
 
 def test_what_is_complete_is_not_run_again(task, tmp_path, monkeypatch):
     stacked(task, tmp_path / "out")
-    monkeypatch.setattr("nlp_ssl.experiments.compare.fit", None)
-    monkeypatch.setattr("nlp_ssl.experiments.pretrain.fit", None)
+    monkeypatch.setattr("nlp_ssl.experiments.runs.train", None)
+    monkeypatch.setattr("nlp_ssl.experiments.pretrain.train", None)
     assert stacked(task, tmp_path / "out", resume=True).method == "distilled"
 
 
@@ -186,7 +187,8 @@ def test_each_stage_has_the_net_and_the_labels_that_it_should(task, tmp_path):
     given, plain = Stages(pretrain="none"), Stages(pretrain="none", distill=False)
     settings = replace(QUICK, warm_start="none")
     loop = SelfTraining(rounds=1, threshold=0.0)
-    run_stages(given, loop, replace(task, student=other, pseudo_labels=told), settings, seeds=[0, 1], folder=RunFolder(tmp_path / "out"))  # fmt: skip
+    told_task = replace(task, student=other, pseudo_labels=told)
+    run_stages(given, loop, told_task, settings, seeds=[0, 1], folder=RunFolder(tmp_path / "out"))
     run_stages(plain, loop, task, settings, seeds=[0], folder=RunFolder(tmp_path / "plain"))
     assert same(tmp_path / "out/seed-0/baseline", tmp_path / "plain/seed-0/baseline")
     dropout = json.loads((tmp_path / "out/seed-0/distilled/config.json").read_text())["hidden_dropout_prob"]

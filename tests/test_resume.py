@@ -101,7 +101,7 @@ def test_loss_scaling_resumes_at_its_scale(tmp_path, monkeypatch):
     shutil.rmtree(folder / "checkpoints/step-10")
     (folder / "result.json").unlink()
     config = replace(CONFIG, save_steps=5, save_total_limit=9)
-    loop = module.TrainLoop(FixMatch(), task.data, task.build, config, task.augment, None, folder, True, (), {})
+    loop = module.TrainLoop(FixMatch(), task, config, None, RunFolder(folder, resume=True), {}, ())
     assert loop.accelerator.scaler.get_scale() == 4.0
 
 
@@ -228,12 +228,12 @@ def test_early_stopping_keeps_the_weights_of_the_best_evaluation(tmp_path, monke
         return Scores(script.get(step[0], 0.6), 0.0, 0.0, 0.0)
 
     monkeypatch.setattr(module, "score", scripted)
-    run = {"augment": task.augment, "output_dir": tmp_path / "run"}
+    run = RunFolder(tmp_path / "run", resume=True)
     if interrupted:
         with pytest.raises(Stop):
-            fit(FixMatch(threshold=0.5), replace(task, data=data), config, **run)
+            fit(FixMatch(threshold=0.5), replace(task, data=data), config, folder=run)
         interrupted, step[0] = False, 3
-    found = fit(FixMatch(threshold=0.5), replace(task, data=data), config, **run)
+    found = fit(FixMatch(threshold=0.5), replace(task, data=data), config, folder=run)
     assert found.steps == 5
     best, last = (load_file(tmp_path / f"run/checkpoints/step-{n}/net.student.safetensors") for n in (2, 5))
     final = found.module.state_dict()
@@ -278,7 +278,7 @@ def test_what_a_method_remembers_is_restored(name, tmp_path, monkeypatch):
 
     def kept(self):
         result = run(self)
-        seen[str(self.output_dir)] = {k: v.clone() for k, v in self.state.state.items()}
+        seen[str(self.folder)] = {k: v.clone() for k, v in self.state.state.items()}
         return result
 
     monkeypatch.setattr(module.TrainLoop, "run", kept)

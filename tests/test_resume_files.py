@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from tiny import FAST, tiny_task
 
-from nlp_ssl import FixMatch, fit
+from nlp_ssl import FixMatch
 from nlp_ssl.experiments.pretrain import MaskedWords, pretrain
 from nlp_ssl.rounds.engine import fit_rounds
 from nlp_ssl.rounds.self_training import SelfTraining
 from nlp_ssl.task import Task
-from nlp_ssl.training.loop import TrainLoop
+from nlp_ssl.training.loop import TrainLoop, train
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.signals import Interrupted
 
@@ -35,7 +35,8 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 
 def trained(task: Task) -> Work:
-    return lambda folder, resume: fit(FixMatch(threshold=0.5), task, CONFIG, folder=RunFolder(folder, resume=resume))  # fmt: skip
+    method = FixMatch(threshold=0.5)
+    return lambda folder, resume: train(method, task, CONFIG, folder=RunFolder(folder, resume=resume))
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def copied_at_every_write(folder: Path, copies: Path) -> Iterator[list[Path]]:
         return written
 
     with pytest.MonkeyPatch.context() as patch:
-        for owner, name in ((os, "replace"), (os, "rename"), (TrainLoop, "_write_metrics")):
+        for owner, name in ((os, "replace"), (os, "rename"), (RunFolder, "add_metrics")):
             patch.setattr(owner, name, after(getattr(owner, name)))
         yield made
 
