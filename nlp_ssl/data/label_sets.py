@@ -99,6 +99,11 @@ def of_flags(flags: Flags, classes: Sequence[str]) -> LabelSet:
     return tuple(UNKNOWN * (flag < 0) + name for flag, name in zip(flags, classes, strict=True) if flag)
 
 
+def may_be_flags(names: LabelSet) -> bool:
+    """Whether words may be meant as flags: as names both would apply to the row."""
+    return set(names) in ({"0", "1"}, {"false", "true"})
+
+
 def one_of_flags(flags: Flags, classes: Sequence[str]) -> str:
     """The only label that applies, in a task of one label a row.
 

@@ -6,6 +6,7 @@ written. A word such as None or nan is a class, unless it is named as a marker: 
 
 import re
 import shlex
+import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,7 @@ MINUS_ONE = "-1"
 MinusOne = Literal["unlabeled", "class"]
 _WORDS = frozenset({"none", "nan", "null", "na", "n/a", "#n/a", "<na>", "nat"})  # what libraries write for missing
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_DECIMAL = re.compile(r"([+-]?)(?=\.?[0-9])0*([0-9]*)(\.[0-9]*)?(e[+-]?0+)?")
 _AROUND = r"[\s\u200b-\u200f\u2060\ufeff]+"  # white space, signs of no width, byte-order marks
 _ENDS = re.compile(f"^{_AROUND}|{_AROUND}$")
 
@@ -23,6 +25,16 @@ _ENDS = re.compile(f"^{_AROUND}|{_AROUND}$")
 def stripped(name: str) -> str:
     """A name of a class or column without white space and signs of no width at its ends."""
     return _ENDS.sub("", name)
+
+
+def spelling(name: str) -> str:
+    """The same for names of classes that are nearly alike: Pos and pos, or 1, 01, +1 and 1.0 with any minus sign."""
+    word = unicodedata.normalize("NFKC", stripped(name)).casefold().replace("\u2212", "-")
+    match = _DECIMAL.fullmatch(word)
+    if match is None:
+        return word
+    number = (match[2] or "0") + (match[3] or "").rstrip("0").rstrip(".")
+    return number if match[1] != "-" or number == "0" else f"-{number}"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nlp_ssl.data.columns import Part, Row
+from nlp_ssl.data.values import arrow_values
 from nlp_ssl.errors import DataError, shown
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
@@ -317,7 +318,7 @@ def _column_values(batch: pa.RecordBatch, name: str, place: str) -> list[object]
     """The values of a column."""
     column = batch.column(name)
     try:
-        return cast("list[object]", column.to_pylist())
+        return arrow_values(column)
     except (OverflowError, ValueError) as error:  # dates, times and durations of Python are narrower than Arrow's
         if isinstance(error, pa.ArrowException | UnicodeError):
             raise

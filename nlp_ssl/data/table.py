@@ -32,6 +32,7 @@ from nlp_ssl.data.label_sets import (
     is_list,
     label_set,
     list_flags,
+    may_be_flags,
     of_flags,
     one_of_flags,
 )
@@ -228,9 +229,9 @@ class TableBuilder:
         self.splits: list[str] = []
         self.names: Counter[str] = Counter()
         self.flag_columns: list[str] = []  # where each label has a column of its own
-        self.flag_widths: set[int] = set()  # lengths of lists of 0 and 1
-        self.has_flags = False  # some of these cannot be names
+        self.undecided: dict[int, tuple[str, Flags]] = {}  # place and list of a row: flags, or the names "0" and "1"
         self.has_name_lists = False  # there are lists that must be names
+        self.has_word_flags = False  # there are lists of the words 0 and 1 that say of nothing
         self.has_singles = False
         self.label_column: str | None = None
         self.seen_splits: set[str] = set()
@@ -300,12 +301,7 @@ class TableBuilder:
         """
         if not self.rows:
             self._refuse_nothing(source)
-        if self.has_flags or (len(self.flag_widths) == 1 and not self.has_name_lists):
-            raise DataError(
-                125,
-                f"{source}: labels are rows of 0 and 1 that do not say of what: give --class-names (in Python "
-                "class_names=), or write the names of the labels that apply",
-            )
+        self._decide(source)
         self.rule.check(source, self.marked.values(), self.names)
         self._flush()
         known = {*self.declared, *(self.class_names or ())}
@@ -360,7 +356,7 @@ class TableBuilder:
         if text is None or None in second:
             return
         try:
-            self._keep_label(self._label_of(label))
+            self._keep_label(self._label_of(label, f"{place} row {number}"))
         except TypeError as error:
             raise DataError(115, f"{place} row {number}: {error}: give each text one label") from None
         except ValueError as error:
@@ -372,43 +368,71 @@ class TableBuilder:
         if len(self.pending) == _CHUNK_ROWS:
             self._flush()
 
-    def _label_of(self, value: object) -> str | LabelSet | None:
+    def _label_of(self, value: object, place: str) -> str | LabelSet | None:
         """The label, or the labels, of a row; None where nothing is known of it."""
-        multilabel, flags = self.lists or self.separator is not None, self._flags_of(value)
-        if flags is not None and self.class_names is not None:
-            if max(flags) < 0:
-                return None
-            return of_flags(flags, self.class_names) if multilabel else one_of_flags(flags, self.class_names)
-        if multilabel and is_list(value):
-            return self._label_set_of(list(cast("Sequence[object]", value)), flags)
-        name = clean_name(value)
-        if name is None or self._is_marker(name):
-            return None
-        if self.separator is None:
-            return name
-        return label_set([part for part in name.split(self.separator) if stripped(part)], clean_name)
-
-    def _flags_of(self, value: object) -> Flags | None:
-        """The numbers 0 and 1 of a row that is made of them, one for each class name where there are some."""
+        multilabel = self.lists or self.separator is not None
         if self.flag_columns:
-            return column_flags(cast("Sequence[object]", value), self.flag_columns, clean_name)
-        flags = list_flags(value)
-        if flags is None or self.class_names is None or len(flags) == len(self.class_names):
-            return flags
-        if {"0", "1"} <= set(self.class_names):
-            return None  # they are names of classes
-        raise ValueError(f"{len(flags)} numbers 0 and 1, where there are {len(self.class_names)} class names")
-
-    def _label_set_of(self, cells: list[object], flags: Flags | None) -> LabelSet | None:
-        """A list of names. Without class names 0 and 1 may be names, too: the whole column tells."""
-        if flags is None:
-            self.has_name_lists = True
-        else:
-            self.flag_widths.add(len(flags))
-            if len(set(flags)) < len(flags) or min(flags) < 0:
-                self.has_flags = True
+            flags = column_flags(cast("Sequence[object]", value), self.flag_columns, clean_name)
+            return self._flagged(flags, multilabel)
+        if (flags := list_flags(value)) is not None:
+            if multilabel and (self.class_names is None or {"0", "1"} <= set(self.class_names)):
+                self.undecided[len(self.rows)] = place, flags
                 return ()
-        names = label_set(cells, clean_name)
+            if self.class_names is not None:
+                return self._flagged(flags, multilabel)
+        if multilabel and is_list(value):
+            names = label_set(list(cast("Sequence[object]", value)), clean_name)
+            says_nothing = may_be_flags(names) and self.class_names is None and not self.declared
+            self.has_word_flags |= says_nothing
+            self.has_name_lists |= not says_nothing
+            return self._known(names)
+        name = clean_name(value)
+        if self.separator is not None and name is not None:
+            parts = name.split(self.separator)
+            return self._known(label_set([part for part in parts if stripped(part)], clean_name))
+        return None if name is None or self._is_marker(name) else name
+
+    def _flagged(self, flags: Flags, multilabel: bool) -> str | LabelSet | None:
+        """The class names that numbers 0 and 1 say apply; None where nothing is known."""
+        names = self.class_names or ()
+        if len(flags) != len(names):
+            raise ValueError(f"{len(flags)} numbers 0 and 1, where there are {len(names)} class names")
+        if max(flags) < 0:
+            return None
+        return of_flags(flags, names) if multilabel else one_of_flags(flags, names)
+
+    def _decide(self, source: str) -> None:
+        """Settles for the column as a whole whether lists of 0 and 1 are flags, or name the classes "0" and "1".
+
+        Raises:
+            DataError: they are flags that do not say of what, or they are both.
+        """
+        lists = [flags for _, flags in self.undecided.values()]
+        widths = {len(flags) for flags in lists}
+        if self.class_names is None:
+            no_names = any(len(set(flags)) < len(flags) or min(flags) < 0 for flags in lists)
+            alike = len(widths | {2} if self.has_word_flags else widths) == 1
+            if no_names or (alike and not self.has_name_lists):
+                raise DataError(
+                    125,
+                    f"{source}: labels are rows of 0 and 1 that do not say of what: give --class-names (in Python "
+                    "class_names=), or write the names of the labels that apply",
+                )
+        are_flags = self.class_names is not None and widths == {len(self.class_names)} and not self.has_name_lists
+        for row, (place, flags) in self.undecided.items():
+            try:
+                names = self._flagged(flags, True) if are_flags else self._known(label_set(flags, clean_name))
+            except ValueError as error:
+                raise DataError(197, f"{place}: {error}") from None
+            self.sets[row] = cast("LabelSet | None", names)
+            self.names.update(map(bare, self.sets[row] or ()))
+
+    def _known(self, names: LabelSet) -> LabelSet | None:
+        """The labels of a row; None where a marker says that they are not known.
+
+        Raises:
+            ValueError: it stands beside labels.
+        """
         if len(names) == 1 and self._is_marker(names[0]):
             return None
         marker = next((name for name in map(bare, names) if name in self.markers - self.declared.keys()), None)

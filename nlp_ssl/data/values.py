@@ -7,7 +7,7 @@ that one is missing. What reads texts and labels knows only Python's, and None w
 import math
 import sys
 from collections.abc import Iterable, Mapping, Set
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -53,11 +53,29 @@ def plain(value: Any) -> Any:
     if isinstance(value, pa.Scalar):
         return plain(value.as_py())
     if isinstance(value, np.generic) and value.dtype.kind not in _DATES:
-        return value.item()
-    found = _unpacked(value)
-    if isinstance(found, list | tuple):
-        return [plain(one) for one in found]
-    return None if is_missing(found) else found
+        return _as_written(value.item(), value.dtype.type)
+    unpacked = _unpacked(value)
+    if isinstance(unpacked, list | tuple):
+        return [plain(one) for one in unpacked]
+    return None if is_missing(unpacked) else unpacked
+
+
+def _as_written(values: Any, kind: object) -> Any:
+    """Numbers of few digits as people write them: float32 0.1 is 0.1, not 0.10000000149011612."""
+    if kind not in (np.float16, np.float32):
+        return values
+    if isinstance(values, list):
+        return [_as_written(value, kind) for value in values]
+    return float(str(cast("type[np.floating]", kind)(values))) if isinstance(values, float) else values
+
+
+def arrow_values(column: "pa.Array | pa.ChunkedArray") -> list[Any]:
+    """The values of an Arrow column."""
+    leaf = column.type
+    while pa.types.is_list(leaf) or pa.types.is_large_list(leaf) or pa.types.is_fixed_size_list(leaf):
+        leaf = leaf.value_type
+    short = leaf in (pa.float16(), pa.float32())
+    return cast("list[Any]", _as_written(column.to_pylist(), leaf.to_pandas_dtype() if short else None))
 
 
 def table_columns(source: Any) -> list[tuple[str, list[Any]]] | None:
@@ -77,16 +95,19 @@ def table_columns(source: Any) -> list[tuple[str, list[Any]]] | None:
 def _unpacked(value: Any) -> Any:
     """The list, or the number, that an array or tensor holds; other values as they are."""
     if isinstance(value, np.ndarray):
-        return value.tolist() if value.dtype.kind not in _DATES else list(value) if value.ndim else value[()]
+        if value.dtype.kind in _DATES:
+            return list(value) if value.ndim else value[()]
+        return _as_written(value.tolist(), value.dtype.type)
     if isinstance(value, pa.Array | pa.ChunkedArray):
-        return value.to_pylist()
+        return arrow_values(value)
     torch, pandas, polars = (sys.modules.get(name) for name in ("torch", "pandas", "polars"))
     if torch is not None and isinstance(value, torch.Tensor):
-        return value.detach().cpu().tolist()
+        kinds = {torch.float16: np.float16, torch.float32: np.float32}
+        return _as_written(value.detach().cpu().tolist(), kinds.get(value.dtype))
     if pandas is not None and isinstance(value, pandas.Series | pandas.Index | pandas.api.extensions.ExtensionArray):
-        return value.tolist()
+        return _as_written(value.tolist(), value.dtype.type)
     if polars is not None and isinstance(value, polars.Series):
-        return value.to_list()
+        return _as_written(value.to_list(), np.float32 if value.dtype == polars.Float32 else None)
     return _unpacked(np.asarray(value)) if hasattr(value, "__array__") else value
 
 

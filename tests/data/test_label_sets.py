@@ -32,7 +32,8 @@ def test_cells_with_a_separator(tmp_path):
     assert sets(path, label_separator=";") == wanted
     table = read_table(path, label_separator=";")
     assert table.labels is None and table.take(np.array([4, 0])).label_sets == [(), ("sport", "politics")]
-    assert read_table(path, label_separator=";", unlabeled_value="sport").label_sets[7] is None
+    path = csv(tmp_path, "politics", "none", "war;art")
+    assert sets(path, label_separator=";", unlabeled_value="none") == [("politics",), None, ("war", "art")]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "memory"])
