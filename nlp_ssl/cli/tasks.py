@@ -17,6 +17,7 @@ from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.pseudo_labels import given_labels
 from nlp_ssl.data.schema import TextData, log_notes
 from nlp_ssl.data.sources import read_table
+from nlp_ssl.data.table import by_split
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.inference.teacher import joined, logits_of
 from nlp_ssl.method import Method, RoundMethod
@@ -126,7 +127,9 @@ def _with_noisy(found: Tables, options: Options, files: Files) -> Tables:
     labeled = found["labeled"]
     if options.pseudo_labels is None or labeled is None:
         return found
-    noisy = read_table(options.pseudo_labels, text_column=files.text_column, encoding=files.encoding, label_columns=())
+    noisy, _, _ = by_split(
+        read_table(options.pseudo_labels, text_column=files.text_column, encoding=files.encoding, label_columns=())
+    )
     return {**found, "unlabeled": joined(found["unlabeled"], noisy, labeled)}
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from nlp_ssl.data.pseudo_labels import SCHEMA
+from nlp_ssl.data.pseudo_labels import SCHEMA, named
 from nlp_ssl.data.schema import TextData, content_hash_of
 from nlp_ssl.data.splits import text_keys
 from nlp_ssl.data.values import refuse_one_text
@@ -157,7 +157,7 @@ def write_found(path: Path, found: Sequence[Found], classes: Sequence[str]) -> N
     schema = pa.schema([*(SCHEMA.field(n) for n in ("id", "text", "label", "probabilities", "weight", "learn")),
                         ("score", pa.float64())])  # fmt: skip
     rows = ((one.id, one.text, classes[int(np.argmax(one.p))], one.p, 1.0, "probabilities", one.score) for one in found)
-    write_parquet(path, rows, schema)
+    write_parquet(path, rows, named(schema, classes))
 
 
 def _keys(texts: Sequence[str]) -> np.ndarray:
