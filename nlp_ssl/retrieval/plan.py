@@ -121,28 +121,31 @@ def make_plan(
 
 @contextmanager
 def undone_on_failure(folder: Path) -> Iterator[None]:
-    """Leaves a folder as it was where the block fails before it has written down a single text.
+    """Leaves a folder as it was where the block fails before it has saved a single text, or adds to a whole index.
 
-    What there was of an index stays, and its plan is again what it was; where there was none, nothing is left.
+    An index keeps its parts and its corpora: those that were not read to their ends are taken out again where one of
+    them cannot be read. Where there was no index, nothing is left, or the texts that were read.
     """
-    path, held, existed = folder / PLAN, _held(folder), folder.is_dir()
+    path, saved, existed = folder / PLAN, _saved(folder), folder.is_dir()
     before = path.read_text() if path.is_file() else None
     with exclusive(folder):
         try:
             yield
-        except BaseException:
-            if _held(folder) == held:
+        except BaseException as error:
+            if _saved(folder) == saved:
                 _put_back(folder, before, existed)
+            if isinstance(error, DataError) and before is not None:
+                _take_out_unread(folder, before, saved)
             raise
 
 
-def _held(folder: Path) -> set[str]:
+def _saved(folder: Path) -> set[Path]:
     """The parts and pieces of a folder."""
-    return {str(path) for where in (PARTS, TEXTS) for path in (folder / where).glob("[0-9]*")}
+    return {path for where in (PARTS, TEXTS) for path in (folder / where).glob("[0-9]*")}
 
 
 def _put_back(folder: Path, plan: str | None, existed: bool) -> None:
-    with suppress(OSError, SSLError):  # the failure itself is what is told
+    with suppress(OSError, SSLError):  # the failure itself is what the user sees
         if plan is not None:
             atomic.write_text(folder / PLAN, plan)
             return
@@ -150,6 +153,23 @@ def _put_back(folder: Path, plan: str | None, existed: bool) -> None:
             atomic.remove(folder / name)
         if not existed:
             folder.rmdir()
+
+
+def _take_out_unread(folder: Path, before: str, saved: set[Path]) -> None:
+    """Takes out of an index the corpora that were not read to their ends, and the texts that were read of them."""
+    with suppress(OSError, SSLError):  # as above
+        plan = read_plan(folder)
+        if not any((folder / PARTS).iterdir()):
+            return  # the first build: another one starts anew
+        if plan["finished"]:
+            corpora, first = plan["corpora"][: plan["finished"]], plan["parts_then"]
+            unread = [path for path in (folder / TEXTS).glob("[0-9]*") if int(path.name) >= first]
+        else:  # a plan that does not say how far it was read
+            corpora, unread = json.loads(before)["corpora"], sorted(_saved(folder) - saved)
+        if plan["corpora"] != corpora:
+            write_plan(folder, {**plan, "corpora": corpora})
+        for path in unread:
+            atomic.discard(path)
 
 
 def start(folder: Path, plan: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.retrieval import BankOptions, Index, ann, build, index, merge
+from nlp_ssl.retrieval import BankOptions, Index, ann, build, index, merge, texts
 from nlp_ssl.retrieval.bank import Bank
 from nlp_ssl.retrieval.texts import Seen, key_of
 from nlp_ssl.utils import atomic
@@ -390,3 +390,51 @@ def test_a_corpus_that_was_read_is_not_needed_to_add_another(tmp_path, corpus):
     assert texts_of(built(tmp_path / "i", other, append=True))[500:] == ["a text of another corpus"]
     other.unlink()
     assert texts_of(built(tmp_path / "both", third, append=True))[501:] == ["one more text at last"]
+
+
+def plan_and_texts(folder):
+    plan = json.loads((folder / "build.json").read_text())
+    return [c["source"] for c in plan["corpora"]], sorted(p.name for p in (folder / "texts").glob("[0-9]*"))
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_corpora_are_added_all_or_none(tmp_path, corpus, older):
+    """One that breaks after others were read leaves the index as it was, also where those take several pieces."""
+    built(tmp_path / "i", corpus)
+    plan = tmp_path / "i" / "build.json"
+    if older:  # written before plans said how far they were read
+        since = {"finished", "parts_then"}
+        plan.write_text(json.dumps({k: v for k, v in json.loads(plan.read_text()).items() if k not in since}))
+    before = plan_and_texts(tmp_path / "i")
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.jsonl"
+    good.write_text("".join(f"quite another text number {i}\n" for i in range(200)))
+    bad.write_text('{"text": "a text of three words"}\n{"text": \n')
+    with pytest.raises(DataError, match="bad.jsonl line 2"):
+        built(tmp_path / "i", good, bad, append=True)
+    assert plan_and_texts(tmp_path / "i") == before and len(Index.open(tmp_path / "i")) == 500
+    bad.unlink()
+    assert len(built(tmp_path / "i", good, append=True)) == 700
+
+
+def test_an_interrupted_addition_that_breaks_is_undone_as_well(tmp_path, corpus, monkeypatch):
+    built(tmp_path / "i", corpus)
+    before = plan_and_texts(tmp_path / "i")
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.jsonl"
+    good.write_text("".join(f"quite another text number {i}\n" for i in range(200)))
+    bad.write_text('{"text": "a text of three words"}\n{"text": \n')
+    real, calls = texts.write_piece, []
+
+    def dying(*given):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(real(*given))
+
+    monkeypatch.setattr(texts, "write_piece", dying)
+    with pytest.raises(KeyboardInterrupt):
+        built(tmp_path / "i", good, bad, append=True)
+    monkeypatch.setattr(texts, "write_piece", real)
+    assert plan_and_texts(tmp_path / "i") != before, "what was read is not read again"
+    with pytest.raises(DataError, match="bad.jsonl line 2"):
+        built(tmp_path / "i", good, bad, append=True)
+    assert plan_and_texts(tmp_path / "i") == before
+    assert len(built(tmp_path / "i", good, append=True)) == 700
