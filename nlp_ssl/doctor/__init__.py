@@ -42,7 +42,7 @@ def diagnose(
     options: TaskOptions | None = None,
     known: Sequence[Finding] = (),
 ) -> Diagnosis:
-    """Examines the tables "labeled", "unlabeled", "dev" and "test", with a frozen encoder for what words alone do not show.
+    """Examines the tables "labeled", "unlabeled", "dev" and "test", with a frozen encoder for what words do not show.
 
     Args:
         tables: by role; None, or no entry, where there is none.
