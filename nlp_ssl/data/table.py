@@ -372,8 +372,8 @@ class TableBuilder:
         """The label, or the labels, of a row; None where nothing is known of it."""
         multilabel = self.lists or self.separator is not None
         if self.flag_columns:
-            flags = column_flags(cast("Sequence[object]", value), self.flag_columns, clean_name)
-            return self._flagged(flags, multilabel)
+            cells = cast("Sequence[object]", value)
+            return self._flagged(column_flags(cells, self.flag_columns, clean_name), multilabel)
         if (flags := list_flags(value)) is not None:
             if multilabel and (self.class_names is None or {"0", "1"} <= set(self.class_names)):
                 self.undecided[len(self.rows)] = place, flags

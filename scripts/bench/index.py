@@ -119,7 +119,7 @@ def kinds(folder):
         made = ann.make(factory, bank)
         seconds = time.perf_counter() - began
         reach, _ = ann.tune(made, factory, bank, 0.95)
-        ann.look(made, reach)
+        ann.set_reach(made, reach)
         file = folder / "measured.faiss"
         ann.write(made, file)
         find = partial(ann.search, made, bank, k=10, candidates=reach.candidates)

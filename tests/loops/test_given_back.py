@@ -13,7 +13,7 @@ from tiny import FAST, tiny_task
 from nlp_ssl import UST, NoisyStudent, SelfTraining
 from nlp_ssl.data.pseudo_labels import given_labels, read_labels, write_labels
 from nlp_ssl.errors import DataError, RunError
-from nlp_ssl.retrieval.sentaugment import Found, write_found
+from nlp_ssl.retrieval.sentaugment import LabeledSentence, write_sentences
 from nlp_ssl.rounds.engine import fit_rounds, with_labels
 from nlp_ssl.rounds.teacher import Teacher
 from nlp_ssl.types import PseudoLabels
@@ -119,8 +119,8 @@ def test_probabilities_go_by_the_class_names_of_their_file(task, tmp_path):
 
 
 def test_sentences_of_a_bank_note_their_class_names(tmp_path):
-    found = [Found(1, 0.5, "one text", (0.9, 0.1))]
-    write_found(tmp_path / "f.parquet", found, ("b", "a"))
+    found = [LabeledSentence(1, 0.5, "one text", (0.9, 0.1))]
+    write_sentences(tmp_path / "f.parquet", found, ("b", "a"))
     pool = pa.chunked_array([["one text"]], pa.large_string())
     assert given_labels(tmp_path / "f.parquet", pool, ("a", "b")).p[0] == pytest.approx([0.1, 0.9])
 

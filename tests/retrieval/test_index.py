@@ -46,7 +46,7 @@ def test_search_gives_the_true_cosines_in_order(tmp_path, corpus):
 def test_every_kind_reaches_the_recall_that_was_asked_for(tmp_path, corpus, kind):
     found = built(tmp_path / "i", corpus, kind=kind)
     assert found.reach.recall >= 0.95 and found.verify() == found.reach.recall
-    ann.look(found._index, ann.Reach(found.reach.knob, 1, 1, 0.0))
+    ann.set_reach(found._index, ann.Reach(found.reach.knob, 1, 1, 0.0))
     if found.reach.knob == "nprobe":  # one list of eight or more does not hold all neighbors
         least = ann.Reach("nprobe", 1, 1, 0.0)
         assert ann.recall(found._index, found.bank, least, ann.questions(found.bank)) < 0.9
@@ -149,10 +149,10 @@ def test_a_file_of_another_machine_is_tried_in_a_process_of_its_own(tmp_path, co
     other.add(unit(["a"]))
     with pytest.raises(DataError, match="no index of these texts"):
         faiss.write_index(other, str(tmp_path / "foreign"))
-        index._admit(tmp_path / "foreign", found.bank)
+        index.read_file(tmp_path / "foreign", found.bank)
     (tmp_path / "junk").write_bytes(b"IxFI" + bytes(range(200)))
     with pytest.raises(DataError, match="no index of these texts"):
-        index._admit(tmp_path / "junk", found.bank)
+        index.read_file(tmp_path / "junk", found.bank)
 
 
 def test_queries_that_make_no_sense(tmp_path, corpus):
@@ -188,7 +188,7 @@ def test_seen_knows_every_key_once():
     keys = np.random.default_rng(0).integers(0, 2**63, 200_000, dtype=np.uint64)
     seen = Seen()
     for known in (keys[:1000], keys[1000:1010]):
-        seen.settle(known)
+        seen.add_all(known)
     assert not any(seen.add(int(key)) for key in keys[:1010])
     assert all(seen.add(int(key)) for key in keys[1010:]) and not any(seen.add(int(key)) for key in keys[::7])
 
