@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from nlp_ssl.augment.image import FlipShift, ImageIdentity
+from nlp_ssl.augment.image import FlipShift
 from nlp_ssl.data.images import load_images
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.nets.base import Net
@@ -281,7 +281,7 @@ def test_learns_the_digits_in_100_steps():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    inputs, _ = data.store.views([(data.test, ImageIdentity(), row_keys(0, 0, data.test))], 1)
+    inputs, _ = data.store.views([(data.test, FlipShift(flip=False, shift=0.0), row_keys(0, 0, data.test))], 1)
     with torch.no_grad():
         predicted = model.eval()(inputs).argmax(-1).numpy()
     assert (predicted == data.labels[data.test]).mean() > 0.8
