@@ -161,3 +161,19 @@ def test_float32_labels_have_the_names_that_were_written(tmp_path, kind):
     else:
         table = table_of(TEXTS[:3], labels)
     assert table.labels == ["0.1", "2", "3.3"]
+
+
+def test_lists_beside_separated_names_are_lists_of_ids(tmp_path):
+    """As `nlp-ssl eval` reads the labels for a model whose classes are called 0 and 1."""
+    options = {"label_separator": ";", "label_lists": True, "class_names": ["0", "1"]}
+    table = read_table(jsonl_of(tmp_path, [[0, 1], "1", [1, 0]]), **options)
+    assert table.label_sets == [("0", "1"), ("1",), ("1", "0")]
+    table = read_table(jsonl_of(tmp_path, [[0, 1], [1], []]), **options)
+    assert table.label_sets == [("0", "1"), ("1",), ()]
+
+
+def test_rows_of_an_unlabeled_split_have_no_label_in_columns_of_flags(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("text,a,b,split\ngood film,1,0,train\nbad film,0,0,unlabeled\nlong film,1,1,train\n")
+    table = read_table(path, label_column="a,b", label_lists=True)
+    assert table.label_sets == [("a",), None, ("a", "b")]
