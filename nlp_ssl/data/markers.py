@@ -1,7 +1,7 @@
-"""What marks a row without a label, and what surrounds a name without being of it: one rule wherever labels are read.
+"""What marks a row without a label, and how names are compared: one rule wherever labels are read.
 
 A row is unlabeled where its label is empty, missing (None, NaN, NaT, pandas' NA, Arrow's null) or -1, however it is
-written. A word such as None or nan is a class, unless it is named as a marker: but a warning says so.
+written. A word such as None or nan is a class, with a warning, unless it is named as a marker.
 """
 
 import re
@@ -45,7 +45,7 @@ class Markers:
         other: a label that does so beside -1.
         minus_one: what -1 means. None: it is a marker, and an error where it may be a class (`in_doubt`).
         convention: -1 is a marker without doubt, as in scikit-learn and PyTorch; where it may be a class, a warning.
-        words: whether words such as None are warned of.
+        words: whether there are warnings about words such as None.
     """
 
     other: str | None = None
@@ -65,11 +65,11 @@ class Markers:
 
     @property
     def minus_one_decided(self) -> bool:
-        """Whether it was said what -1 means."""
+        """Whether the user decided what -1 means."""
         return self.minus_one is not None or self.other == MINUS_ONE
 
     def check(self, source: str, marked: Collection[str], classes: Collection[str]) -> None:
-        """Refuses -1 as a marker where nobody said what it means, and the classes beside it suggest that it is one.
+        """Refuses -1 as a marker where nobody decided what it means and it may be a class beside the others.
 
         Raises:
             DataError: it may be a class.
@@ -78,9 +78,9 @@ class Markers:
             raise minus_one_error(f"{source}: label '-1' beside {_some(classes)}")
 
     def notes(self, marked: Mapping[str, int], classes: Mapping[str, int], known: Collection[str] = ()) -> list[str]:
-        """What became of markers and of words that look like them; both with the number of their rows.
+        """Notes on markers and on words that look like them; both with the number of their rows.
 
-        Nobody has to be told that names `known` beforehand are classes.
+        Names `known` beforehand are classes without a warning.
         """
         notes = []
         for name, rows in sorted(marked.items()):
@@ -98,7 +98,7 @@ class Markers:
 
 
 CONVENTION = Markers(convention=True)
-READ = Markers(minus_one="class", words=False)  # labels that were read before: None alone marks unlabeled rows
+READ = Markers(minus_one="class", words=False)  # labels that were read already: None alone marks unlabeled rows
 
 
 def in_doubt(classes: Collection[str]) -> bool:

@@ -1,7 +1,7 @@
 """Columns and tables in memory, as users bring them, as lists of plain Python values.
 
-Lists, NumPy, torch, pandas, Polars, Arrow and `datasets` each have values of their own, and ways of their own to say
-that one is missing. What reads texts and labels knows only Python's, and None where there is none.
+Lists, NumPy, torch, pandas, Polars, Arrow and `datasets` each have values of their own, and missing values of their
+own. What reads texts and labels knows only Python's, and None for a missing one.
 """
 
 import math
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from nlp_ssl.errors import ConfigError
 
-_DATES = "mM"  # NumPy would make whole numbers of dates
+_DATES = "mM"  # NumPy would turn dates into whole numbers
 
 
 def refuse_one_text(texts: object, name: str) -> None:
@@ -33,7 +33,7 @@ def plain_list(values: Any, name: str = "values") -> list[Any]:
     """One column as a list [N]; of a table, or an array of more dimensions, a list for each row.
 
     Raises:
-        ConfigError: there is no order of rows in them, or they are one text.
+        ConfigError: they have no order, or they are one text.
     """
     refuse_one_text(values, name)
     if (columns := table_columns(values)) is not None:
@@ -80,7 +80,7 @@ def arrow_values(column: "pa.Array | pa.ChunkedArray") -> list[Any]:
 
 def table_columns(source: Any) -> list[tuple[str, list[Any]]] | None:
     """Names, which may repeat, and values of the columns of a table; None where it is none."""
-    pandas, polars = (sys.modules.get(name) for name in ("pandas", "polars"))  # whoever has their tables loaded them
+    pandas, polars = (sys.modules.get(name) for name in ("pandas", "polars"))  # loaded if in use
     if pandas is not None and isinstance(source, pandas.DataFrame):
         return [(str(name), plain_list(source.iloc[:, i])) for i, name in enumerate(source.columns)]
     if polars is not None and isinstance(source, polars.LazyFrame):

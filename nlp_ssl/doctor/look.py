@@ -17,7 +17,7 @@ from nlp_ssl.nets.text import TextNet
 
 MOST_TEXTS = 1000  # of the labeled texts and of the pool, that lengths and languages are taken from
 _MOST_TOKENS = 30_000  # of either, that are embedded: about 15 s on one core with a small encoder
-FOREIGN_QUANTILE = 0.05  # of the labeled texts lie this far from the others by definition
+FOREIGN_QUANTILE = 0.05  # of the labeled texts are this far from the others by definition
 FOREIGN = 0.2  # share of a pool; the own pools of six data sets, with 20 to 80 labels, reached 0.16
 _CHARS = 100_000  # of a text, to take its length from
 _FEW = 5  # texts of a class: below, a recall of 0 may be chance
@@ -70,7 +70,7 @@ class Look:
             yield Fact("languages", "; ".join(parts) or "too few texts", dict(self.languages))
         if self.foreign is not None:
             text = (
-                f"{self.foreign:.0%} of {self.pool_texts} drawn pool texts lie far from the labeled ones (5% is usual)"
+                f"{self.foreign:.0%} of {self.pool_texts} drawn pool texts are far from the labeled ones (5% is usual)"
             )
             yield Fact("domain", text, self.foreign)
         if self.probe is not None:
@@ -92,7 +92,7 @@ class Look:
         yield from self._foreign_languages()
         if self.foreign is not None and self.foreign >= FOREIGN:
             yield warning(
-                f"another domain: {self.foreign:.0%} of the drawn pool texts lie far from all labeled texts (5% is "
+                f"another domain: {self.foreign:.0%} of the drawn pool texts are far from all labeled texts (5% is "
                 "usual): look at some, and keep those near: nlp-ssl select POOL --in-domain LABELED --keep N --out FILE"
             )
         if self.cut > TRUNCATED_SHARE:

@@ -175,7 +175,7 @@ def damage(folder, times):
                 data = data[: rng.randrange(len(data))]
             (folder / "file").write_bytes(data)
             try:
-                index._admit(folder / "file", made.bank)
+                index.read_file(folder / "file", made.bank)
                 outcomes["let in"] += 1
             except DataError as error:
                 outcomes[str(error).split("(a trial ended with ")[1].split(")")[0]] += 1

@@ -126,7 +126,7 @@ def test_the_whole_column_says_whether_0_and_1_are_ids_or_flags(classes, labels,
 
 
 def test_lists_of_ids_and_flags_in_one_column_are_refused_with_their_row():
-    with pytest.raises(DataError, match="row 3: label '1' stands there twice"):
+    with pytest.raises(DataError, match="row 3: label '1' is listed twice"):
         table_of(TEXTS[:3], [[0, 1], [0], [1, 1]], class_names=["0", "1"])
     with pytest.raises(DataError, match="row 2: 1 numbers 0 and 1, where there are 2 class names"):
         table_of(TEXTS[:2], [[0, 1], [1]], class_names=["a", "b"])
