@@ -28,7 +28,7 @@ from nlp_ssl.data.markers import MinusOne
 from nlp_ssl.data.pseudo_labels import given_labels
 from nlp_ssl.data.schema import build, check_lengths, log_notes
 from nlp_ssl.data.sources import read_table
-from nlp_ssl.data.table import Table, hidden_columns, in_roles
+from nlp_ssl.data.table import Table, by_split, hidden_columns, in_roles
 from nlp_ssl.data.tokens import TokenStore
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.inference.teacher import joined, logits_of
@@ -422,8 +422,9 @@ class NoisyLabels:
     minus_one: MinusOne | None = None
 
     def texts(self) -> Table:
-        """All its texts."""
-        return read_table(self.path, text_column=self.text_column, encoding=self.encoding, label_columns=())
+        """Its texts, but for those of dev and test."""
+        whole = read_table(self.path, text_column=self.text_column, encoding=self.encoding, label_columns=())
+        return by_split(whole)[0]  # its dev and test rows must not train
 
     def labels(self, pool: pa.ChunkedArray, classes: Sequence[str]) -> PseudoLabels:
         """What it says of a pool."""

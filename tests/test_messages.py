@@ -90,7 +90,7 @@ def test_labels_from_elsewhere_are_not_said_to_be_few(tmp_path):
     task = tiny_task(tmp_path)
     p = np.tile([0.9, 0.1], (len(task.data.unlabeled), 1))
     given = replace(task, pseudo_labels=PseudoLabels(p, np.ones(len(p), dtype=int), np.ones(len(p))))
-    with pytest.raises(ConfigError, match="SSL401: calibrate labels: labels that come from elsewhere cannot be held"):
+    with pytest.raises(ConfigError, match="SSL401: calibrate labels: labels from a file or a teacher cannot be held"):
         compare(Supervised(), given, replace(FAST, calibrate="labels"), seeds=[0], baseline=False)
 
 

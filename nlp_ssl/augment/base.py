@@ -1,4 +1,4 @@
-"""What a text augmentation is: a value that turns rows of word ids into rows of word ids."""
+"""The interface of text augmentations: values that turn rows of word ids into rows of word ids."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +29,7 @@ class Vocabulary:
 
     @cached_property
     def uninformative(self) -> AliasTable | None:
-        """Words with df > 0, drawn in proportion to max(tfidf) - tfidf; None if no word has a share."""
+        """Words with df > 0, drawn in proportion to max(tfidf) - tfidf; None if all are equal."""
         fitted = self.df > 0
         mass = np.where(fitted, self.tfidf.max(where=fitted, initial=0.0) - self.tfidf, 0.0)
         return AliasTable.of(mass) if mass.any() else None

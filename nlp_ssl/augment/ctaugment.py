@@ -1,9 +1,9 @@
-"""CTAugment (Berthelot et al. 2020, arXiv:1911.09785): operations whose strengths follow what the model can stand.
+"""CTAugment (Berthelot et al. 2020, arXiv:1911.09785): augmentation strengths that follow the model's performance.
 
-The strength of every operation is cut into bins, each with a rate: how well labeled rows changed that strongly (probes)
-were understood lately, 1 at the start. Unlabeled rows draw `depth` operations evenly, and for each a bin among those
-whose rate comes close to the operation's best. Rates are a tensor [ops, bins] that the caller keeps; views and updates
-are pure functions of row keys and rates.
+The strength of every operation is cut into bins, each with a rate: how well the model recently classified labeled rows
+changed that strongly (probes), 1 at the start. Unlabeled rows draw `depth` operations evenly, and for each a bin among
+those whose rate is close to the operation's best. Rates are a tensor [ops, bins] that the caller keeps; views and
+updates are pure functions of row keys and rates.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,10 @@ from nlp_ssl.utils.counter_rng import uniform
 from nlp_ssl.utils.ragged import Ragged
 from nlp_ssl.utils.ranges import check
 
-_FLOOR = 0.01  # added to every rate: an operation that is never understood keeps all of its bins; 1 - the paper's decay
-_CHOICE, _SIGN, _TURN = 32, 33, 64  # random streams of a row: what is drawn, and what each operation does
+_FLOOR = 0.01  # added to every rate: an operation whose probes always fail keeps all of its bins; 1 - the paper's decay
+_CHOICE, _SIGN, _TURN = 32, 33, 64  # random streams of a row: what is drawn, and the operations' own
 
-Rates = Callable[[], np.ndarray]  # the rates [ops, bins] of the moment
+Rates = Callable[[], np.ndarray]  # the current rates [ops, bins]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class _Policy:
         Args:
             rates: the rates so far [ops, bins].
             keys: keys of the probes [n]; they are taken in the order of their keys, not of the rows.
-            match: how well each was understood [n], 0 to 1.
+            match: how well each was classified [n], 0 to 1.
         """
         values = match.detach().double().cpu().numpy()
         order = np.lexsort((values, keys))  # a row may come twice in a batch, with the same key
@@ -107,8 +107,8 @@ class TextPolicy(_Policy):
     """CTAugment for text: word noise of `nlp_ssl.augment.word_noise`, each bin a part of strengths 0 to `strongest`.
 
     Differs from the paper: rates follow the last 10 probes of a bin instead of the last 100 (`decay` 0.9 instead of
-    0.99), so that a run of 200 steps learns them: 8 labeled rows a step probe each of 32 bins every other step. What is
-    added to every rate stays 0.01, as with the paper's decay, where the authors' code adds 1 - decay. Strengths are
+    0.99), so that a run of 200 steps learns them: 8 labeled rows per step probe each of 32 bins every other step. What
+    is added to every rate stays 0.01, as with the paper's decay, where the authors' code adds 1 - decay. Strengths are
     drawn bin by bin, in that code between the middles of two bins.
     """
 
@@ -122,11 +122,11 @@ class TextPolicy(_Policy):
         check(self.strongest, "strongest", 0.0, 1.0)
 
     def bound(self, read: Rates) -> Augment:
-        """The controlled view: strengths follow the rates that `read` gives at the time of each batch."""
+        """The controlled view: strengths follow the rates that `read` gives for each batch."""
         return _TextView(self, read)
 
     def probe(self) -> Augment:
-        """The view of probes: all operations and strengths are as likely."""
+        """The view of probes: all operations and strengths are equally likely."""
         return _TextView(self, self._even)
 
 
@@ -140,11 +140,13 @@ class _TextView:
         for turn in range(self.policy.depth):
             chosen, p = ops[:, turn], self.policy.strongest * strength[:, turn]
             places, changed, rest = [], [], []
-            held = Ragged(weights, words.offsets)
+            by_row = Ragged(weights, words.offsets)
             for number in np.unique(chosen):
                 at = np.flatnonzero(chosen == number)
                 op = WORD_OPS[self.policy.ops[number]]
-                new, left = op(words.take(at), held.take(at).values, stream(keys[at], _TURN + turn), vocabulary, p[at])
+                new, left = op(
+                    words.take(at), by_row.take(at).values, stream(keys[at], _TURN + turn), vocabulary, p[at]
+                )
                 places.append(at)
                 changed.append(new)
                 rest.append(Ragged(left, new.offsets))
@@ -156,13 +158,13 @@ class _TextView:
 
 @dataclass(frozen=True)
 class ImagePolicy(_Policy):
-    """CTAugment for images: the weak view, then operations of RandAugment at drawn strengths, then a hole.
+    """CTAugment for images: the weak view, then operations of RandAugment at drawn strengths, then Cutout.
 
-    Probes have no hole, so that it hides nothing of what the operations do. Autocontrast and equalize blend with the
+    Probes have no Cutout, so that they measure the operations alone. Autocontrast and equalize blend with the
     image, so that they have a strength as well. The direction of a shift or turn is drawn, not learned.
 
     Differs from the paper: `decay` 0.9 instead of 0.99 and 0.01 added to every rate, as for text, strengths drawn bin
-    by bin; the operations are those of FixMatch's RandAugment, and the hole keeps its size.
+    by bin; the operations are those of FixMatch's RandAugment, and Cutout keeps its size.
     """
 
     known = OPS
@@ -172,11 +174,11 @@ class ImagePolicy(_Policy):
     cutout: Cutout = Cutout()
 
     def bound(self, read: Rates) -> ImageAugment:
-        """The controlled view: strengths follow the rates that `read` gives at the time of each batch."""
+        """The controlled view: strengths follow the rates that `read` gives for each batch."""
         return _ImageView(self, read)
 
     def probe(self) -> ImageAugment:
-        """The view of probes: all operations and strengths are as likely, and there is no hole."""
+        """The view of probes: all operations and strengths are equally likely, without Cutout."""
         return _ImageView(replace(self, cutout=Cutout(size=0.0)), self._even)
 
 

@@ -19,7 +19,7 @@ from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.utils.counter_rng import uniform
 from nlp_ssl.utils.ranges import check
 
-# Where each augmentation reads a row's random stream: were ranges to overlap, its flip would decide its hole.
+# Where each augmentation reads a row's random stream: if ranges overlapped, its flip would decide its Cutout.
 _FLIP_SHIFT, _CUTOUT, _RANDAUGMENT = 0, 8, 16
 
 
@@ -41,14 +41,6 @@ def _draws(keys: NDArray[np.uint64], first: int, count: int) -> Tensor:
     """
     columns = [uniform(keys, np.full(len(keys), first + k, dtype=np.uint64)) for k in range(count)]
     return torch.from_numpy(np.stack(columns, axis=1))
-
-
-@dataclass(frozen=True)
-class ImageIdentity:
-    """The image as it is."""
-
-    def __call__(self, images: Tensor, keys: NDArray[np.uint64]) -> Tensor:
-        return as_unit(images)
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,7 @@ def _reflected(draw: Tensor, size: int, shift: float) -> Tensor:
 class Cutout:
     """A square hole of edge `size` x the shorter side, centred anywhere in the image and clipped at its edges.
 
-    `fill` is the value in the hole: the mid-grey of FixMatch unless told otherwise.
+    `fill` is the value in the hole: the mid-grey of FixMatch by default.
 
     Raises:
         ConfigError: size or fill outside [0, 1].
@@ -231,7 +223,7 @@ def _translate_y(images: Tensor, m: Tensor) -> Tensor:
 
 
 ImageOp = Callable[[Tensor, Tensor], Tensor]
-_OPS: dict[str, ImageOp] = {
+IMAGE_OPS: dict[str, ImageOp] = {
     "autocontrast": _autocontrast,
     "brightness": _brightness,
     "color": _color,
@@ -247,16 +239,16 @@ _OPS: dict[str, ImageOp] = {
     "translate_x": _translate_x,
     "translate_y": _translate_y,
 }
-OPS = tuple(_OPS)
+OPS = tuple(IMAGE_OPS)
 
 
-def _faded(op: ImageOp) -> ImageOp:
+def _blended_by_strength(op: ImageOp) -> ImageOp:
     """An operation without a strength, blended with the image by the strength."""
     return lambda images, m: images + (op(images, m) - images) * m.abs()
 
 
-# The operations where a policy learns how strong they may be: each of them has a strength.
-GRADED = {**_OPS, "autocontrast": _faded(_autocontrast), "equalize": _faded(_equalize)}
+# The operations for policies that learn strengths: each of them has one.
+GRADED = {**IMAGE_OPS, "autocontrast": _blended_by_strength(_autocontrast), "equalize": _blended_by_strength(_equalize)}
 
 
 @dataclass(frozen=True)
@@ -280,7 +272,7 @@ class RandAugment:
         if not self.ops:
             raise ConfigError(240, f"ops is empty: name at least one of {', '.join(OPS)}")
         for op in self.ops:
-            if op not in _OPS:
+            if op not in IMAGE_OPS:
                 raise ConfigError(241, f"unknown image operation {op!r}.{nearest(op, OPS)}")
 
     def __call__(self, images: Tensor, keys: NDArray[np.uint64]) -> Tensor:
@@ -291,7 +283,7 @@ class RandAugment:
             choice = (draws[:, 0] * len(pool)).long()
             sign = torch.where(draws[:, 2] < 0.5, -1.0, 1.0)
             strength = (sign * draws[:, 1] * self.magnitude).float().view(-1, 1, 1, 1)
-            images = apply_ops(images, [_OPS[op] for op in pool], choice, strength)
+            images = apply_ops(images, [IMAGE_OPS[op] for op in pool], choice, strength)
         return images
 
 
@@ -307,7 +299,7 @@ def apply_ops(images: Tensor, pool: Sequence[ImageOp], choice: Tensor, strength:
 
 @dataclass(frozen=True)
 class Strong:
-    """The strong view of FixMatch: the weak view, then RandAugment, then a hole."""
+    """The strong view of FixMatch: the weak view, then RandAugment, then Cutout."""
 
     flip_shift: FlipShift = FlipShift()
     randaugment: RandAugment = RandAugment()

@@ -14,7 +14,7 @@ from nlp_ssl.utils.ragged import Ragged
 from nlp_ssl.utils.ranges import check
 
 BACK_TRANSLATION = "back_translation"
-_STRENGTH = {"tfidf": 0.4}  # where none is given; the others have 0.15
+_STRENGTH = {"tfidf": 0.4}  # default strengths; the others have 0.15
 _ONE_OF, _SOME_OF = "one_of", "some_of"
 _TOKEN = re.compile(r"\.\.|[a-z_]+|\d*\.?\d+(?:e[+-]?\d+)?|[()+,=]", re.IGNORECASE)
 
@@ -50,13 +50,13 @@ class Operation:
 
 @dataclass(frozen=True)
 class SomeOf:
-    """Each row draws `count` of the chains and runs them in the order they stand in.
+    """Each row draws `count` of the chains and runs them in their order.
 
     With strengths in ranges this is RandAugment (Cubuk et al. 2020, arXiv:1909.13719) over word operations. Differs
     from the paper: an operation is drawn at most once, and each draws its own magnitude.
 
     Raises:
-        ConfigError: there are not that many chains.
+        ConfigError: there are fewer chains.
     """
 
     count: int
@@ -108,7 +108,7 @@ class Rewritten:
     """A share p of the rows that have stored rewritings takes one of them, drawn by its key, and `then` changes that.
 
     The other rows are changed by `otherwise`: UDA's mixture is back-translation where there is one and words replaced
-    elsewhere (Xie et al. 2020, arXiv:1904.12848). The token store knows the rewritings.
+    elsewhere (Xie et al. 2020, arXiv:1904.12848). The token store holds the rewritings.
     """
 
     then: Augment = Identity()
@@ -123,7 +123,7 @@ class Rewritten:
 
 
 def parse_policy(text: str) -> Augment:
-    """The strong view that a policy names.
+    """The strong view of a policy.
 
     `a+b` runs one after the other, `one_of(a, b)` one of them for each row, `some_of(2, a, b, c)` two. An operation has
     its usual strength, a fixed one `tfidf(p=0.2)` or one drawn for each row `tfidf(0.1..0.4)`. `back_translation` comes
@@ -145,23 +145,23 @@ class _Parser:
             self._fail()
 
     def policy(self) -> Augment:
-        found = self._rewritten() if self._tokens[:1] == [BACK_TRANSLATION] else self._chain()
+        policy = self._rewritten() if self._tokens[:1] == [BACK_TRANSLATION] else self._chain()
         if self._tokens:
             self._fail()
-        return found
+        return policy
 
     def _fail(self, reason: str = "write operations like tfidf(p=0.4)+swap") -> NoReturn:
         raise ConfigError(283, f"policy {self._text!r}: {reason}")
 
-    def _took(self, token: str) -> bool:
-        """Whether this token was next, and is now past."""
+    def _accept(self, token: str) -> bool:
+        """Whether this token is next; if so, it is consumed."""
         if self._tokens[:1] != [token]:
             return False
         del self._tokens[0]
         return True
 
     def _expect(self, token: str) -> None:
-        if not self._took(token):
+        if not self._accept(token):
             self._fail()
 
     def _number(self) -> float:
@@ -172,14 +172,14 @@ class _Parser:
 
     def _rewritten(self) -> Rewritten:
         self._expect(BACK_TRANSLATION)
-        p, high = self._strengths() if self._took("(") else (1.0, 1.0)
+        p, high = self._strengths() if self._accept("(") else (1.0, 1.0)
         if p != high:
             self._fail("back_translation has one share, as in back_translation(p=0.5)")
-        return Rewritten(then=self._chain() if self._took("+") else Identity(), p=p)
+        return Rewritten(then=self._chain() if self._accept("+") else Identity(), p=p)
 
     def _chain(self) -> Chain:
         steps = [self._step()]
-        while self._took("+"):
+        while self._accept("+"):
             steps.append(self._step())
         return Chain(tuple(steps))
 
@@ -195,7 +195,7 @@ class _Parser:
             hint = nearest(name, [BACK_TRANSLATION, _ONE_OF, _SOME_OF, *WORD_OPS])
             self._fail(f"no operation {name!r}.{hint}")
         usual = _STRENGTH.get(name, 0.15)
-        return Operation(name, *(self._strengths() if self._took("(") else (usual, usual)))
+        return Operation(name, *(self._strengths() if self._accept("(") else (usual, usual)))
 
     def _some_of(self, name: str) -> SomeOf:
         self._expect("(")
@@ -204,7 +204,7 @@ class _Parser:
             count = self._number()
             self._expect(",")
         chains = [self._chain()]
-        while self._took(","):
+        while self._accept(","):
             chains.append(self._chain())
         self._expect(")")
         if count != int(count):
@@ -212,9 +212,9 @@ class _Parser:
         return SomeOf(int(count), tuple(chains))
 
     def _strengths(self) -> tuple[float, float]:
-        if self._took("p"):
+        if self._accept("p"):
             self._expect("=")
         low = self._number()
-        high = self._number() if self._took("..") else low
+        high = self._number() if self._accept("..") else low
         self._expect(")")
         return low, high

@@ -1,4 +1,4 @@
-"""TF-IDF word replacement of UDA (Xie et al. 2020, arXiv:1904.12848): words that say little make way for others.
+"""TF-IDF word replacement of UDA (Xie et al. 2020, arXiv:1904.12848): uninformative words are replaced by others.
 
 Score of a word in a row of n words: s = tf * idf, with tf = count / n and idf = ln(N / df) over the fitted rows.
 Position i is replaced with probability p * n * (max s - s_i) / sum_j(max s - s_j), at most 1. The new word w is drawn
@@ -52,7 +52,7 @@ def document_frequency(words: Ragged, size: int) -> np.ndarray:
 
 
 def inverse_document_frequency(df: np.ndarray, documents: int) -> np.ndarray:
-    """ln(documents / df), float64 [V]; a word of no fitted row scores like a word of one."""
+    """ln(documents / df), float64 [V]; a word of no fitted row counts as a word of one."""
     idf: np.ndarray = np.log(max(documents, 1) / np.maximum(df, 1))
     return idf
 

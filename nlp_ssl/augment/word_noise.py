@@ -1,6 +1,6 @@
-"""Word noise: some words of a row go, or change places. A row's noise is a pure function of its key, as elsewhere.
+"""Word noise: some words of a row are removed or swapped. A row's noise is a pure function of its key, as elsewhere.
 
-Every operation has a strength p in [0, 1]: about the share of words it touches. At least one word of a row stays,
+Every operation has a strength p in [0, 1]: about the share of words it touches. At least one word of a row remains,
 and no operation writes to its inputs.
 """
 
@@ -20,7 +20,7 @@ from nlp_ssl.utils.ranges import check
 # the replace weight of each word that is left: one operation may follow another.
 WordOp = Callable[[Ragged, np.ndarray, np.ndarray, Vocabulary, np.ndarray], tuple[Ragged, np.ndarray]]
 
-# Each operation reads a random stream of its own: sharing one, two in a row would choose the same words.
+# Each operation has its own random stream: with a shared one, two in a row would choose the same words.
 _CUTOFF, _DROPOUT, _SPAN, _SWAP = 1, 2, 3, 4
 
 
@@ -34,7 +34,7 @@ def cut_off(
 ) -> tuple[Ragged, np.ndarray]:
     """`TokenCutoff` with a strength p [n] for each row."""
     numbers = uniform(np.repeat(stream(keys, _CUTOFF), words.lengths), words.columns())
-    return _reaching(words, weights, numbers, p)
+    return _keep_above(words, weights, numbers, p)
 
 
 def drop_out(
@@ -42,7 +42,7 @@ def drop_out(
 ) -> tuple[Ragged, np.ndarray]:
     """`WordDropout` with a strength p [n] for each row."""
     numbers = uniform(np.repeat(stream(keys, _DROPOUT), words.lengths), words.values)
-    return _reaching(words, weights, numbers, p)
+    return _keep_above(words, weights, numbers, p)
 
 
 def delete_span(
@@ -82,8 +82,8 @@ def replace(
     return TfidfReplace(1.0)(words, scaled, keys, vocabulary), weights
 
 
-def _reaching(words: Ragged, weights: np.ndarray, numbers: np.ndarray, p: np.ndarray) -> tuple[Ragged, np.ndarray]:
-    """The words whose number [T] reaches p of their row, or else the largest number of their row."""
+def _keep_above(words: Ragged, weights: np.ndarray, numbers: np.ndarray, p: np.ndarray) -> tuple[Ragged, np.ndarray]:
+    """The words whose random number [T] is at least p of their row, or else the largest of the row."""
     lengths, largest = words.lengths, np.ones(len(words))
     filled = lengths > 0
     if filled.any():
@@ -128,7 +128,7 @@ class WordNoise:
 class TokenCutoff(WordNoise):
     """Removes each word with probability p (Shen et al. 2020, arXiv:2009.13818).
 
-    Differs from the paper: whole words go, and the words behind move up; there, embeddings of tokens become zero.
+    Differs from the paper: whole words are removed; there, embeddings of tokens become zero.
     """
 
     operation = "cutoff"
@@ -136,10 +136,10 @@ class TokenCutoff(WordNoise):
 
 @dataclass(frozen=True)
 class WordDropout(WordNoise):
-    """Removes each distinct word with probability p, wherever it stands (Gal & Ghahramani 2016, arXiv:1512.05287).
+    """Removes each distinct word with probability p, wherever it occurs (Gal & Ghahramani 2016, arXiv:1512.05287).
 
-    Differs from the paper: embeddings of dropped words become zero there; here the words go, because a vocabulary
-    made from the texts has no word that stands for a missing one.
+    Differs from the paper: embeddings of dropped words become zero there; here the words are removed, because a
+    vocabulary of the texts has no word for a missing one.
     """
 
     operation = "dropout"
@@ -154,7 +154,7 @@ class SpanDeletion(WordNoise):
 
 @dataclass(frozen=True)
 class WordSwap(WordNoise):
-    """Chooses each word with probability p; the chosen ones exchange places in random pairs, an odd one stays.
+    """Chooses each word with probability p; the chosen ones are swapped in random pairs, an odd one stays.
 
     Random swap of EDA (Wei & Zou 2019, arXiv:1901.11196), which draws a number of pairs instead.
     """

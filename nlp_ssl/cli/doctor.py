@@ -12,8 +12,7 @@ import click
 from nlp_ssl.cli.files import ROLES, Files, Tables, read
 from nlp_ssl.cli.options import parse
 from nlp_ssl.data.table import Table, in_roles
-from nlp_ssl.doctor import Advice, Diagnosis, Finding, diagnose
-from nlp_ssl.doctor import Options as Checks
+from nlp_ssl.doctor import Advice, Diagnosis, Finding, TaskOptions, diagnose
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.ops.multilabel import refuse
 from nlp_ssl.utils.ranges import check
@@ -50,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
     tables, errors = readable(files)
     if any(table is not None and table.label_sets is not None for table in tables.values()):
         refuse("doctor")
-    checks = Checks(files.labels_per_class, options.seed, files.allow_transductive, files.drop_leaks)
+    checks = TaskOptions(files.labels_per_class, options.seed, files.allow_transductive, files.drop_leaks)
     log.info("looking at the texts ...")
     found = diagnose(tables, options.model, max_length=options.max_length, options=checks, known=errors)
     command = None if found.advice is None else train_command(found.advice, files, options)

@@ -15,7 +15,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.inference.predict import logits_of_texts, longest_text
 from nlp_ssl.nets.text import class_names, load_trained
 from nlp_ssl.retrieval import Index
-from nlp_ssl.retrieval.sentaugment import Found, Retrieval, augment, by_class, write_found
+from nlp_ssl.retrieval.sentaugment import LabeledSentence, Retrieval, augment, by_class, write_sentences
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ def main(argv: Sequence[str]) -> None:
         lambda texts: logits_of_texts(teacher, texts, longest)[:, columns],
         retrieval,
     )
-    write_found(options.out, found, data.classes)
+    write_sentences(options.out, found, data.classes)
     for line in _lines(found, data.classes, retrieval.per_class):
         click.echo(line)
 
 
-def _lines(found: Sequence[Found], classes: Sequence[str], keep: int) -> Iterator[str]:
+def _lines(found: Sequence[LabeledSentence], classes: Sequence[str], keep: int) -> Iterator[str]:
     yield f"{len(found)} sentences kept"
     for name, number, least in by_class(found, classes):
         short = f": fewer than the {keep} asked for" if number < keep else ""

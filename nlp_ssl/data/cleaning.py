@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 
-from nlp_ssl.data.markers import Markers, MinusOne, stripped
+from nlp_ssl.data.markers import MINUS_ONE, Markers, MinusOne, spelling, stripped
 from nlp_ssl.data.values import is_missing
 from nlp_ssl.errors import ConfigError, DataError, shown
 
@@ -82,6 +82,8 @@ def _label_word(word: str) -> str | None:
         return None
     if word.lower() in ("true", "false"):
         return word.lower()
+    if spelling(word) == MINUS_ONE:
+        return MINUS_ONE
     # A column of whole numbers with gaps is often written as 1.0, 0.0.
     return re.sub(r"^(-?\d+)\.0+$", r"\1", str(word))
 

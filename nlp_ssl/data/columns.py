@@ -143,9 +143,13 @@ def declared_classes(part: Part, label: str | None) -> list[str]:
     """The class names of a label column as its rows will have them, in the order of their numbers.
 
     Raises:
-        DataError: two of them would be one.
+        DataError: one is blank, or two of them would be one.
     """
-    names = [clean_name(name) or name for name in part.classes.get(label or "", ())]
+    names = []
+    for number, name in enumerate(part.classes.get(label or "", ())):
+        if (cleaned := clean_name(name)) is None:
+            raise DataError(136, f"{part.place}: class name {number} is blank: give it a name")
+        names.append(cleaned)
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         raise DataError(136, f"{part.place}: two of its class names read {twice[0]!r}: rename one")

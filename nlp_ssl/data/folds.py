@@ -1,4 +1,4 @@
-"""Tasks that each lack a part of the labels, which then say how right a model is on rows it was not told about."""
+"""Cross-validation: tasks that each lack a part of the labels, which then score a model on held-out rows."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +22,7 @@ def why_not_held_out(data: Data) -> str | None:
     if least_labels(data) >= 2:
         return None
     if data.targets is not None:
-        return "labels that come from elsewhere cannot be held out"
+        return "labels from a file or a teacher cannot be held out"
     sizes = np.bincount(data.labels[data.labeled], minlength=len(data.classes))
     few = [f"{name!r} has {size}" for name, size in zip(data.classes, sizes.tolist(), strict=True) if size == 1]
     return f"held-out labels take two labels of every class, {listed(few)}"

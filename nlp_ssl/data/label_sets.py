@@ -1,4 +1,4 @@
-"""Several labels a row, as they stand in a cell: names, and names behind a "?" of labels that are not known."""
+"""Labels of multi-label rows as cells hold them: names, and names behind a "?" of labels that are not known."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -16,14 +16,14 @@ Flags = tuple[int, ...]  # of each label 1 (applies), 0 (does not) or -1 (not kn
 
 
 def check_separator(separator: str | None, classes: Sequence[str] = ()) -> None:
-    """Refuses what cannot stand between labels.
+    """Refuses what cannot separate labels.
 
     Raises:
-        ConfigError: it is blank, holds the sign for what is not known, or stands in the name of a class.
+        ConfigError: it is blank, holds the sign for what is not known, or occurs in the name of a class.
     """
     within = next((name for name in classes if separator and separator in name), None)
     if within is not None:
-        raise ConfigError(479, f"--label-separator {separator!r} stands in the label {within!r}: choose another")
+        raise ConfigError(479, f"--label-separator {separator!r} occurs in the label {within!r}: choose another")
     if separator is not None and (not separator.strip() or UNKNOWN in separator):
         raise ConfigError(479, f"--label-separator {separator!r}: give a sign such as ';' or '|', no blank and no '?'")
 
@@ -37,9 +37,9 @@ def label_set(cells: Sequence[object], name_of: Callable[[object], str | None]) 
     """The labels in a list; where it is empty none applies.
 
     Raises:
-        TypeError, ValueError: it is no list of names that each stand there once.
+        TypeError, ValueError: it is no list of names, each of them once.
     """
-    found = []
+    names = []
     for cell in cells:
         if isinstance(cell, float | np.floating) and not is_missing(cell) and not float(cell).is_integer():
             raise ValueError(f"{cell} is no label: write the names of the labels that apply, not how likely they are")
@@ -48,11 +48,11 @@ def label_set(cells: Sequence[object], name_of: Callable[[object], str | None]) 
         name = name_of(word[len(UNKNOWN) :] if unknown else cell)
         if name is None:
             raise ValueError("a label in the list has no name: name it, or leave it out")
-        found.append(UNKNOWN * unknown + name)
-    twice = [name for name, times in Counter(map(bare, found)).items() if times > 1]
+        names.append(UNKNOWN * unknown + name)
+    twice = [name for name, times in Counter(map(bare, names)).items() if times > 1]
     if twice:
-        raise ValueError(f"label {twice[0]!r} stands there twice: list the names of the labels that apply, each once")
-    return tuple(found)
+        raise ValueError(f"label {twice[0]!r} is listed twice: list the names of the labels that apply, each once")
+    return tuple(names)
 
 
 def check_class_names(names: Sequence[str] | None, name_of: Callable[[object], str | None]) -> tuple[str, ...] | None:
@@ -63,11 +63,11 @@ def check_class_names(names: Sequence[str] | None, name_of: Callable[[object], s
     """
     if names is None:
         return None
-    found = tuple(name for name in map(name_of, names) if name is not None)
-    if len(set(found)) < len(names):
+    cleaned = tuple(name for name in map(name_of, names) if name is not None)
+    if len(set(cleaned)) < len(names):
         shown = ", ".join(map(repr, names))
         raise ConfigError(412, f"class names {shown}: give each of them once, and none that is blank")
-    return found
+    return cleaned
 
 
 def list_flags(value: object) -> Flags | None:
@@ -99,8 +99,13 @@ def of_flags(flags: Flags, classes: Sequence[str]) -> LabelSet:
     return tuple(UNKNOWN * (flag < 0) + name for flag, name in zip(flags, classes, strict=True) if flag)
 
 
+def may_be_flags(names: LabelSet) -> bool:
+    """Whether words may be meant as flags: as names both would apply to the row."""
+    return set(names) in ({"0", "1"}, {"false", "true"})
+
+
 def one_of_flags(flags: Flags, classes: Sequence[str]) -> str:
-    """The only label that applies, in a task of one label a row.
+    """The only label that applies, in a task of one label per row.
 
     Raises:
         TypeError: it is not one.
@@ -122,7 +127,7 @@ def outside(sets: Sequence[LabelSet | None], classes: Collection[str]) -> tuple[
 
 
 def encode_sets(sets: Sequence[LabelSet | None], classes: Sequence[str], place: Callable[[int], str]) -> np.ndarray:
-    """Labels int8 [N, C]: 1 applies, 0 does not, -1 not known; `place` says where a row stands.
+    """Labels int8 [N, C]: 1 applies, 0 does not, -1 not known; `place` names the row of a position.
 
     Raises:
         DataError: a label is none of the classes.
@@ -132,11 +137,11 @@ def encode_sets(sets: Sequence[LabelSet | None], classes: Sequence[str], place: 
         row, name = strange
         hint = nearest(name, classes)
         raise DataError(134, f"{place(row)}: label {name!r} is not a class of the labeled set.{hint}")
-    found = np.full((len(sets), len(classes)), -1, dtype=np.int8)
+    encoded = np.full((len(sets), len(classes)), -1, dtype=np.int8)
     for row, names in enumerate(sets):
         if names is None:
             continue
-        found[row] = 0
+        encoded[row] = 0
         for name in names:
-            found[row, index[bare(name)]] = -1 if name.startswith(UNKNOWN) else 1
-    return found
+            encoded[row, index[bare(name)]] = -1 if name.startswith(UNKNOWN) else 1
+    return encoded

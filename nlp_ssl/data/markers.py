@@ -1,11 +1,12 @@
-"""What marks a row without a label, and what surrounds a name without being of it: one rule wherever labels are read.
+"""What marks a row without a label, and how names are compared: one rule wherever labels are read.
 
 A row is unlabeled where its label is empty, missing (None, NaN, NaT, pandas' NA, Arrow's null) or -1, however it is
-written. A word such as None or nan is a class, unless it is named as a marker: but a warning says so.
+written. A word such as None or nan is a class, with a warning, unless it is named as a marker.
 """
 
 import re
 import shlex
+import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,7 @@ MINUS_ONE = "-1"
 MinusOne = Literal["unlabeled", "class"]
 _WORDS = frozenset({"none", "nan", "null", "na", "n/a", "#n/a", "<na>", "nat"})  # what libraries write for missing
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_DECIMAL = re.compile(r"([+-]?)(?=\.?[0-9])0*([0-9]*)(\.[0-9]*)?(e[+-]?0+)?")
 _AROUND = r"[\s\u200b-\u200f\u2060\ufeff]+"  # white space, signs of no width, byte-order marks
 _ENDS = re.compile(f"^{_AROUND}|{_AROUND}$")
 
@@ -23,6 +25,16 @@ _ENDS = re.compile(f"^{_AROUND}|{_AROUND}$")
 def stripped(name: str) -> str:
     """A name of a class or column without white space and signs of no width at its ends."""
     return _ENDS.sub("", name)
+
+
+def spelling(name: str) -> str:
+    """The same for names of classes that are nearly alike: Pos and pos, or 1, 01, +1 and 1.0 with any minus sign."""
+    word = unicodedata.normalize("NFKC", stripped(name)).casefold().replace("\u2212", "-")
+    match = _DECIMAL.fullmatch(word)
+    if match is None:
+        return word
+    number = (match[2] or "0") + (match[3] or "").rstrip("0").rstrip(".")
+    return number if match[1] != "-" or number == "0" else f"-{number}"
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,7 @@ class Markers:
         other: a label that does so beside -1.
         minus_one: what -1 means. None: it is a marker, and an error where it may be a class (`in_doubt`).
         convention: -1 is a marker without doubt, as in scikit-learn and PyTorch; where it may be a class, a warning.
-        words: whether words such as None are warned of.
+        words: whether there are warnings about words such as None.
     """
 
     other: str | None = None
@@ -53,11 +65,11 @@ class Markers:
 
     @property
     def minus_one_decided(self) -> bool:
-        """Whether it was said what -1 means."""
+        """Whether the user decided what -1 means."""
         return self.minus_one is not None or self.other == MINUS_ONE
 
     def check(self, source: str, marked: Collection[str], classes: Collection[str]) -> None:
-        """Refuses -1 as a marker where nobody said what it means, and the classes beside it suggest that it is one.
+        """Refuses -1 as a marker where nobody decided what it means and it may be a class beside the others.
 
         Raises:
             DataError: it may be a class.
@@ -66,9 +78,9 @@ class Markers:
             raise minus_one_error(f"{source}: label '-1' beside {_some(classes)}")
 
     def notes(self, marked: Mapping[str, int], classes: Mapping[str, int], known: Collection[str] = ()) -> list[str]:
-        """What became of markers and of words that look like them; both with the number of their rows.
+        """Notes on markers and on words that look like them; both with the number of their rows.
 
-        Nobody has to be told that names `known` beforehand are classes.
+        Names `known` beforehand are classes without a warning.
         """
         notes = []
         for name, rows in sorted(marked.items()):
@@ -86,7 +98,7 @@ class Markers:
 
 
 CONVENTION = Markers(convention=True)
-READ = Markers(minus_one="class", words=False)  # labels that were read before: None alone marks unlabeled rows
+READ = Markers(minus_one="class", words=False)  # labels that were read already: None alone marks unlabeled rows
 
 
 def in_doubt(classes: Collection[str]) -> bool:

@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nlp_ssl.data.markers import MINUS_ONE, MinusOne, minus_one_error
+from nlp_ssl.data.readers import is_parquet, parquet_schema
 from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.sources import column_values, read_table
 from nlp_ssl.data.splits import text_keys
-from nlp_ssl.errors import DataError, RunError, nearest
+from nlp_ssl.data.table import by_split
+from nlp_ssl.errors import DataError, RunError, listed, nearest
 from nlp_ssl.types import PseudoLabels
 from nlp_ssl.utils.parquet import write_parquet
 
@@ -23,7 +25,7 @@ SCHEMA = pa.schema(
         ("id", pa.int64()),  # place in the pool
         ("text", pa.large_string()),
         ("label", pa.string()),
-        ("probabilities", pa.list_(pa.float64())),  # in the order of the task's classes
+        ("probabilities", pa.list_(pa.float64())),  # in the order of `named`
         ("weight", pa.float64()),  # of each copy; 0 where there is none
         ("copies", pa.int64()),  # how often a student learned from the row
         ("learn", pa.string()),  # "label" or "probabilities"
@@ -34,6 +36,12 @@ SCHEMA = pa.schema(
 )
 log = logging.getLogger("nlp_ssl")
 _LARGEST_WEIGHT = 1e6
+_CLASSES = b"nlp_ssl.classes"  # in the metadata of a file: the class names that its probabilities go by
+
+
+def named(schema: pa.Schema, classes: Sequence[str]) -> pa.Schema:
+    """A schema that says of which class each probability is."""
+    return schema.with_metadata({_CLASSES: json.dumps(list(classes)).encode()})
 
 
 def write_labels(
@@ -66,11 +74,13 @@ def write_labels(
             yield (i, text, name, labels.p[i], weights[i], labels.copies[i], learn, agreement[i], number,
                    margins[i])  # fmt: skip
 
-    write_parquet(path, rows(), SCHEMA)
+    write_parquet(path, rows(), named(SCHEMA, classes))
 
 
-def read_labels(path: Path, size: int, classes: int) -> PseudoLabels:
+def read_labels(path: Path, size: int, classes: Sequence[str]) -> PseudoLabels:
     """What `write_labels` wrote for a pool of this size: what a student learns from it is the same.
+
+    Probabilities go by the class names that the file notes, by their places where it notes none.
 
     Raises:
         RunError: the file is not of this run.
@@ -80,11 +90,25 @@ def read_labels(path: Path, size: int, classes: int) -> PseudoLabels:
         p = np.array(table["probabilities"].to_pylist(), dtype=np.float64).reshape(len(table), -1)
         copies, weights = (table[name].to_numpy() for name in ("copies", "weight"))
         hard = table["learn"].to_pylist()[:1] != ["probabilities"]
+        order = _order(table.schema, classes)
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
         raise RunError(321, f"{path} is damaged ({type(error).__name__}): delete it and resume again") from error
-    if p.shape != (size, classes):
+    if order is None or p.shape != (size, len(classes)):
         raise RunError(321, f"{path} is of another run: use --overwrite or another folder")
-    return PseudoLabels(p, copies.astype(np.int64), weights.astype(np.float64), hard)
+    return PseudoLabels(p[:, order], copies.astype(np.int64), weights.astype(np.float64), hard)
+
+
+def _order(schema: pa.Schema, classes: Sequence[str]) -> list[int] | None:
+    """The place among the probabilities of each of the classes; None where they are of other classes.
+
+    Raises:
+        ValueError, TypeError: what the file notes is damaged.
+    """
+    note = (schema.metadata or {}).get(_CLASSES)
+    if note is None:
+        return list(range(len(classes)))
+    names = list(json.loads(note))
+    return [names.index(name) for name in classes] if sorted(names) == sorted(classes) else None
 
 
 def given_labels(
@@ -100,9 +124,10 @@ def given_labels(
 ) -> PseudoLabels:
     """Labels for a pool out of a file of noisy ones: an earlier round's, a language model's, a rule's.
 
-    Columns: the text and the label; where there are, "weight" (0 leaves a row out), "probabilities" (a list in the
-    order of `classes`, in CSV as "[0.9, 0.1]"), "copies", and "learn": with "label" classes are learned, otherwise
-    probabilities.
+    Columns: the text and the label; where there are, "weight" (0 leaves a row out), "probabilities" (a list, in
+    CSV as "[0.9, 0.1]"; in the order of the class names that a Parquet file of `write_labels` notes, elsewhere in that
+    of `classes`), "copies", and "learn": with "label" classes are learned, otherwise probabilities. Rows of a split
+    called dev or test are left out.
     A label that is not the most probable class is a correction and counts alone. Texts are matched as those of the pool
     are compared, without regard to case and white space; rows of other texts do not count. Where a text stands in the
     pool several times, its rows there go with those of the file in order; of more rows in the file the last ones count,
@@ -112,14 +137,16 @@ def given_labels(
     Raises:
         DataError: the file cannot be read, a label, weight or probability makes no sense, or no row counts.
     """
-    table = read_table(
-        source,
-        text_column=text_column,
-        label_column=label_column,
-        encoding=encoding,
-        unlabeled_value=unlabeled_value,
-        minus_one=minus_one,
-        expect_labels=True,
+    table, _, _ = by_split(
+        read_table(
+            source,
+            text_column=text_column,
+            label_column=label_column,
+            encoding=encoding,
+            unlabeled_value=unlabeled_value,
+            minus_one=minus_one,
+            expect_labels=True,
+        )
     )
     if MINUS_ONE in classes and MINUS_ONE in (table.markers or ()):
         raise minus_one_error(f"{source}: label '-1', a class of the labeled rows,")
@@ -128,6 +155,7 @@ def given_labels(
     p, weights = np.zeros((len(table), len(classes))), np.ones(len(table))
     copies, hard, corrected = np.zeros(len(table), dtype=np.int64), True, 0
     columns = {name: column_values(source, name, encoding) for name in ("weight", "probabilities", "copies", "learn")}
+    order = _order_in(source, classes) if columns["probabilities"] else []
     for i, (row, label) in enumerate(zip(table.rows.tolist(), table.labels or [], strict=True)):
         place = f"{source} row {row}"
         if label is None:
@@ -137,15 +165,15 @@ def given_labels(
         cells = {name: values.get(row) for name, values in columns.items()}
         p[i] = np.eye(len(classes))[index[label]]
         if cells["probabilities"] not in (None, ""):
-            found = _probabilities(cells["probabilities"], len(classes), place)
-            if found.argmax() == index[label]:
-                p[i], hard = found, hard and cells["learn"] == "label"
+            probabilities = _probabilities(cells["probabilities"], len(classes), place)[order]
+            if probabilities.argmax() == index[label]:
+                p[i], hard = probabilities, hard and cells["learn"] == "label"
             else:
                 corrected += 1
         weights[i] = _number(cells["weight"], "weight", place)
         times = _number(cells["copies"], "copies", place)
         if times != round(times):
-            raise DataError(145, f"{place}: copies {cells['copies']!r} is not a whole number: mend it")
+            raise DataError(145, f"{place}: copies {cells['copies']!r} is not a whole number: fix it")
         copies[i] = round(times) * (weights[i] > 0)
     if corrected:
         log.info("%s: %d labels are not the most probable class of their row and count alone", source, corrected)
@@ -154,17 +182,39 @@ def given_labels(
     return _matched(PseudoLabels(p, copies, weights, hard), text_keys(table.texts), text_keys(pa.chunked_array(pool)))
 
 
+def _order_in(source: str | Path, classes: Sequence[str]) -> list[int]:
+    """The place of each class among the probabilities of a file.
+
+    Raises:
+        DataError: they are of other classes, or what the file notes is damaged.
+    """
+    try:
+        order = _order(parquet_schema(Path(source)), classes) if is_parquet(source) else list(range(len(classes)))
+    except (ValueError, TypeError) as error:
+        message = f"{source}: its note on class names is damaged ({type(error).__name__}): drop the probabilities"
+        raise DataError(146, message) from None
+    if order is None:
+        raise DataError(
+            146,
+            f"{source}: its probabilities are of other classes than {listed(classes)}: drop that column, or name "
+            "the file of this task",
+        )
+    return order
+
+
 def _matched(labels: PseudoLabels, keys: np.ndarray, pool: np.ndarray) -> PseudoLabels:
     """Labels [M] of texts with these keys as those of a pool with its keys [U]: equal texts in order, from the last."""
     order = np.argsort(keys, kind="stable")
     ends = np.searchsorted(keys[order], pool, side="right")
     starts = np.searchsorted(keys[order], pool, side="left")
-    found = order[np.maximum(ends - 1 - _from_last(pool), starts).clip(0, len(keys) - 1)]
-    there = ends > starts
+    rows = order[np.maximum(ends - 1 - _from_last(pool), starts).clip(0, len(keys) - 1)]
+    labeled = ends > starts
     return PseudoLabels(
-        labels.p[found] * there[:, None], labels.copies[found] * there, np.where(there, labels.weights[found], 1.0),
-        labels.hard,
-    )  # fmt: skip
+        p=labels.p[rows] * labeled[:, None],
+        copies=labels.copies[rows] * labeled,
+        weights=np.where(labeled, labels.weights[rows], 1.0),
+        hard=labels.hard,
+    )
 
 
 def _from_last(keys: np.ndarray) -> np.ndarray:
@@ -178,8 +228,8 @@ def _from_last(keys: np.ndarray) -> np.ndarray:
 
 def _margins(p: np.ndarray) -> np.ndarray:
     top = np.sort(p, axis=1)[:, -2:]
-    found: np.ndarray = top[:, -1] - top[:, 0]
-    return found
+    margins: np.ndarray = top[:, -1] - top[:, 0]
+    return margins
 
 
 def _number(value: object, name: str, place: str) -> float:
@@ -195,7 +245,7 @@ def _number(value: object, name: str, place: str) -> float:
     except ValueError:
         number = -1.0
     if not 0 <= number <= _LARGEST_WEIGHT:
-        raise DataError(145, f"{place}: {name} {value!r} is not a number from 0 to {_LARGEST_WEIGHT:g}: mend it")
+        raise DataError(145, f"{place}: {name} {value!r} is not a number from 0 to {_LARGEST_WEIGHT:g}: fix it")
     return number
 
 
@@ -206,10 +256,10 @@ def _probabilities(value: object, classes: int, place: str) -> np.ndarray:
         DataError: they are not.
     """
     try:
-        found = np.asarray(json.loads(value) if isinstance(value, str) else value, dtype=np.float64)
+        p = np.asarray(json.loads(value) if isinstance(value, str) else value, dtype=np.float64)
     except (ValueError, TypeError):
-        found = np.zeros(0)
-    if found.shape != (classes,) or not bool((found >= 0).all()) or abs(float(found.sum()) - 1) > 1e-3:
-        raise DataError(146, f"{place}: probabilities must be {classes} numbers that sum to 1: mend or drop them")
-    total: np.ndarray = found / found.sum()
-    return total
+        p = np.zeros(0)
+    if p.shape != (classes,) or not bool((p >= 0).all()) or abs(float(p.sum()) - 1) > 1e-3:
+        raise DataError(146, f"{place}: probabilities must be {classes} numbers that sum to 1: fix or drop them")
+    shares: np.ndarray = p / p.sum()
+    return shares

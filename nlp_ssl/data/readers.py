@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nlp_ssl.data.columns import Part, Row
+from nlp_ssl.data.values import arrow_values
 from nlp_ssl.errors import DataError, shown
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
@@ -283,13 +284,30 @@ def _record(item: object) -> dict[str, object]:
     return item
 
 
-def _parquet_part(path: Path) -> Part:
+def is_parquet(source: str | Path) -> bool:
+    """Whether this is a Parquet file."""
+    return suffix_of(Path(source)) == ".parquet" and Path(source).expanduser().is_file()
+
+
+def parquet_schema(path: Path) -> pa.Schema:
+    """The columns of a Parquet file and what else its writer noted.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return _parquet_file(path.expanduser()).schema_arrow
+
+
+def _parquet_file(path: Path) -> pq.ParquetFile:
     with _binary(path) as raw:
         try:
-            file = pq.ParquetFile(pa.BufferReader(raw.read()) if path.suffix == ".gz" else path)
+            return pq.ParquetFile(pa.BufferReader(raw.read()) if path.suffix == ".gz" else path)
         except (pa.ArrowException, OSError, UnicodeError) as error:
             raise DataError(113, f"{path}: not a readable Parquet file ({reason(error)}): write it again") from None
 
+
+def _parquet_part(path: Path) -> Part:
+    file = _parquet_file(path)
     classes = schema_classes(file.schema_arrow, str(path))
 
     def rows(names: Sequence[str]) -> Iterator[Row]:
@@ -317,7 +335,7 @@ def _column_values(batch: pa.RecordBatch, name: str, place: str) -> list[object]
     """The values of a column."""
     column = batch.column(name)
     try:
-        return cast("list[object]", column.to_pylist())
+        return arrow_values(column)
     except (OverflowError, ValueError) as error:  # dates, times and durations of Python are narrower than Arrow's
         if isinstance(error, pa.ArrowException | UnicodeError):
             raise

@@ -13,7 +13,7 @@ import xxhash
 
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.label_sets import bare, encode_sets, outside
-from nlp_ssl.data.markers import MINUS_ONE, minus_one_error, stripped
+from nlp_ssl.data.markers import MINUS_ONE, minus_one_error, spelling, stripped
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.splits import draw_per_class, pair_keys
 from nlp_ssl.data.table import Table, hidden_columns, in_roles
@@ -183,7 +183,7 @@ def _labels_in(labeled: Table) -> list[str]:
         raise DataError(133, f"{labeled.source}: the only class is {names[0]!r}: label texts of a second class")
     spellings: dict[str, str] = {}
     for name in names:
-        other = spellings.setdefault(name.strip().casefold(), name)
+        other = spellings.setdefault(spelling(name), name)
         if other != name:
             row = _place(labeled, _first_with(labeled, name))
             raise DataError(136, f"{row}: label {name!r} is nearly {other!r}: spell them alike, or rename one")

@@ -22,6 +22,7 @@ from nlp_ssl.data.columns import (
     split_name,
     text_columns,
 )
+from nlp_ssl.data.label_reader import LabelReader
 from nlp_ssl.data.label_sets import check_separator
 from nlp_ssl.data.markers import MinusOne
 from nlp_ssl.data.readers import (
@@ -104,9 +105,17 @@ def read_table(
     with _readable(source):
         wanted = None if split is None else split_name(split)
         parts = _of_split(_parts_of(source, reading), wanted)
-        builder = TableBuilder(reading.counts, markers, wanted, label_separator, label_lists, class_names)
+        labels = LabelReader(markers, separator=label_separator, lists=label_lists, class_names=class_names)
+        builder = TableBuilder(reading.counts, labels, wanted)
         for part in parts:
-            builder.add(part, text_column, label_column, expect_labels, pair_column, label_columns)
+            builder.add(
+                part,
+                text_column=text_column,
+                label_column=label_column,
+                pair_column=pair_column,
+                label_columns=label_columns,
+                expect_labels=expect_labels,
+            )
     whole = str(source) if isinstance(source, str | Path) else "dataset"
     return builder.table(parts[0].place if len(parts) == 1 else whole)
 

@@ -4,38 +4,26 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
 
-from nlp_ssl.data.cleaning import clean_name, clean_text, markers_of
+from nlp_ssl.data.cleaning import clean_text, markers_of
 from nlp_ssl.data.columns import (
     LABEL_COLUMNS,
     TEXT_COLUMNS,
     Part,
     candidate_label_columns,
     column_named,
-    declared_classes,
     matching_columns,
     memory_part,
     second_text_column,
     split_name,
     text_columns,
 )
-from nlp_ssl.data.label_sets import (
-    Flags,
-    LabelSet,
-    bare,
-    check_class_names,
-    column_flags,
-    is_list,
-    label_set,
-    list_flags,
-    of_flags,
-    one_of_flags,
-)
-from nlp_ssl.data.markers import Markers, MinusOne, stripped
+from nlp_ssl.data.label_reader import LabelReader
+from nlp_ssl.data.label_sets import LabelSet
+from nlp_ssl.data.markers import Markers, MinusOne
 from nlp_ssl.data.values import plain_list
 from nlp_ssl.errors import DataError, nearest, shown_all
 
@@ -195,58 +183,41 @@ def memory_table(
         raise DataError(121, f"{source}: {len(texts)} texts but {len(pairs)} second texts: give one for each text")
     named = {"text": texts, "label": labels, "pair": pairs}
     columns = {name: values for name, values in named.items() if values is not None}
-    builder = TableBuilder(Counter(), markers, None, lists=lists, class_names=class_names)
-    builder.add(memory_part(columns, source), "text", None, False, None if pairs is None else "pair")
+    builder = TableBuilder(Counter(), LabelReader(markers, lists=lists, class_names=class_names))
+    builder.add(memory_part(columns, source), text_column="text", pair_column=None if pairs is None else "pair")
     return builder.table(source)
 
 
 class TableBuilder:
-    """Gathers the cleaned rows of one or more parts into a Table."""
+    """Gathers the cleaned rows of one or more parts into a Table.
 
-    def __init__(
-        self,
-        counts: Counter[str],
-        markers: Markers,
-        split: str | None,
-        separator: str | None = None,
-        lists: bool = False,
-        class_names: Sequence[str] | None = None,
-    ) -> None:
-        self.counts = counts
-        self.separator, self.lists = separator, lists
-        self.class_names = check_class_names(class_names, clean_name)
-        self.rule, self.markers = markers, markers.names
-        self.split = split
-        self.marked: dict[int, str] = {}  # by position
+    Args:
+        counts: what was dropped or changed; cleaning adds to it.
+        labels: reads the labels of the rows.
+        split: rows of other splits are left out.
+    """
+
+    def __init__(self, counts: Counter[str], labels: LabelReader, split: str | None = None) -> None:
+        self.counts, self.labels, self.split = counts, labels, split
         self.chunks: list[pa.Array] = []
         self.pending: list[str] = []
         self.pair_chunks: list[pa.Array] = []
         self.pending_pairs: list[str] = []  # empty, or one for each pending text
-        self.labels: list[str | None] = []
-        self.sets: list[LabelSet | None] = []  # empty, or one for each row
         self.rows = array("q")
         self.splits: list[str] = []
-        self.names: Counter[str] = Counter()
-        self.flag_columns: list[str] = []  # where each label has a column of its own
-        self.flag_widths: set[int] = set()  # lengths of lists of 0 and 1
-        self.has_flags = False  # some of these cannot be names
-        self.has_name_lists = False  # there are lists that must be names
-        self.has_singles = False
-        self.label_column: str | None = None
         self.seen_splits: set[str] = set()
-        self.declared: dict[str, None] = {}  # class names of the parts
-        self.has_labels = False
         self.has_splits = False
         self.notes: list[str] = []
 
     def add(
         self,
         part: Part,
-        text_column: str | None,
-        label_column: str | None,
-        expect_labels: bool,
+        *,
+        text_column: str | None = None,
+        label_column: str | None = None,
         pair_column: str | None = None,
         label_columns: Sequence[str] = LABEL_COLUMNS,
+        expect_labels: bool = False,
     ) -> None:
         """Streams the rows of one part in.
 
@@ -256,14 +227,8 @@ class TableBuilder:
         text, labels = self._choose_columns(part, text_column, label_column, expect_labels, label_columns)
         pairs = [] if pair_column is None else [second_text_column(part, pair_column, text)]
         split = [] if part.split is not None else column_named(part, "split")
-        if labels and self.label_column is None:
-            self.label_column = ",".join(map(stripped, labels))
-        self.has_labels |= bool(labels)
-        self.declared |= dict.fromkeys(name for label in labels for name in declared_classes(part, label))
+        labels = self.labels.begin(part, labels)
         self.has_splits |= part.split is not None or bool(split)
-        if len(labels) > 1:
-            labels = self._align_flag_columns(part.place, labels)
-        self.flag_columns = labels if len(labels) > 1 else []
         end = 1 + len(pairs)
         for number, values in part.read([text, *pairs, *labels, *split]):
             row_split = part.split or (split_name(values[-1]) if split else "train")
@@ -273,25 +238,6 @@ class TableBuilder:
                 label = None if not labels or row_split == "unlabeled" else cells[0] if len(labels) == 1 else cells
                 self._add_row(part.place, number, values[:end], label, row_split)
 
-    def _align_flag_columns(self, place: str, columns: list[str]) -> list[str]:
-        """Columns that each hold 0 and 1 for a label of their own, in the order of the class names, perhaps their own.
-
-        Raises:
-            DataError: some of them are called as other classes are, so that their places tell nothing.
-        """
-        names = check_class_names(columns, clean_name) or ()
-        if self.class_names is None:
-            self.class_names = names
-        if set(names) == set(self.class_names):
-            return [columns[names.index(name)] for name in self.class_names]
-        if set(names) & set(self.class_names) or len(names) != len(self.class_names):
-            raise DataError(
-                126,
-                f"{place}: columns {shown_all(columns)} for the labels {shown_all(self.class_names)}: "
-                "name a column for each label",
-            )
-        return columns
-
     def table(self, source: str) -> Table:
         """The finished table.
 
@@ -300,29 +246,20 @@ class TableBuilder:
         """
         if not self.rows:
             self._refuse_nothing(source)
-        if self.has_flags or (len(self.flag_widths) == 1 and not self.has_name_lists):
-            raise DataError(
-                125,
-                f"{source}: labels are rows of 0 and 1 that do not say of what: give --class-names (in Python "
-                "class_names=), or write the names of the labels that apply",
-            )
-        self.rule.check(source, self.marked.values(), self.names)
+        labels = self.labels.finish(source)
         self._flush()
-        known = {*self.declared, *(self.class_names or ())}
-        marked = Counter(self.marked.values())
-        multilabel = self.separator is not None or bool(self.sets)
         return Table(
             texts=pa.chunked_array(self.chunks, pa.large_string()),
-            labels=self.labels if self.has_labels and not multilabel else None,
-            label_sets=self._pad_sets() if self.has_labels and multilabel else None,
+            labels=labels.single,
+            label_sets=labels.sets,
             rows=np.array(self.rows, dtype=np.int64),
             source=source,
             splits=self.splits if self.has_splits else None,
-            notes=(*self.notes, *self._count_notes(), *self.rule.notes(marked, self.names, known)),
+            notes=(*self.notes, *self._count_notes(), *labels.notes),
             pairs=pa.chunked_array(self.pair_chunks, pa.large_string()) if self.pair_chunks else None,
-            markers=[self.marked.get(i) for i in range(len(self.rows))] if self.marked else None,
-            label_column=self.label_column,
-            classes=self.class_names or tuple(self.declared) or None,
+            markers=labels.markers,
+            label_column=labels.column,
+            classes=labels.classes,
         )
 
     def _choose_columns(
@@ -359,88 +296,13 @@ class TableBuilder:
         text, *second = (clean_text(place, number, value, self.counts) for value in values)
         if text is None or None in second:
             return
-        try:
-            self._keep_label(self._label_of(label))
-        except TypeError as error:
-            raise DataError(115, f"{place} row {number}: {error}: give each text one label") from None
-        except ValueError as error:
-            raise DataError(197, f"{place} row {number}: {error}") from None
+        self.labels.add(label, f"{place} row {number}")
         self.pending.append(text)
         self.pending_pairs += [pair for pair in second if pair is not None]
         self.rows.append(number)
         self.splits.append(split)
         if len(self.pending) == _CHUNK_ROWS:
             self._flush()
-
-    def _label_of(self, value: object) -> str | LabelSet | None:
-        """The label, or the labels, of a row; None where nothing is known of it."""
-        multilabel, flags = self.lists or self.separator is not None, self._flags_of(value)
-        if flags is not None and self.class_names is not None:
-            if max(flags) < 0:
-                return None
-            return of_flags(flags, self.class_names) if multilabel else one_of_flags(flags, self.class_names)
-        if multilabel and is_list(value):
-            return self._label_set_of(list(cast("Sequence[object]", value)), flags)
-        name = clean_name(value)
-        if name is None or self._is_marker(name):
-            return None
-        if self.separator is None:
-            return name
-        return label_set([part for part in name.split(self.separator) if stripped(part)], clean_name)
-
-    def _flags_of(self, value: object) -> Flags | None:
-        """The numbers 0 and 1 of a row that is made of them, one for each class name where there are some."""
-        if self.flag_columns:
-            return column_flags(cast("Sequence[object]", value), self.flag_columns, clean_name)
-        flags = list_flags(value)
-        if flags is None or self.class_names is None or len(flags) == len(self.class_names):
-            return flags
-        if {"0", "1"} <= set(self.class_names):
-            return None  # they are names of classes
-        raise ValueError(f"{len(flags)} numbers 0 and 1, where there are {len(self.class_names)} class names")
-
-    def _label_set_of(self, cells: list[object], flags: Flags | None) -> LabelSet | None:
-        """A list of names. Without class names 0 and 1 may be names, too: the whole column tells."""
-        if flags is None:
-            self.has_name_lists = True
-        else:
-            self.flag_widths.add(len(flags))
-            if len(set(flags)) < len(flags) or min(flags) < 0:
-                self.has_flags = True
-                return ()
-        names = label_set(cells, clean_name)
-        if len(names) == 1 and self._is_marker(names[0]):
-            return None
-        marker = next((name for name in map(bare, names) if name in self.markers - self.declared.keys()), None)
-        if marker is not None:
-            raise ValueError(f"{marker!r} marks an unlabeled row and stands beside labels: take it or them out")
-        return names
-
-    def _is_marker(self, name: str) -> bool:
-        """Whether the row to come is marked as unlabeled, which is noted."""
-        sure = name not in self.declared or name == self.rule.other or self.rule.minus_one_decided
-        marked = name in self.markers and sure
-        if marked:
-            self.marked[len(self.rows)] = name
-        return marked
-
-    def _keep_label(self, label: str | LabelSet | None) -> None:
-        if isinstance(label, tuple):
-            if self.has_singles:
-                raise ValueError("a list of labels, where rows before have a single one: make all of them lists")
-            self.names.update(map(bare, label))
-            self._pad_sets().append(label)
-        elif label is not None:
-            if self.sets:
-                raise ValueError(f"the single label {label!r}, where rows before have lists: make all of them lists")
-            self.has_singles = True
-            self.names[label] += 1
-        self.labels.append(label if isinstance(label, str) else None)
-
-    def _pad_sets(self) -> list[LabelSet | None]:
-        """The label sets, None for the rows since the last one that had some."""
-        self.sets += [None] * (len(self.rows) - len(self.sets))
-        return self.sets
 
     def _flush(self) -> None:
         self.chunks.append(pa.array(self.pending, pa.large_string()))

@@ -1,20 +1,20 @@
 """Columns and tables in memory, as users bring them, as lists of plain Python values.
 
-Lists, NumPy, torch, pandas, Polars, Arrow and `datasets` each have values of their own, and ways of their own to say
-that one is missing. What reads texts and labels knows only Python's, and None where there is none.
+Lists, NumPy, torch, pandas, Polars, Arrow and `datasets` each have values of their own, and missing values of their
+own. What reads texts and labels knows only Python's, and None for a missing one.
 """
 
 import math
 import sys
 from collections.abc import Iterable, Mapping, Set
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
 from nlp_ssl.errors import ConfigError
 
-_DATES = "mM"  # NumPy would make whole numbers of dates
+_DATES = "mM"  # NumPy would turn dates into whole numbers
 
 
 def refuse_one_text(texts: object, name: str) -> None:
@@ -33,7 +33,7 @@ def plain_list(values: Any, name: str = "values") -> list[Any]:
     """One column as a list [N]; of a table, or an array of more dimensions, a list for each row.
 
     Raises:
-        ConfigError: there is no order of rows in them, or they are one text.
+        ConfigError: they have no order, or they are one text.
     """
     refuse_one_text(values, name)
     if (columns := table_columns(values)) is not None:
@@ -53,16 +53,34 @@ def plain(value: Any) -> Any:
     if isinstance(value, pa.Scalar):
         return plain(value.as_py())
     if isinstance(value, np.generic) and value.dtype.kind not in _DATES:
-        return value.item()
-    found = _unpacked(value)
-    if isinstance(found, list | tuple):
-        return [plain(one) for one in found]
-    return None if is_missing(found) else found
+        return _as_written(value.item(), value.dtype.type)
+    unpacked = _unpacked(value)
+    if isinstance(unpacked, list | tuple):
+        return [plain(one) for one in unpacked]
+    return None if is_missing(unpacked) else unpacked
+
+
+def _as_written(values: Any, kind: object) -> Any:
+    """Numbers of few digits as people write them: float32 0.1 is 0.1, not 0.10000000149011612."""
+    if kind not in (np.float16, np.float32):
+        return values
+    if isinstance(values, list):
+        return [_as_written(value, kind) for value in values]
+    return float(str(cast("type[np.floating]", kind)(values))) if isinstance(values, float) else values
+
+
+def arrow_values(column: "pa.Array | pa.ChunkedArray") -> list[Any]:
+    """The values of an Arrow column."""
+    leaf = column.type
+    while pa.types.is_list(leaf) or pa.types.is_large_list(leaf) or pa.types.is_fixed_size_list(leaf):
+        leaf = leaf.value_type
+    short = leaf in (pa.float16(), pa.float32())
+    return cast("list[Any]", _as_written(column.to_pylist(), leaf.to_pandas_dtype() if short else None))
 
 
 def table_columns(source: Any) -> list[tuple[str, list[Any]]] | None:
     """Names, which may repeat, and values of the columns of a table; None where it is none."""
-    pandas, polars = (sys.modules.get(name) for name in ("pandas", "polars"))  # whoever has their tables loaded them
+    pandas, polars = (sys.modules.get(name) for name in ("pandas", "polars"))  # loaded if in use
     if pandas is not None and isinstance(source, pandas.DataFrame):
         return [(str(name), plain_list(source.iloc[:, i])) for i, name in enumerate(source.columns)]
     if polars is not None and isinstance(source, polars.LazyFrame):
@@ -77,16 +95,19 @@ def table_columns(source: Any) -> list[tuple[str, list[Any]]] | None:
 def _unpacked(value: Any) -> Any:
     """The list, or the number, that an array or tensor holds; other values as they are."""
     if isinstance(value, np.ndarray):
-        return value.tolist() if value.dtype.kind not in _DATES else list(value) if value.ndim else value[()]
+        if value.dtype.kind in _DATES:
+            return list(value) if value.ndim else value[()]
+        return _as_written(value.tolist(), value.dtype.type)
     if isinstance(value, pa.Array | pa.ChunkedArray):
-        return value.to_pylist()
+        return arrow_values(value)
     torch, pandas, polars = (sys.modules.get(name) for name in ("torch", "pandas", "polars"))
     if torch is not None and isinstance(value, torch.Tensor):
-        return value.detach().cpu().tolist()
+        kinds = {torch.float16: np.float16, torch.float32: np.float32}
+        return _as_written(value.detach().cpu().tolist(), kinds.get(value.dtype))
     if pandas is not None and isinstance(value, pandas.Series | pandas.Index | pandas.api.extensions.ExtensionArray):
-        return value.tolist()
+        return _as_written(value.tolist(), value.dtype.type)
     if polars is not None and isinstance(value, polars.Series):
-        return value.to_list()
+        return _as_written(value.to_list(), np.float32 if value.dtype == polars.Float32 else None)
     return _unpacked(np.asarray(value)) if hasattr(value, "__array__") else value
 
 

@@ -1,4 +1,4 @@
-"""What to know about labels and texts before anyone spends an hour on training: errors, warnings, facts and advice."""
+"""What to know about labels and texts before training: errors, warnings, facts and advice."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.table import Table
 from nlp_ssl.doctor.advice import Advice, advise
 from nlp_ssl.doctor.finding import Fact, Finding
+from nlp_ssl.doctor.fix import TaskOptions, fixed
 from nlp_ssl.doctor.labels import label_facts, label_warnings
 from nlp_ssl.doctor.look import Look, take_look
-from nlp_ssl.doctor.mend import Options, mended
 from nlp_ssl.errors import ConfigError, SSLError
 from nlp_ssl.nets.text import load_text_net
 
-__all__ = ["Advice", "Diagnosis", "Fact", "Finding", "Options", "diagnose"]
+__all__ = ["Advice", "Diagnosis", "Fact", "Finding", "TaskOptions", "diagnose"]
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that was found, and what follows from it.
+    """What is wrong with a set of tables, what they hold, and what to train.
 
     Attributes:
-        errors: what stops training: the lines that it would end with, one after the other.
-        warnings: what may spoil it, the gravest first.
+        errors: what stops training: the lines that it would end with, in that order.
+        warnings: what may spoil it, the worst first.
         facts: what the files hold.
         advice: None as long as something stops training.
     """
@@ -39,7 +39,7 @@ def diagnose(
     model: str,
     *,
     max_length: int = 128,
-    options: Options | None = None,
+    options: TaskOptions | None = None,
     known: Sequence[Finding] = (),
 ) -> Diagnosis:
     """Examines the tables "labeled", "unlabeled", "dev" and "test", with a frozen encoder for what words do not show.
@@ -48,12 +48,12 @@ def diagnose(
         tables: by role; None, or no entry, where there is none.
         model: folder or hub name of the encoder, or "embedded".
         max_length: tokens of a text that training will read.
-        options: what training will be told of labels and leaks.
-        known: errors that reading the tables has found already.
+        options: what training will do about labels and leaks.
+        known: errors from reading the tables.
     """
-    options = options or Options()
-    data, found = mended(tables, options)
-    errors = [*known, *found]
+    options = options or TaskOptions()
+    data, more = fixed(tables, options)
+    errors = [*known, *more]
     look: Look | None = None
     if data is not None:
         try:

@@ -1,4 +1,4 @@
-"""What an examination says: things to mend, and facts."""
+"""What an examination says: things to fix, and facts."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to mend.
+    """Something to fix.
 
     Attributes:
         level: an error stops training, a warning may spoil it.
@@ -21,7 +21,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Fact:
-    """Something worth knowing: a name, one line for people, and a value of JSON's kinds for machines."""
+    """Something worth knowing: a name, one line for people, and a JSON value for programs."""
 
     name: str
     text: str

@@ -1,4 +1,4 @@
-"""What labels, counts and repeats say: no model is asked here."""
+"""What labels, counts and duplicates say, without a model."""
 
 import difflib
 from collections import Counter
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nlp_ssl.data.dataset import Data
+from nlp_ssl.data.markers import spelling
 from nlp_ssl.data.splits import pair_keys
 from nlp_ssl.data.table import Table
 from nlp_ssl.doctor.finding import Fact, Finding, counted, warning
@@ -22,7 +23,7 @@ _BLANK = ("empty texts dropped:", "null texts dropped:")  # notes of reading tha
 
 
 def label_warnings(labeled: Table, data: Data) -> Iterator[Finding]:
-    """What may spoil training, the gravest first."""
+    """What may spoil training, the worst first."""
     keys = pair_keys(data.texts, data.pairs)
     yield from _blank(labeled)
     yield from _conflicts(labeled)
@@ -93,22 +94,22 @@ def _blank(labeled: Table) -> Iterator[Finding]:
 
 
 def _conflicts(labeled: Table) -> Iterator[Finding]:
-    """Texts that stand there with several labels: training leaves all of their rows out."""
+    """Texts that have several labels: training leaves all of their rows out."""
     seen: dict[int, dict[str, int]] = {}
     rows: Counter[int] = Counter()
     for key, name, row in zip(pair_keys(labeled.texts, labeled.pairs), labeled.labels or (), labeled.rows, strict=True):
         if name is not None:
             seen.setdefault(int(key), {}).setdefault(name, int(row))
             rows[int(key)] += 1
-    torn = {key: names for key, names in seen.items() if len(names) > 1}
-    if torn:
-        lost = sum(rows[key] for key in torn)
+    conflicts = {key: names for key, names in seen.items() if len(names) > 1}
+    if conflicts:
+        lost = sum(rows[key] for key in conflicts)
         examples = [
             " and ".join(f"row {row} says {name!r}" for name, row in names.items())
-            for names in list(torn.values())[:_SHOWN]
+            for names in list(conflicts.values())[:_SHOWN]
         ]
         yield warning(
-            f"conflicting labels: {labeled.source}: {counted(len(torn), 'text')} with two labels, {lost} rows "
+            f"conflicting labels: {labeled.source}: {counted(len(conflicts), 'text')} with two labels, {lost} rows "
             f"that training leaves out: decide on one label ({'; '.join(examples)})"
         )
 
@@ -120,14 +121,14 @@ def _typos(labeled: Table) -> Iterator[Finding]:
     for name, rows in sizes.items():
         if rows > max(2, len(labeled) // 50) or any(c.isdigit() for c in name):
             continue
-        # Names that differ in case or space alone are errors of their own.
-        larger = [o for o in common if sizes[o] > 2 * rows and o.strip().casefold() != name.strip().casefold()]
+        # Names that are nearly alike are errors of their own.
+        larger = [o for o in common if sizes[o] > 2 * rows and spelling(o) != spelling(name)]
         near = difflib.get_close_matches(name, larger, n=1, cutoff=_ALIKE)
         if near:
             row = labeled.rows[(labeled.labels or []).index(name)]
             yield warning(
                 f"label {name!r} in {counted(rows, 'row')} ({labeled.source} row {row}) looks like {near[0]!r} "
-                f"({counted(sizes[near[0]], 'row')}): if it is a typo, mend it; else leave it"
+                f"({counted(sizes[near[0]], 'row')}): if it is a typo, fix it; else leave it"
             )
 
 
@@ -135,8 +136,8 @@ def _scored(data: Data) -> Iterator[Finding]:
     rows = len(data.test) or len(data.dev)
     if not rows:
         yield warning(
-            "no test rows: nothing will say whether training or the unlabeled texts helped: "
-            "keep back labeled rows, 100 or more, and name them with --test"
+            "no test rows: nothing will show whether training or the unlabeled texts helped: "
+            "hold out labeled rows, 100 or more, and name them with --test"
         )
         return
     if rows < _FEW_SCORED:
@@ -144,7 +145,7 @@ def _scored(data: Data) -> Iterator[Finding]:
         yield warning(f"{counted(rows, 'test row')}: an accuracy measured on them may be {points:.0f} points off")
     absent = [repr(name) for name, n in _sizes(data, data.test if len(data.test) else data.dev) if not n]
     if absent:
-        yield warning(f"classes without a test row: {listed(absent)}: how well they are told will not show")
+        yield warning(f"classes without a test row: {listed(absent)}: nothing will show how well they are predicted")
 
 
 def _pool(data: Data, keys: np.ndarray) -> Iterator[Finding]:

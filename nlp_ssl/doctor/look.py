@@ -1,4 +1,4 @@
-"""What a frozen encoder sees of texts: their lengths, foreign texts in the pool, and how well classes lie apart."""
+"""What a frozen encoder shows of texts: lengths, out-of-domain texts in the pool, and how separable the classes are."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,23 +17,23 @@ from nlp_ssl.inference.predict import features_of_texts
 from nlp_ssl.nets.text import TextNet
 
 MOST_TEXTS = 1000  # of the labeled texts and of the pool, that lengths and languages are taken from
-_MOST_TOKENS = 30_000  # of either, that are embedded: a quarter of a minute on one core with a small encoder
-FOREIGN_QUANTILE = 0.05  # of the labeled texts lie this far from the others by definition
+_MOST_TOKENS = 30_000  # of either, that are embedded: about 15 s on one core with a small encoder
+FOREIGN_QUANTILE = 0.05  # of the labeled texts are this far from the others by definition
 FOREIGN = 0.2  # share of a pool; the own pools of six data sets, with 20 to 80 labels, reached 0.16
 _CHARS = 100_000  # of a text, to take its length from
-_FEW = 5  # texts of a class: below, none found may be chance
+_FEW = 5  # texts of a class: below, a recall of 0 may be chance
 _LENGTHS = (32, 64, 128, 256, 384, 512)
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of drawn texts.
+    """What a sample of the texts shows.
 
     Attributes:
         lengths: tokens of the drawn texts of all parts [n].
         max_length: tokens of a text that training reads.
         longest: tokens the encoder has positions for; None if any number.
-        languages: by part, the share of each language; None where nothing can tell them.
+        languages: by part, the share of each language; None without py3langid.
         foreign: share of `pool_texts` pool texts further from every labeled text than 95 % of those from each other.
         probe: None with fewer than two classes of two texts.
     """
@@ -55,8 +55,8 @@ class Look:
         """The smallest usual length at which few texts are cut, or all the encoder can read; None if it is no gain."""
         usual = [n for n in _LENGTHS if self.longest is None or n <= self.longest] or [self.longest or self.max_length]
         fits = [n for n in usual if (self.lengths > n).mean() <= TRUNCATED_SHARE]
-        found = fits[0] if fits else usual[-1]
-        return found if found > self.max_length else None
+        length = fits[0] if fits else usual[-1]
+        return length if length > self.max_length else None
 
     def facts(self) -> Iterator[Fact]:
         """Lengths, languages, domain and separability, a line each."""
@@ -65,64 +65,64 @@ class Look:
         value = {"median": middle, "p95": most, "max_length": self.max_length, "cut": self.cut}
         yield Fact("lengths", f"{text} ({len(self.lengths)} texts drawn)", value)
         if self.languages is None:
-            yield Fact("languages", "not looked at: pip install 'nlp-ssl[languages]'", None)
+            yield Fact("languages", "not examined: pip install 'nlp-ssl[languages]'", None)
         else:
             parts = [f"{part} {listed(_percent(shares), 4)}" for part, shares in self.languages.items()]
-            yield Fact("languages", "; ".join(parts) or "too few texts to tell", dict(self.languages))
+            yield Fact("languages", "; ".join(parts) or "too few texts", dict(self.languages))
         if self.foreign is not None:
             text = (
-                f"{self.foreign:.0%} of {self.pool_texts} drawn pool texts lie far from the labeled ones (5% is usual)"
+                f"{self.foreign:.0%} of {self.pool_texts} drawn pool texts are far from the labeled ones (5% is usual)"
             )
             yield Fact("domain", text, self.foreign)
         if self.probe is not None:
             yield from self.probe_facts(self.probe)
 
     def probe_facts(self, probe: Probe) -> Iterator[Fact]:
-        """How well classes are told apart, and which are not."""
+        """How well classes are predicted, and which are confused."""
         text = (
             f"a plain classifier on the untrained encoder is right on {probe.accuracy:.0%} of {probe.texts} held-out "
             f"labeled texts (95% interval {probe.low:.0%} to {probe.high:.0%}; guessing {probe.chance:.0%})"
         )
-        yield Fact("classes apart", text, asdict(probe))
-        shown = [f"{name!r} taken for {other!r} ({n} of {of})" for name, other, n, of in probe.mixed]
+        yield Fact("separability", text, asdict(probe))
+        shown = [f"{name!r} predicted as {other!r} ({n} of {of})" for name, other, n, of in probe.confused]
         if shown:
-            yield Fact("mixed up", listed(shown, 3), shown)
+            yield Fact("confused", listed(shown, 3), shown)
 
     def warnings(self) -> Iterator[Finding]:
         """What may spoil training."""
         yield from self._foreign_languages()
         if self.foreign is not None and self.foreign >= FOREIGN:
             yield warning(
-                f"another domain: {self.foreign:.0%} of the drawn pool texts lie far from all labeled texts (5% is "
+                f"another domain: {self.foreign:.0%} of the drawn pool texts are far from all labeled texts (5% is "
                 "usual): look at some, and keep those near: nlp-ssl select POOL --in-domain LABELED --keep N --out FILE"
             )
         if self.cut > TRUNCATED_SHARE:
             enough = self.enough()
             way = f"--max-length {enough} reads more and takes longer" if enough else "the encoder reads no further"
             yield warning(f"{self.cut:.0%} of the texts are longer than {self.max_length} tokens and are cut: {way}")
-        lost = [] if self.probe is None else self._lost(self.probe)
-        if lost:
+        weak = [] if self.probe is None else self._at_chance(self.probe)
+        if weak:
             yield warning(
-                f"hard to tell: {listed(lost)}, no better than guessing: look whether their labels are right, label "
+                f"hard to predict: {listed(weak)}, no better than guessing: look whether their labels are right, label "
                 "more of them, or merge classes"
             )
 
-    def _lost(self, probe: Probe) -> list[str]:
-        even = 1 / len(probe.recall)
+    def _at_chance(self, probe: Probe) -> list[str]:
+        chance = 1 / len(probe.recall)
         return [
-            f"{name!r} ({recall:.0%} found)"
+            f"{name!r} (recall {recall:.0%})"
             for name, recall in probe.recall.items()
-            if recall <= even and probe.sizes[name] >= _FEW
+            if recall <= chance and probe.sizes[name] >= _FEW
         ]
 
     def _foreign_languages(self) -> Iterator[Finding]:
         if self.languages is None or "labeled" not in self.languages:
             return
         ours, pool = self.languages["labeled"], self.languages.get("unlabeled", {})
-        strange = {name: share for name, share in pool.items() if share >= 0.05 and ours.get(name, 0) < 0.01}
-        if strange:
+        others = {name: share for name, share in pool.items() if share >= 0.05 and ours.get(name, 0) < 0.01}
+        if others:
             yield warning(
-                f"other languages in the pool: {listed(_percent(strange))}, which no labeled text has: leave them out"
+                f"other languages in the pool: {listed(_percent(others))}, which no labeled text has: leave them out"
             )
 
 
@@ -167,8 +167,8 @@ def _percent(shares: Mapping[str, float]) -> list[str]:
 
 
 def _texts(texts: pa.ChunkedArray, rows: np.ndarray) -> list[str]:
-    found: list[str] = texts.take(pa.array(rows, pa.int64())).to_pylist()
-    return found
+    drawn: list[str] = texts.take(pa.array(rows, pa.int64())).to_pylist()
+    return drawn
 
 
 def _lengths(net: TextNet, texts: Sequence[str]) -> np.ndarray:

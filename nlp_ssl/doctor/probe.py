@@ -1,4 +1,4 @@
-"""How well classes lie apart in the embeddings of a frozen encoder."""
+"""How separable the classes are in the embeddings of a frozen encoder: a linear probe."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ from nlp_ssl.ops.fits import without_remarks
 
 @dataclass(frozen=True)
 class Probe:
-    """Logistic regression on frozen embeddings, each labeled text judged by a fit on others (`folds`-fold).
+    """Logistic regression on frozen embeddings, each labeled text predicted by a fit on others (`folds`-fold).
 
     Attributes:
         accuracy: share of the texts given their own class.
         low, high: its 95 % interval (Wilson).
         chance: share of the largest class among them.
-        recall, sizes: by class, the share of its texts that are found, and their number.
-        mixed: (class, taken for, how many, of how many), most frequent first.
+        recall, sizes: by class, the share of its texts that are predicted as it, and their number.
+        confused: (class, predicted class, how many, of how many), most frequent first.
     """
 
     texts: int
@@ -33,7 +33,7 @@ class Probe:
     chance: float
     recall: Mapping[str, float]
     sizes: Mapping[str, int]
-    mixed: tuple[tuple[str, str, int, int], ...]
+    confused: tuple[tuple[str, str, int, int], ...]
 
     @property
     def above_chance(self) -> float:
@@ -43,7 +43,7 @@ class Probe:
 
 @without_remarks()
 def probe_of(features: np.ndarray, labels: Sequence[str], seed: int) -> Probe | None:
-    """How well classes are told from `features` [n, D] of other texts; classes of a single text are left out."""
+    """How well classes are predicted from `features` [n, D]; classes of a single text are left out."""
     truth = np.array(labels)
     sizes = Counter(labels)
     kept = np.array([sizes[name] > 1 for name in labels])
@@ -53,10 +53,10 @@ def probe_of(features: np.ndarray, labels: Sequence[str], seed: int) -> Probe | 
     features, truth = features[kept], truth[kept]
     folds = min(5, min(sizes[name] for name in names))
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    guess = cross_val_predict(LogisticRegression(max_iter=1000, C=10.0), features, truth, cv=split)
-    right = guess == truth
+    predicted = cross_val_predict(LogisticRegression(max_iter=1000, C=10.0), features, truth, cv=split)
+    right = predicted == truth
     interval = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
-    wrong = Counter(zip(truth[~right].tolist(), guess[~right].tolist(), strict=True))
+    wrong = Counter(zip(truth[~right].tolist(), predicted[~right].tolist(), strict=True))
     return Probe(
         texts=len(truth),
         folds=folds,
@@ -66,5 +66,5 @@ def probe_of(features: np.ndarray, labels: Sequence[str], seed: int) -> Probe | 
         chance=max(sizes[name] for name in names) / len(truth),
         recall={name: float(right[truth == name].mean()) for name in names},
         sizes={name: sizes[name] for name in names},
-        mixed=tuple((a, b, n, sizes[a]) for (a, b), n in wrong.most_common(5) if n > 1),
+        confused=tuple((a, b, n, sizes[a]) for (a, b), n in wrong.most_common(5) if n > 1),
     )

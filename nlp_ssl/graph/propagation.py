@@ -12,7 +12,7 @@ from torch import Tensor
 from nlp_ssl.graph.knn import neighbors, unit
 from nlp_ssl.ops.functional import entropy, probabilities
 
-_TOLERANCE = 1e-10  # of the solver; what it gives a row must be well above that to count
+_TOLERANCE = 1e-10  # of the solver; a row's labels must sum to well above that to count
 _ITERATIONS = 500
 _BALANCINGS = 100
 _LEAST_FACTOR = 1e-100
@@ -20,7 +20,7 @@ _LEAST_FACTOR = 1e-100
 
 @dataclass(frozen=True)
 class Propagated:
-    """What every row [N] was told: probabilities, how sure they are, and how rare each class is."""
+    """The propagated labels of all rows [N]: probabilities, their certainty, and weights of the classes."""
 
     p: Tensor  # [N, C]; zeros where no label arrives
     weights: Tensor  # [N], 0..1; 1 for labeled rows, 0 where no label arrives
@@ -55,29 +55,29 @@ def normalized(w: Any) -> Any:
 def spread(graph: Any, seeds: np.ndarray, alpha: float) -> np.ndarray:
     """Solution z [N, C] >= 0 of (I - alpha * graph) z = seeds [N, C], by conjugate gradients for all classes at once.
 
-    Every column takes its own steps, and none once it is solved. What no seed reaches stays zero to the last bit.
+    Every column takes its own steps, and none once it is solved. What no seed reaches stays exactly zero.
     """
-    z, left = np.zeros_like(seeds), seeds.copy()  # left: seeds - (I - alpha * graph) z
-    way, size = left.copy(), _squares(left, left)
-    enough = _TOLERANCE**2 * size
+    z, residual = np.zeros_like(seeds), seeds.copy()  # seeds - (I - alpha * graph) z
+    direction, size = residual.copy(), _products(residual, residual)
+    solved = _TOLERANCE**2 * size
     for _ in range(_ITERATIONS):
-        going = size > enough
+        going = size > solved
         if not going.any():
             break
-        ahead = way - alpha * (graph @ way)
-        step = np.divide(size, _squares(way, ahead), out=np.zeros_like(size), where=going)
-        z += step * way
-        left -= step * ahead
-        size, before = _squares(left, left), size
-        way = left + np.divide(size, before, out=np.zeros_like(size), where=going) * way
+        image = direction - alpha * (graph @ direction)
+        step = np.divide(size, _products(direction, image), out=np.zeros_like(size), where=going)
+        z += step * direction
+        residual -= step * image
+        size, before = _products(residual, residual), size
+        direction = residual + np.divide(size, before, out=np.zeros_like(size), where=going) * direction
     solution: np.ndarray = np.maximum(z, 0.0)
     return solution
 
 
-def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Inner products [C] of the columns of two arrays [N, C]."""
-    found: np.ndarray = np.einsum("nc,nc->c", a, b)
-    return found
+    products: np.ndarray = np.einsum("nc,nc->c", a, b)
+    return products
 
 
 def class_weights(counts: Tensor, shares: Tensor) -> Tensor:
@@ -89,24 +89,24 @@ def balance(z: Tensor, shares: Tensor) -> Tensor:
     """Factors [C] for the columns of z [N, C] that give every class about its share [C] of the rows' labels.
 
     Odds between two classes change by the same factor in all rows, so that the rows that change their label are those
-    that were least sure of it. The shares are met by labels softened to the scale on which rows differ, half the median
-    lead: between rows that a dense graph has made nearly alike, a small factor decides. Rows without z and classes that
-    arrive nowhere do not count.
+    that were least certain of it. The shares are met by labels softened to the scale on which rows differ, half the
+    median margin: between rows that a dense graph has made nearly equal, a small factor decides. Rows without z and
+    classes that reach no row do not count.
     """
     z, factors = z[z.sum(1) > 0], torch.ones_like(shares)
-    there = z.sum(0) > 0
-    if len(z) and int(there.sum()) > 1:
-        log_z = z[:, there].clamp(min=1e-12 * float(z.max())).log()
+    reached = z.sum(0) > 0
+    if len(z) and int(reached.sum()) > 1:
+        log_z = z[:, reached].clamp(min=1e-12 * float(z.max())).log()
         top = log_z.topk(2, dim=1).values
         scale = (0.5 * (top[:, 0] - top[:, 1]).median()).clamp(1e-3, 1.0)
-        wanted = shares[there].clamp(min=1e-12)
-        wanted, shift = wanted / wanted.sum(), torch.zeros_like(wanted)
+        target = shares[reached].clamp(min=1e-12)
+        target, shift = target / target.sum(), torch.zeros_like(target)
         for _ in range(_BALANCINGS):
-            # In logarithms: a class far behind in every row would be a share of zero.
-            arrived = torch.log_softmax(log_z / scale + shift, 1).logsumexp(0) - math.log(len(z))
-            shift = shift + wanted.log() - arrived
-        # Shares that no factors can meet, as those of islands, would end in a factor of zero.
-        factors[there] = (scale * (shift - shift.max())).exp().clamp(min=_LEAST_FACTOR)
+            # In logarithms: the share of a class that is far behind in every row would underflow.
+            actual = torch.log_softmax(log_z / scale + shift, 1).logsumexp(0) - math.log(len(z))
+            shift = shift + target.log() - actual
+        # Shares that no factors can meet, as in unconnected parts of the graph, would end in a factor of zero.
+        factors[reached] = (scale * (shift - shift.max())).exp().clamp(min=_LEAST_FACTOR)
     return factors
 
 
@@ -128,13 +128,13 @@ def propagate(
         num_classes: C.
         k: neighbors of a row.
         gamma: power of the similarities; larger ones make the graph sparser.
-        alpha: share that a row takes from its neighbors; 0 leaves all but the labeled rows without a label.
-        prior: shares of the classes among the unlabeled rows, where they are known.
+        alpha: share that a row takes from its neighbors; 0 leaves the unlabeled rows without a label.
+        prior: shares of the classes among the unlabeled rows, if known.
 
-    Every class sends out the same amount, however many labels it has; with a prior, classes are then balanced to it.
+    Every class starts with the same mass, however many labels it has; with a prior, classes are then balanced to it.
     Class weights are those of even shares, or of the prior. Time and memory of the graph grow with N k, the search for
-    neighbors takes N^2 D multiplications among up to 8,192 rows; among more it looks at the share of them in which a
-    sample has 95 % of its neighbors.
+    neighbors takes N^2 D multiplications among up to 8,192 rows; among more it visits the share of them in which a
+    sample has 99 % of its neighbors.
     """
     rows = unit(features)
     known = probabilities(labels.detach().cpu(), torch.zeros(1, num_classes, dtype=torch.float64))  # [L, C]
@@ -148,9 +148,9 @@ def propagate(
         z = z * balance(z[len(known) :], shares)
         total = z.sum(1)
     p = torch.where(reached[:, None], z / total.clamp(min=1e-300)[:, None], 0.0)
-    sure = (1.0 - entropy(p) / math.log(num_classes)).clamp(min=0.0) * reached
-    sure = sure / sure.max() if bool(sure.max() > 0) else sure
+    certainty = (1.0 - entropy(p) / math.log(num_classes)).clamp(min=0.0) * reached
+    certainty = certainty / certainty.max() if bool(certainty.max() > 0) else certainty
     p[: len(known)] = known
-    sure[: len(known)] = 1.0
+    certainty[: len(known)] = 1.0
     counts = known.sum(0) + torch.bincount(p[len(known) :].argmax(1)[reached[len(known) :]], minlength=num_classes)
-    return Propagated(p, sure, class_weights(counts, shares))
+    return Propagated(p, certainty, class_weights(counts, shares))

@@ -1,4 +1,4 @@
-"""Back-translation by the program Apertium: rule-based, offline, rough, and the same answer every time."""
+"""Back-translation by the program Apertium: rule-based, offline, rough and deterministic."""
 
 import os
 import re
@@ -18,24 +18,24 @@ from typing import IO
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.paraphrase import fresh_tagger
 
-_SPECIAL = re.compile(r"([\[\]{}^$/\\@<>])")  # what means something in Apertium's stream
+_SPECIAL = re.compile(r"([\[\]{}^$/\\@<>])")  # reserved in Apertium's stream format
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-_END = ".[]"  # a full stop that is not written: else a text without one would wait for its end in the next
+_END = ".[]"  # a full stop that is not printed: a text without one would be continued by the next
 _BLOCK = 1 << 16
-_FILLERS, _PATIENCE = 4, 1.0  # fillers at a time, and seconds until the next ones: two a direction are held back
+_FILLERS, _PATIENCE = 4, 1.0  # fillers at a time, and seconds until the next ones: each direction holds two back
 
 
 @dataclass(frozen=True)
 class Apertium:
     """Apertium (Forcada et al. 2011) there and back: `apt install apertium apertium-eng-spa`.
 
-    Its rules know no context beyond a sentence and often keep the wording: a mild view. All seeds write the same. Where
-    two readings of a word are equally likely to the last digit, which one is taken can hang on the texts before: that
-    is one text in several hundred. Apertium alone, on a long file, errs more: see `fresh_tagger`.
+    Its rules know no context beyond a sentence and often keep the wording: a mild view. All seeds give the same. Where
+    two readings of a word are equally likely to the last digit, the choice can depend on earlier texts: that is one
+    text in several hundred. Apertium by itself, on a long file, errs more: see `fresh_tagger`.
 
     Attributes:
-        there: mode that leaves the language of the texts.
-        back: mode that returns to it.
+        there: mode into the other language.
+        back: mode back from it.
     """
 
     there: str = "eng-spa"
@@ -52,7 +52,7 @@ class Apertium:
                 raise ConfigError(
                     281, f"apertium has no mode {mode!r}: install its language pair; known: {', '.join(known)}"
                 )
-        # Without a formatter, with null bytes between texts and with taggers that start anew, no word or state passes
+        # Without a formatter, with null bytes between texts and with taggers that start afresh, no word or state passes
         # from one text to the next.
         first, second = (["apertium", "-f", "none", "-u", "-z", mode] for mode in (self.there, self.back))
         with ExitStack() as stack:
@@ -79,15 +79,15 @@ def _environment() -> Iterator[dict[str, str]]:
 
 
 def _start(command: list[str], source: IO[bytes] | int | None, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """A program in a session of its own, so that Ctrl-C reaches this process alone and what is finished is kept."""
+    """Starts a program in a new session, so that Ctrl-C reaches this process alone and finished texts are kept."""
     return subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, start_new_session=True, env=environment)
 
 
 def _end(one: subprocess.Popen[bytes], two: subprocess.Popen[bytes]) -> None:
-    """Takes the pipe down."""
+    """Stops both programs."""
     for process in (one, two):
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGPIPE)  # of which its shells say nothing
+            os.killpg(process.pid, signal.SIGPIPE)  # about which their shells print nothing
         process.wait()
     assert one.stdin is not None and two.stdout is not None
     with suppress(OSError):
@@ -96,17 +96,17 @@ def _end(one: subprocess.Popen[bytes], two: subprocess.Popen[bytes]) -> None:
 
 
 class ApertiumPipe:
-    """The pipe at work: texts go in by a thread of their own while translations come out, in the same order.
+    """A running pipe: a thread writes texts into it while translations come out, in the same order.
 
-    Some of the programs in it hold a text back until the next ones come. Fillers follow the texts until the last one is
-    out; those still in the pipe come out first the next time.
+    Some of its programs hold a text back until the next ones come. Fillers follow the texts until the last one is out;
+    those still in the pipe come out first the next time.
     """
 
     def __init__(self, source: IO[bytes], sink: IO[bytes]) -> None:
         self._source, self._sink = source, sink
         self._rest = b""
         self._fillers = 0  # in the pipe
-        self._abandoned = False  # in the middle of its work, by who asked for it
+        self._abandoned = False  # by a caller that stopped reading before the last text
 
     def translate(self, texts: Sequence[str], seed: int) -> Iterator[tuple[int, str]]:
         """(number, back-translation) in the order of the texts.
@@ -115,7 +115,7 @@ class ApertiumPipe:
             RunError: the program ended.
         """
         if self._abandoned:
-            raise RunError(330, "the pipe still holds texts of before: open another one")
+            raise RunError(330, "the pipe still holds earlier texts: open another one")
         stale, self._fillers, self._abandoned = self._fillers, 0, True
         done = threading.Event()
         feeder = threading.Thread(target=self._feed, args=(list(texts), done), daemon=True)
@@ -128,7 +128,7 @@ class ApertiumPipe:
             self._abandoned = False
         finally:
             done.set()
-            if not self._abandoned:  # else it may wait until somebody reads: it ends with the pipe
+            if not self._abandoned:  # else it may wait for a reader: it ends with the pipe
                 feeder.join()
 
     def _feed(self, texts: list[str], done: threading.Event) -> None:
@@ -146,7 +146,7 @@ class ApertiumPipe:
         while b"\0" not in self._rest:
             block = os.read(self._sink.fileno(), _BLOCK)
             if not block:
-                raise RunError(330, "apertium ended in the middle of its work: run it by hand to see why")
+                raise RunError(330, "apertium ended before it was done: run it by hand to see why")
             self._rest += block
         text, self._rest = self._rest.split(b"\0", 1)
         return text.decode(errors="replace")

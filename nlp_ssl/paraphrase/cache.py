@@ -2,7 +2,7 @@
 
 A segment is two files: `NNN.text` holds UTF-8 texts one after the other, `NNN.index` one entry of 32 bytes for each.
 A text is written before its entry, so that an entry without its text, or half an entry, is what a killed writer may
-leave: both are passed over, as is a text whose checksum is wrong. A writer holds the lock of its segment.
+leave: both are skipped, as is a text whose checksum is wrong. A writer holds the lock of its segment.
 """
 
 import mmap
@@ -21,17 +21,17 @@ from filelock import FileLock, Timeout
 
 from nlp_ssl.utils import atomic
 
-_ENTRY = np.dtype([("key", "<u8"), ("check", "<u8"), ("start", "<u8"), ("size", "<u4"), ("crc", "<u4")])
+ENTRY = np.dtype([("key", "<u8"), ("check", "<u8"), ("start", "<u8"), ("size", "<u4"), ("crc", "<u4")])
 
 
 def key_of(engine: str, text: str, sample: int) -> tuple[int, int]:
-    """Two 64-bit numbers that stand for a text, what rewrites it with which options, and the number of the sample."""
+    """Two 64-bit numbers for a text, the engine with its options, and the number of the sample."""
     digest = xxhash.xxh3_128_intdigest(f"{engine}\0{sample}\0{text}".encode(errors="surrogatepass"))
     return digest >> 64, digest & (2**64 - 1)
 
 
 class Cache:
-    """Rewritings by key. Reads what all processes had written when it was opened, and what it writes itself.
+    """Rewritings by key: those that any process had written when it was opened, and its own.
 
     Raises:
         RunError: the folder cannot be written.
@@ -47,7 +47,7 @@ class Cache:
         with atomic.writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._texts: list[memoryview] = []
-        parts, segments = [np.zeros(0, _ENTRY)], [np.zeros(0, np.int32)]
+        parts, segments = [np.zeros(0, ENTRY)], [np.zeros(0, np.int32)]
         for index in sorted(folder.glob("*.index")):
             with atomic.reading(index):
                 entries, text = _read(index)
@@ -67,7 +67,7 @@ class Cache:
         self._open.close()
 
     def __len__(self) -> int:
-        """Rewritings known, a key that was written twice counted twice."""
+        """Number of rewritings; a key that was written twice counts twice."""
         return len(self._entries) + len(self._own)
 
     def get(self, keys: Sequence[tuple[int, int]]) -> list[str | None]:
@@ -81,7 +81,7 @@ class Cache:
             ]
 
     def put(self, key: tuple[int, int], text: str) -> None:
-        """Keeps a rewriting; any thread may call it."""
+        """Saves a rewriting; any thread may call it."""
         with self._lock, atomic.writing(self.folder):
             if self._writer is None:
                 self._writer = self._open.enter_context(_Writer(self.folder))
@@ -89,7 +89,7 @@ class Cache:
             self.written += 1
 
     def _read_own(self, key: tuple[int, int]) -> str:
-        """A text of this process's own."""
+        """A text that this process wrote."""
         assert self._writer is not None
         start, size = self._own[key]
         return self._writer.read(start, size).decode()
@@ -123,7 +123,7 @@ class _Writer:
         index = self._folder / f"{stem}.index"
         self._text = (self._folder / f"{stem}.text").open("a+b")
         self._index = index.open("ab")
-        whole = index.stat().st_size // _ENTRY.itemsize * _ENTRY.itemsize
+        whole = index.stat().st_size // ENTRY.itemsize * ENTRY.itemsize
         self._index.truncate(whole)  # half an entry of a killed writer
         return self
 
@@ -143,7 +143,7 @@ class _Writer:
         start = self._text.seek(0, 2)
         self._text.write(data)
         self._text.flush()
-        entry = np.array([(*key, start, len(data), zlib.crc32(data))], dtype=_ENTRY)
+        entry = np.array([(*key, start, len(data), zlib.crc32(data))], dtype=ENTRY)
         self._index.write(entry.tobytes())
         self._index.flush()
         return start, len(data)
@@ -151,8 +151,8 @@ class _Writer:
 
 def _read(index: Path) -> tuple[np.ndarray, memoryview]:
     """The whole entries of a segment, and its texts."""
-    whole = index.stat().st_size // _ENTRY.itemsize
-    entries = np.fromfile(index, dtype=_ENTRY, count=whole)
+    whole = index.stat().st_size // ENTRY.itemsize
+    entries = np.fromfile(index, dtype=ENTRY, count=whole)
     path = index.with_suffix(".text")
     if not path.exists() or not path.stat().st_size:
         return entries[:0], memoryview(b"")

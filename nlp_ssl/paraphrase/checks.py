@@ -1,4 +1,4 @@
-"""Judges of rewritings that are models: does the meaning stay, and the label?"""
+"""Checks of rewritings by models: whether the meaning is kept, and the label."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from nlp_ssl.paraphrase.gates import ACCEPTED, Gates, View
 
 @dataclass(frozen=True)
 class Checks:
-    """What takes a model to judge; each is left out if not given.
+    """Checks that take a model; each is left out if not given.
 
     Attributes:
         cosines: cosine of the embeddings of each text and its rewriting, float [n], for `Gates.lowest_cosine`.
@@ -26,12 +26,12 @@ class Checks:
     labels: Callable[[list[str]], list[str]] | None = None
 
     def __call__(self, views: list[View], gates: Gates) -> list[View]:
-        """The views, those not accepted with their text in place of the rewriting."""
+        """The views; where the rewriting is not accepted, with the text in its place."""
         views = list(views)
         changed = [i for i, v in enumerate(views) if v.changed]
         if self.cosines is not None and changed:
-            found = self.cosines([views[i].text for i in changed], [views[i].view for i in changed])
-            for i, cosine in zip(changed, found.tolist(), strict=True):
+            cosines = self.cosines([views[i].text for i in changed], [views[i].view for i in changed])
+            for i, cosine in zip(changed, cosines.tolist(), strict=True):
                 views[i] = views[i]._replace(cosine=cosine)
                 if cosine < gates.lowest_cosine:
                     views[i] = views[i]._replace(view=views[i].text, outcome="other meaning")
@@ -55,12 +55,12 @@ class Cosines:
         known = list(dict.fromkeys([*texts, *views]))
         z, place = self.embed(known), {text: i for i, text in enumerate(known)}
         cosines: np.ndarray = (z[[place[t] for t in texts]] * z[[place[v] for v in views]]).sum(-1)
-        return cosines.clip(-1, 1)  # rounding goes beyond
+        return cosines.clip(-1, 1)  # rounding may exceed 1
 
 
 @dataclass(frozen=True)
 class Labels:
-    """`Checks.labels` by a classifier of `nlp-ssl train`, loaded when it is first asked.
+    """`Checks.labels` by a classifier of `nlp-ssl train`, loaded at its first use.
 
     Raises:
         DataError: the folder holds no whole model.

@@ -1,4 +1,4 @@
-"""What an engine is: a frozen value that names what rewrites texts; opened, it does."""
+"""The interface of engines: a frozen value that describes what rewrites texts, and a running one once it is opened."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -8,15 +8,15 @@ from nlp_ssl.utils.hashing import contents
 
 
 class Rewriter(Protocol):
-    """An engine at work. One thread uses it."""
+    """A running engine, for one thread."""
 
     def translate(self, texts: Sequence[str], seed: int) -> Iterator[tuple[int, str]]:
-        """(number, rewriting) of every text, in the order they are done; other seeds draw other rewritings."""
+        """(number, rewriting) of every text, in the order they are finished; other seeds draw other rewritings."""
         ...
 
 
 class ParaphraseEngine(Protocol):
-    """Implementations are frozen dataclasses whose fields are the options: `name_of` names what they write."""
+    """Implementations are frozen dataclasses whose fields are the options that `name_of` names."""
 
     def open(self) -> AbstractContextManager[Rewriter]:
         """Starts the program or loads the model.
@@ -28,5 +28,5 @@ class ParaphraseEngine(Protocol):
 
 
 def name_of(engine: ParaphraseEngine) -> str:
-    """The options and the contents of the folders among them: another model in the same place has another name."""
+    """The options and the contents of the folders among them: another model in the same folder has another name."""
     return f"{engine!r} {contents(vars(engine).values())}".rstrip()

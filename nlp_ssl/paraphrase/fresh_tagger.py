@@ -1,7 +1,7 @@
-"""Run as a program in place of `apertium-tagger`: gives the texts on its input to one tagger after the other.
+"""Run as a program in place of `apertium-tagger`: feeds the texts on its input to one tagger after the other.
 
-A tagger multiplies the probabilities of all words that it has met and never starts again. After some 140 texts the
-product is too small for a number, and from then on the tag of an ambiguous word depends on what came before. Texts are
+A tagger multiplies the probabilities of all words so far and never starts again. After some 140 texts the product
+underflows, and from then on the tag of an ambiguous word depends on earlier texts. Texts are
 separated by null bytes, as between the programs of Apertium's pipe. Takes the tagger to run and its arguments.
 """
 
@@ -11,27 +11,27 @@ import subprocess
 import sys
 import threading
 
-_TEXTS, _WORDS = 32, 300  # that a tagger sees at most; a longer text has one of its own
+_TEXTS, _WORDS = 32, 300  # per tagger, at most; a longer text has a tagger to itself
 
 
 class Tagger:
-    """A tagger at work; what it writes is passed on at once."""
+    """A running tagger; its output is passed on at once."""
 
     def __init__(self, argv: list[str]) -> None:
         self.texts = self.words = 0
-        # Unbuffered: a text that is not full yet must reach the tagger too.
+        # Unbuffered: a short text must reach the tagger at once, too.
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         self._copier = threading.Thread(target=self._copy)
         self._copier.start()
 
     def feed(self, text: bytes, words: int) -> None:
-        """Gives it a text with the null byte at its end."""
+        """Writes a text with the null byte at its end to it."""
         self.texts, self.words = self.texts + 1, self.words + words
         assert self._process.stdin is not None
         self._process.stdin.write(text)
 
     def end(self) -> None:
-        """Waits until all is passed on."""
+        """Waits until all of its output is passed on."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._copier.join()
@@ -49,7 +49,7 @@ class Tagger:
 
 def main(argv: list[str]) -> None:
     """Reads texts to the end of the input."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ends without a word when the pipe is taken down
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ends silently when the pipe is closed
     if "-z" not in argv:
         os.execvp(argv[0], argv)
     tagger, rest = Tagger(argv), b""

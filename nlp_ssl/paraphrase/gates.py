@@ -1,4 +1,4 @@
-"""What a rewriting must be like to take the place of its text, and what came of all of them."""
+"""Which rewritings are accepted as views of their texts, and a report on all of them."""
 
 import json
 from collections import Counter
@@ -11,14 +11,14 @@ import numpy as np
 from nlp_ssl.errors import ConfigError
 
 ACCEPTED = ""
-_SAMPLE = 2000  # changed views that the report looks at
+_SAMPLE = 2000  # changed views for the report
 _EXAMPLES = 10
 
 
 class View(NamedTuple):
-    """A text, the number of its sample, what the text became, and why it is the text itself where it had to be.
+    """A text, the number of its sample, its view, and why the view is the text itself where no rewriting was accepted.
 
-    The cosine is that of the text and its rewriting, accepted or not, where it was measured.
+    The cosine is that of the text and its rewriting, accepted or not, where it was computed.
     """
 
     text: str
@@ -35,13 +35,13 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class Gates:
-    """A rewriting that fails gives way to the text itself, and is counted.
+    """Conditions on rewritings: one that fails is replaced by the text itself, and counted.
 
     Attributes:
         shortest: characters of the rewriting over those of the text, at least.
-        longest: the same, at most: models that lose the thread repeat themselves.
-        fewest_words: texts of fewer words stay as they are; so little can only lose its sense.
-        lowest_cosine: cosine of the embeddings of text and rewriting, at least, where it is measured.
+        longest: the same, at most: models that go astray repeat themselves.
+        fewest_words: texts of fewer words stay as they are: they can hardly be said in another way.
+        lowest_cosine: cosine of the embeddings of text and rewriting, at least, where it is computed.
 
     Raises:
         ConfigError: the bounds exclude each other.
@@ -59,11 +59,11 @@ class Gates:
             raise ConfigError(282, f"gates: lowest_cosine is {self.lowest_cosine}: choose it between -1 and 1")
 
     def wanted(self, text: str) -> bool:
-        """Whether the text is worth rewriting."""
+        """Whether the text has enough words."""
         return len(text.split()) >= self.fewest_words
 
     def view(self, text: str, sample: int, rewriting: str) -> View:
-        """The rewriting, or the text with the reason, by what can be seen from the two alone."""
+        """The rewriting, or the text with the reason, by their lengths alone."""
         ratio = len(rewriting.strip()) / max(len(text), 1)
         if not self.wanted(text):
             outcome = "too few words"
@@ -78,11 +78,11 @@ class Gates:
 
 @dataclass
 class Report:
-    """What came of the rewriting.
+    """Outcomes of the rewriting.
 
     Attributes:
-        outcomes: how many views were "changed", "same", or not accepted, by reason.
-        cosines: how many rewritings have which cosine to their text, by its first digit; -1 stands for all below 0.
+        outcomes: how many views are "changed", "same", or not accepted, by reason.
+        cosines: how many rewritings have which cosine to their text, by its first digit; -1 for all below 0.
         sample: some changed views beside their texts, drawn evenly from all.
     """
 
@@ -104,7 +104,7 @@ class Report:
                 self.sample[place] = (view.text, view.view)
 
     def merge(self, other: "Report") -> None:
-        """Counts what another report counted. Of the two samples each has the share that its changed views have."""
+        """Adds the counts of another report. Each sample keeps the share that its changed views have."""
         ours, theirs = self.outcomes["changed"], other.outcomes["changed"]
         room = min(_SAMPLE, len(self.sample) + len(other.sample))
         taken = max(min(round(room * ours / max(ours + theirs, 1)), len(self.sample)), room - len(other.sample))
@@ -124,23 +124,23 @@ class Report:
 
     @property
     def examples(self) -> list[tuple[str, str]]:
-        """Ten changed texts beside their rewritings, or as many as there are."""
+        """Up to ten changed texts with their rewritings."""
         return Random(0).sample(self.sample, min(_EXAMPLES, len(self.sample)))
 
     def lines(self) -> list[str]:
-        """The report in words, a line for each fact."""
+        """The report as text, a line for each fact."""
         total = sum(self.outcomes.values())
         shares = ", ".join(f"{name} {100 * n / total:.1f} %" for name, n in self.outcomes.most_common())
-        found = [f"{total} views: {shares}" if total else "no views"]
+        lines = [f"{total} views: {shares}" if total else "no views"]
         if self.sample:
             kept = [_kept(text, view) for text, view in self.sample]
             low, middle, high = 100 * np.quantile(kept, (0.1, 0.5, 0.9))
-            found.append(f"words kept in changed views: median {middle:.0f} %, 10-90 % from {low:.0f} to {high:.0f} %")
-            found.append(_likeness(self.sample))
+            lines.append(f"words kept in changed views: median {middle:.0f} %, 10-90 % from {low:.0f} to {high:.0f} %")
+            lines.append(_likeness(self.sample))
         if self.cosines:
             drawn = ", ".join(f"{_bin(at)} {100 * n / self.cosines.total():.1f} %" for at, n in _sorted(self.cosines))
-            found.append(f"cosine to the text: {drawn}")
-        return found
+            lines.append(f"cosine to the text: {drawn}")
+        return lines
 
 
 def _kept(text: str, view: str) -> float:

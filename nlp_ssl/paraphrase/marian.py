@@ -18,7 +18,7 @@ from nlp_ssl.utils.atomic import CheckpointError
 from nlp_ssl.utils.ranges import check
 from nlp_ssl.utils.sentences import by_sentence
 
-_LONGER = 2  # a translation may have that many times the tokens of its sentence, and _MORE
+_LONGER = 2  # a translation may have this many times the tokens of its sentence, plus _MORE
 _MORE = 10
 
 Precision = Literal["int8", "float32"]
@@ -28,12 +28,12 @@ Precision = Literal["int8", "float32"]
 class Marian:
     """Two translation models, there and back (Edunov et al. 2018, arXiv:1808.09381), sampled sentence by sentence.
 
-    UDA samples at temperature 0.9 without beams (Xie et al. 2020, arXiv:1904.12848); 0 takes the likeliest token. Each
-    seed samples anew.
+    UDA samples at temperature 0.9 without beams (Xie et al. 2020, arXiv:1904.12848); 0 takes the most likely token.
+    Each seed samples anew.
 
     Attributes:
         there: folder or hub name of the model into the other language.
-        back: the one that returns.
+        back: the same, of the model back.
         temperature: of the sampling.
         tokens: of a batch, padding included.
 
@@ -58,10 +58,10 @@ class Marian:
 
 @dataclass(frozen=True)
 class CTranslate2(Marian):
-    """The same models through CTranslate2, converted once and kept.
+    """The same models through CTranslate2, converted once and cached.
 
     Attributes:
-        precision: of the weights and products.
+        precision: of the weights and matrix products.
     """
 
     precision: Precision = "int8"
@@ -75,7 +75,7 @@ class CTranslate2(Marian):
 
 
 class _Pair:
-    """Two directions at work."""
+    """Both directions, loaded."""
 
     def __init__(self, directions: Sequence["_Direction | _Converted"], tokens: int) -> None:
         self._there, self._back = directions
@@ -98,26 +98,26 @@ class _Direction:
         self.tokenizer, self.model = _load(name)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)
-        self.room = _room(self.model.config, self.tokenizer)
-        self.how: dict[str, Any] = {"num_beams": 1, "do_sample": temperature > 0}
+        self.max_tokens = _max_tokens(self.model.config, self.tokenizer)
+        self.generation: dict[str, Any] = {"num_beams": 1, "do_sample": temperature > 0}
         if temperature > 0:
-            self.how |= {"temperature": temperature, "top_k": 0}
+            self.generation |= {"temperature": temperature, "top_k": 0}
 
     def size(self, sentence: str) -> int:
         return len(self.tokenizer(sentence)["input_ids"])
 
     @torch.no_grad()
     def __call__(self, sentences: list[str], seed: int) -> list[str]:
-        cut = {"truncation": True, "max_length": self.room}
+        cut = {"truncation": True, "max_length": self.max_tokens}
         inputs = self.tokenizer(sentences, return_tensors="pt", padding=True, **cut).to(self.device)
-        limits = [_limit(int(n), self.room) for n in inputs["attention_mask"].sum(1)]
+        limits = [_limit(int(n), self.max_tokens) for n in inputs["attention_mask"].sum(1)]
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
-            out = self.model.generate(**inputs, max_new_tokens=max(limits) + 1, max_length=None, **self.how)
+            out = self.model.generate(**inputs, max_new_tokens=max(limits) + 1, max_length=None, **self.generation)
         # Each cut by its own length, so that it does not matter which sentences share a batch.
         out = [row[1 : 1 + limit] for row, limit in zip(out, limits, strict=True)]
-        found: list[str] = self.tokenizer.batch_decode(out, skip_special_tokens=True)
-        return found
+        translations: list[str] = self.tokenizer.batch_decode(out, skip_special_tokens=True)
+        return translations
 
 
 class _Converted:
@@ -130,36 +130,36 @@ class _Converted:
         self._random = ctranslate2.set_random_seed
         folder = _convert(name, precision)
         self.tokenizer = _tokenizer(str(folder))
-        self.room = _room(AutoConfig.from_pretrained(folder), self.tokenizer)
+        self.max_tokens = _max_tokens(AutoConfig.from_pretrained(folder), self.tokenizer)
         device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
         self.model = ctranslate2.Translator(str(folder / "converted"), device=device, compute_type=precision)
-        self.how: dict[str, Any] = {"beam_size": 1}
+        self.generation: dict[str, Any] = {"beam_size": 1}
         if temperature > 0:
-            self.how |= {"sampling_topk": 0, "sampling_temperature": temperature}
+            self.generation |= {"sampling_topk": 0, "sampling_temperature": temperature}
 
     def size(self, sentence: str) -> int:
         return len(self.tokenizer(sentence)["input_ids"])
 
     def __call__(self, sentences: list[str], seed: int) -> list[str]:
         encode = self.tokenizer.convert_ids_to_tokens
-        rows = self.tokenizer(sentences, truncation=True, max_length=self.room)["input_ids"]
+        rows = self.tokenizer(sentences, truncation=True, max_length=self.max_tokens)["input_ids"]
         tokens = [encode(row) for row in rows]
         self._random(seed % 2**31)
-        limits = [_limit(len(row), self.room) for row in tokens]
-        found = self.model.translate_batch(tokens, max_decoding_length=max(limits) + 1, **self.how)
-        words = [result.hypotheses[0][:limit] for result, limit in zip(found, limits, strict=True)]
+        limits = [_limit(len(row), self.max_tokens) for row in tokens]
+        results = self.model.translate_batch(tokens, max_decoding_length=max(limits) + 1, **self.generation)
+        words = [result.hypotheses[0][:limit] for result, limit in zip(results, limits, strict=True)]
         ids = [self.tokenizer.convert_tokens_to_ids(row) for row in words]
         return [self.tokenizer.decode(row, skip_special_tokens=True) for row in ids]
 
 
-def _room(config: Any, tokenizer: Any) -> int:
-    """Tokens of a sentence and of its translation at most."""
+def _max_tokens(config: Any, tokenizer: Any) -> int:
+    """Most tokens of a sentence and of its translation."""
     return min(int(config.max_position_embeddings), int(tokenizer.model_max_length))
 
 
-def _limit(tokens: int, room: int) -> int:
-    """Tokens of the translation of a sentence at most."""
-    return min(_LONGER * tokens + _MORE, room - 2)
+def _limit(tokens: int, max_tokens: int) -> int:
+    """Most tokens of the translation of a sentence."""
+    return min(_LONGER * tokens + _MORE, max_tokens - 2)
 
 
 def _load(name: str) -> tuple[Any, Any]:
@@ -191,7 +191,7 @@ def _tokenizer(name: str) -> Any:
 
 
 def _convert(name: str, precision: Precision) -> Path:
-    """The folder of the converted model and its tokenizer, made if it is not there."""
+    """The folder of the converted model and its tokenizer; converts it if it is missing."""
     import ctranslate2
     from filelock import FileLock
 

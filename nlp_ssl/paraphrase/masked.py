@@ -1,4 +1,4 @@
-"""Words masked and drawn anew by a masked language model: the text keeps its frame."""
+"""Words masked and replaced by a masked language model; the rest of the text stays."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,8 +17,8 @@ from nlp_ssl.utils.counter_rng import row_keys, uniform
 from nlp_ssl.utils.ranges import check
 from nlp_ssl.utils.sentences import batches
 
-_ROOM = 512  # tokens of a window where neither model nor tokenizer knows better
-_CELLS = 1 << 22  # numbers drawn at once: bounds the memory, whatever the vocabulary
+_ROOM = 512  # tokens of a window where neither model nor tokenizer says
+_CELLS = 1 << 22  # random numbers at once: bounds the memory for any vocabulary
 # The constants of `counter_rng`, as torch has them: signed.
 _GOLDEN, _FIRST, _SECOND = (c - (1 << 64) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
@@ -29,21 +29,21 @@ _Place = tuple[int, int]  # window and column of a token
 class MaskedLM:
     """Contextual augmentation (Kobayashi 2018, arXiv:1805.06201) by any `AutoModelForMaskedLM`.
 
-    A share of the words is masked at once, a model of the BERT kind sees what is left, and a new token is drawn at
-    every masked place. Unlike Kobayashi's language model and the conditional BERT of Wu et al. (2019,
-    arXiv:1812.06705) the model is neither trained further nor told the label, which unlabeled texts do not have: a
-    word may give way to its opposite, so a small share is safer. Words are the tokenizer's; those without a letter or
-    digit stay unless there are no others. All pieces of a word are masked and filled in one pass, each by itself:
-    words of several pieces may come out odd. A draw may be the old word again.
+    A share of the words is masked at once, a model like BERT reads the rest, and a new token is drawn at every masked
+    position. Unlike Kobayashi's language model and the conditional BERT of Wu et al. (2019, arXiv:1812.06705) the model
+    is neither trained further nor conditioned on the label, which unlabeled texts do not have: a word may be replaced
+    by its opposite, so a small share is safer. Words are the tokenizer's; those without a letter or digit stay unless
+    there are no others. All pieces of a word are masked and filled in one pass, each by itself: words of several pieces
+    may come out odd. A draw may be the old word again.
 
-    What becomes of a text depends on the text, the seed and these options alone, and what is not masked stays
-    character by character. Texts longer than the model's room are seen in windows.
+    The view depends on the text, the seed and these options alone, and what is not masked stays character by character.
+    Texts longer than the model's context are read in windows.
 
     Attributes:
         model: folder or hub name.
-        share: of the words of a text that is masked: one word at least, unless it is 0.
-        temperature: of the drawing; 0 takes the likeliest token.
-        tokens: of a batch, padding included; changes no text.
+        share: of the words of a text that is masked; at least one word, unless it is 0.
+        temperature: of the sampling; 0 takes the most likely token.
+        tokens: of a batch, padding included; does not change the views.
 
     Raises:
         ConfigError: an option is out of range.
@@ -67,7 +67,7 @@ class MaskedLM:
 
 @dataclass
 class _Word:
-    """Where a word stands: its characters and its tokens."""
+    """The position of a word: its characters and its tokens."""
 
     start: int
     end: int
@@ -75,7 +75,7 @@ class _Word:
 
 
 class _Mask(NamedTuple):
-    """What hides a token: its column in the window, whether a word begins there, and the key of the draw."""
+    """A masked token: its column in the window, whether it is the first of a word, and the random key of its draw."""
 
     column: int
     first: bool
@@ -83,25 +83,25 @@ class _Mask(NamedTuple):
 
 
 class _Filler:
-    """The model at work."""
+    """The model, loaded."""
 
-    def __init__(self, how: MaskedLM) -> None:
-        self.how = how
-        self.tokenizer, self.model = _load(how.model)
+    def __init__(self, options: MaskedLM) -> None:
+        self.options = options
+        self.tokenizer, self.model = _load(options.model)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)
-        self.room = _room(self.model, self.tokenizer)
-        self.uncased = _lowers(self.tokenizer)
+        self.max_tokens = _max_tokens(self.model, self.tokenizer)
+        self.uncased = _lowercases(self.tokenizer)
         self.never, self.never_first = (mask.to(self.device) for mask in _excluded(self.model, self.tokenizer))
 
     def translate(self, texts: Sequence[str], seed: int) -> Iterator[tuple[int, str]]:
-        """(number, text with new words) of every text, as soon as its last window is done."""
+        """(number, text with new words) of every text, as soon as its last window is filled."""
         if not texts:
             return
         encoded = self.tokenizer(
-            [text.encode(errors="replace").decode() for text in texts],  # as long as before: the offsets hold
+            [text.encode(errors="replace").decode() for text in texts],  # the length stays: so do the offsets
             truncation=True,
-            max_length=self.room,
+            max_length=self.max_tokens,
             return_overflowing_tokens=True,  # the windows after the first
             split_special_tokens=True,  # "[MASK]" in a text is a word like others
         )
@@ -110,10 +110,10 @@ class _Filler:
         for window, number in enumerate(owners):
             of_text[number].append(window)
         words: list[list[_Word]] = []
-        masks: dict[int, list[_Mask]] = {}  # of each window that has some
+        masks: dict[int, list[_Mask]] = {}  # by window
         for text, mine in zip(texts, of_text, strict=True):
             key = xxhash.xxh3_64_intdigest(text.encode(errors="surrogatepass"), seed % 2**64)
-            words.append(_chosen(_words(text, [(w, windows[w]) for w in mine]), self.how.share, key))
+            words.append(_chosen(_words(text, [(w, windows[w]) for w in mine]), self.options.share, key))
             places = [(place, not at) for word in words[-1] for at, place in enumerate(word.places)]
             keys = row_keys(key, 1, np.arange(len(places))).view(np.int64).tolist()
             for ((window, column), first), drawn in zip(places, keys, strict=True):
@@ -122,7 +122,7 @@ class _Filler:
         yield from ((number, texts[number]) for number, count in enumerate(left) if not count)
         new: dict[_Place, int] = {}
         order = list(masks)
-        for batch in batches([len(windows[w].ids) for w in order], self.how.tokens):
+        for batch in batches([len(windows[w].ids) for w in order], self.options.tokens):
             chosen = [order[at] for at in batch]
             filled = self._fill([windows[w].ids for w in chosen], [masks[w] for w in chosen])
             new.update(zip(((w, mask.column) for w in chosen for mask in masks[w]), filled, strict=True))
@@ -139,8 +139,8 @@ class _Filler:
         row = torch.tensor([number for number, mine in enumerate(masks) for _ in mine])
         column, first, keys = map(torch.tensor, zip(*(mask for mine in masks for mask in mine), strict=True))
         ids[row, column] = self.tokenizer.mask_token_id
-        found = self.model(input_ids=ids.to(self.device), attention_mask=seen.to(self.device)).logits
-        logits, first, keys = found[row, column], first.to(self.device), keys.to(self.device)
+        output = self.model(input_ids=ids.to(self.device), attention_mask=seen.to(self.device)).logits
+        logits, first, keys = output[row, column], first.to(self.device), keys.to(self.device)
         step = max(_CELLS // logits.shape[1], 1)
         parts = [slice(start, start + step) for start in range(0, len(row), step)]
         return [token for part in parts for token in self._draw(logits[part], first[part], keys[part]).tolist()]
@@ -148,10 +148,10 @@ class _Filler:
     def _draw(self, logits: Tensor, first: Tensor, keys: Tensor) -> Tensor:
         """Tokens [n] by the logits [n, V]."""
         score = logits.double()
-        if self.how.temperature > 0:
-            # Gumbel's maximum, not a number laid into the summed probabilities: what batches round differently decides
-            # only where the best two are all but equal, not at every border between two tokens.
-            score = score / self.how.temperature + _gumbel(keys, logits.shape[1])
+        if self.options.temperature > 0:
+            # The Gumbel maximum instead of the inverse of the cumulative probabilities: rounding, which differs from
+            # batch to batch, then decides only where the best two are all but equal, not at every border.
+            score = score / self.options.temperature + gumbel(keys, logits.shape[1])
         return score.masked_fill(torch.where(first[:, None], self.never_first, self.never), -torch.inf).argmax(1)
 
     def _rebuilt(self, text: str, words: list[_Word], new: dict[_Place, int]) -> str:
@@ -159,14 +159,14 @@ class _Filler:
         parts, done = [], 0
         for word in words:
             old = text[word.start : word.end]
-            found = self.tokenizer.decode([new[place] for place in word.places], clean_up_tokenization_spaces=False)
-            fresh = found.strip()
+            decoded = self.tokenizer.decode([new[place] for place in word.places], clean_up_tokenization_spaces=False)
+            fresh = decoded.strip()
             if not fresh or "\ufffd" in fresh:  # nothing, or half a character of a byte-level vocabulary
                 fresh = old
             elif self.uncased and old[0].isupper():
                 fresh = fresh[0].upper() + fresh[1:]
-            if fresh is not old and found[0].isspace() and word.start and not text[word.start - 1].isspace():
-                fresh = f" {fresh}"  # a word of its own, where the old one had none before it: "don" + "'t"
+            if fresh is not old and decoded[0].isspace() and word.start and not text[word.start - 1].isspace():
+                fresh = f" {fresh}"  # a new word begins with a space, the old one did not: "don" + "'t"
             parts += [text[done : word.start], fresh]
             done = word.end
         return "".join([*parts, text[done:]])
@@ -174,29 +174,29 @@ class _Filler:
 
 def _words(text: str, windows: Sequence[tuple[int, Any]]) -> list[_Word]:
     """The words of a text in order: those with a letter or digit, or all if none has one."""
-    known: dict[int, _Word] = {}
+    by_index: dict[int, _Word] = {}
     for number, window in windows:
         for column, (index, (start, end)) in enumerate(zip(window.word_ids, window.offsets, strict=True)):
             if index is not None:  # not [CLS] and the like
-                word = known.setdefault(index, _Word(start, end, []))
+                word = by_index.setdefault(index, _Word(start, end, []))
                 word.start, word.end = min(word.start, start), max(word.end, end)
                 word.places.append((number, column))
-    found: list[_Word] = []
-    for word in sorted(known.values(), key=lambda word: word.start):
+    words: list[_Word] = []
+    for word in sorted(by_index.values(), key=lambda word: word.start):
         piece = text[word.start : word.end]
         if not piece.strip():
             continue
         word.start, word.end = word.end - len(piece.lstrip()), word.start + len(piece.rstrip())
-        if found and word.start < found[-1].end:  # one character that the tokenizer takes for several words
-            found[-1].end = max(word.end, found[-1].end)
-            found[-1].places += word.places
+        if words and word.start < words[-1].end:  # one character that the tokenizer takes for several words
+            words[-1].end = max(word.end, words[-1].end)
+            words[-1].places += word.places
         else:
-            found.append(word)
-    return [word for word in found if any(c.isalnum() for c in text[word.start : word.end])] or found
+            words.append(word)
+    return [word for word in words if any(c.isalnum() for c in text[word.start : word.end])] or words
 
 
 def _chosen(words: list[_Word], share: float, key: int) -> list[_Word]:
-    """The share of the words whose numbers are smallest, in the order of the text."""
+    """The share of the words with the smallest random numbers, in the order of the text."""
     if not words or not share:
         return []
     count = max(round(share * len(words)), 1)
@@ -204,29 +204,29 @@ def _chosen(words: list[_Word], share: float, key: int) -> list[_Word]:
     return [words[at] for at in sorted(np.argsort(numbers, kind="stable")[:count].tolist())]
 
 
-def _gumbel(keys: Tensor, size: int) -> Tensor:
+def gumbel(keys: Tensor, size: int) -> Tensor:
     """Gumbel noise, float64 [n, size], from int64 keys [n]: `counter_rng.uniform` on any device, open at both ends."""
     state = keys[:, None] + torch.arange(size, device=keys.device) * _GOLDEN
-    numbers = _shifted(_mix(_mix(state) + _GOLDEN), 12).double().add_(0.5).mul_(2.0**-52)
+    numbers = _shifted_right(_mix(_mix(state) + _GOLDEN), 12).double().add_(0.5).mul_(2.0**-52)
     return numbers.log_().neg_().log_().neg_()
 
 
 def _mix(state: Tensor) -> Tensor:
     """`counter_rng.mix` of int64, which wraps like uint64."""
-    state = (state ^ _shifted(state, 30)) * _FIRST
-    state = (state ^ _shifted(state, 27)) * _SECOND
-    return state ^ _shifted(state, 31)
+    state = (state ^ _shifted_right(state, 30)) * _FIRST
+    state = (state ^ _shifted_right(state, 27)) * _SECOND
+    return state ^ _shifted_right(state, 31)
 
 
-def _shifted(state: Tensor, by: int) -> Tensor:
-    """To the right, with zeros from the left."""
+def _shifted_right(state: Tensor, by: int) -> Tensor:
+    """A logical shift: zeros come in from the left."""
     return (state >> by) & ((1 << 64 - by) - 1)
 
 
 def _excluded(model: Any, tokenizer: Any) -> tuple[Tensor, Tensor]:
     """Which tokens [V] are never drawn, and which never as the first of a word: those that go on with one ("##s")."""
     size = int(model.get_output_embeddings().weight.shape[0])
-    never = torch.arange(size) >= len(tokenizer)  # rows that only round the size up
+    never = torch.arange(size) >= len(tokenizer)  # rows that pad the vocabulary
     never[tokenizer.all_special_ids] = True
     prefix = json.loads(tokenizer.backend_tokenizer.to_str())["model"].get("continuing_subword_prefix")
     first = never.clone()
@@ -235,18 +235,18 @@ def _excluded(model: Any, tokenizer: Any) -> tuple[Tensor, Tensor]:
     return never, first
 
 
-def _lowers(tokenizer: Any) -> bool:
-    """Whether the tokenizer makes all letters small."""
+def _lowercases(tokenizer: Any) -> bool:
+    """Whether the tokenizer lowercases texts."""
     normalizer = tokenizer.backend_tokenizer.normalizer
     return normalizer is not None and normalizer.normalize_str("A") == "a"
 
 
-def _room(model: Any, tokenizer: Any) -> int:
+def _max_tokens(model: Any, tokenizer: Any) -> int:
     """Tokens of a window, special ones included."""
     positions = int(model.config.to_dict().get("max_position_embeddings", _ROOM))
     table = next((m for name, m in model.named_modules() if name.endswith("position_embeddings")), None)
     if isinstance(table, nn.Embedding) and table.padding_idx is not None:
-        positions -= table.padding_idx + 1  # RoBERTa counts from behind the padding id
+        positions -= table.padding_idx + 1  # RoBERTa's positions start after the padding id
     return min(positions, int(tokenizer.model_max_length))
 
 
@@ -279,7 +279,7 @@ def _load(name: str) -> tuple[Any, Any]:
         )
     rows = model.get_input_embeddings().weight.shape[0]
     for wrong, what in (
-        (not tokenizer.is_fast, "is not a fast one, which knows where each token stands in the text"),
+        (not tokenizer.is_fast, "is not a fast one, which knows the position of each token in the text"),
         (tokenizer.mask_token_id is None, "has no mask token"),
         (entries(tokenizer) > rows, f"has {entries(tokenizer)} entries and its model only {rows}"),
     ):

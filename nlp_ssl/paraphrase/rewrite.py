@@ -1,4 +1,4 @@
-"""Texts in, views out: from the cache where they are done, from the engine where they are not."""
+"""Views of texts: from the cache where they are finished, else from an engine."""
 
 import queue
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,22 +14,22 @@ from nlp_ssl.paraphrase.engine import ParaphraseEngine, Rewriter, name_of
 from nlp_ssl.paraphrase.gates import Gates, View
 
 T = TypeVar("T")
-_BLOCK = 4096  # texts in hand at a time
-_PART = 256  # texts an engine is given at once: enough to sort by length, or to keep a pipe filled
+_BLOCK = 4096  # texts in memory at a time
+_PART = 256  # texts per call of an engine: enough to sort by length, or to keep a pipe filled
 
 
 class Rewriting:
-    """Engines at work for as long as the context is open; called with texts, it makes their views.
+    """Running engines for as long as the context is open; called with texts, it gives their views.
 
-    Every rewriting lies in the cache as soon as the engine has it; an engine starts when its first one is missing.
+    Every rewriting is saved to the cache as soon as it is finished; an engine starts at the first missing one.
 
     Args:
-        engines: what rewrites; of several, each sample takes the next one in turn.
-        cache: what is done, and will be.
+        engines: one or more; of several, each sample takes the next one in turn.
+        cache: finished rewritings; new ones are added.
         samples: views of each text.
-        workers: copies of each engine side by side.
+        workers: parallel copies of each engine.
         gates: which rewritings are good enough; `Gates()` if not given.
-        checks: judges that are models.
+        checks: checks by models.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Rewriting:
     ) -> None:
         self._open = ExitStack()
         self._gates, self._checks = gates or Gates(), checks or Checks()
-        crews = [_Crew(engine, cache, workers, self._open) for engine in engines]
-        self._turns = [(crews[sample % len(crews)], sample // len(crews)) for sample in range(samples)]
+        workers_of = [_Workers(engine, cache, workers, self._open) for engine in engines]
+        self._turns = [(workers_of[sample % len(workers_of)], sample // len(workers_of)) for sample in range(samples)]
 
     def __enter__(self) -> "Rewriting":
         return self
@@ -66,8 +66,8 @@ class Rewriting:
         """
         for block in _parts(texts, _BLOCK):
             wanted = [text for text in dict.fromkeys(block) if self._gates.wanted(text)]
-            rewritings = [dict(zip(wanted, crew.work(wanted, seed), strict=True)) for crew, seed in self._turns]
-            yield from _judged(block, rewritings, self._gates, self._checks)
+            rewritings = [dict(zip(wanted, group.work(wanted, seed), strict=True)) for group, seed in self._turns]
+            yield from _checked(block, rewritings, self._gates, self._checks)
 
 
 def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -76,14 +76,14 @@ def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
-def _judged(block: Sequence[str], rewritings: Sequence[dict[str, str]], gates: Gates, checks: Checks) -> list[View]:
-    """The views of a block, given the rewriting of every text that is worth one, for each sample."""
+def _checked(block: Sequence[str], rewritings: Sequence[dict[str, str]], gates: Gates, checks: Checks) -> list[View]:
+    """The views of a block, from the rewritings of its texts for each sample."""
     views = [gates.view(text, sample, done.get(text, "")) for text in block for sample, done in enumerate(rewritings)]
     return checks(views, gates)
 
 
-class _Crew:
-    """Copies of an engine that share the work, started when there is some."""
+class _Workers:
+    """Copies of an engine that share the work, started when something is missing in the cache."""
 
     def __init__(self, engine: ParaphraseEngine, cache: Cache, workers: int, stack: ExitStack) -> None:
         self._engine, self._cache, self._workers, self._stack = engine, cache, workers, stack
@@ -92,10 +92,10 @@ class _Crew:
         self._pool: ThreadPoolExecutor | None = None
 
     def work(self, texts: Sequence[str], seed: int) -> list[str]:
-        """The rewriting of each text; what is not in the cache yet is done now, and then is."""
+        """The rewriting of each text; those that are missing in the cache are made and added to it."""
         keys = [key_of(self._name, text, seed) for text in texts]
-        found = self._cache.get(keys)
-        missing = [i for i, rewriting in enumerate(found) if rewriting is None]
+        rewritings = self._cache.get(keys)
+        missing = [i for i, rewriting in enumerate(rewritings) if rewriting is None]
         if missing and self._pool is None:
             for _ in range(self._workers):
                 self._idle.put(self._stack.enter_context(self._engine.open()))
@@ -109,8 +109,8 @@ class _Crew:
             for job in jobs:
                 job.result()
         for i, rewriting in zip(missing, self._cache.get([keys[i] for i in missing]), strict=True):
-            found[i] = rewriting
-        return [rewriting or "" for rewriting in found]
+            rewritings[i] = rewriting
+        return [rewriting or "" for rewriting in rewritings]
 
     def _part(self, texts: list[str], keys: list[tuple[int, int]], seed: int) -> None:
         rewriter = self._idle.get()

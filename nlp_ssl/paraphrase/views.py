@@ -28,7 +28,7 @@ _COLUMNS = pa.schema([SCHEMA.field("text"), SCHEMA.field("view")])
 
 
 def write_views(path: Path, views: Iterable[View], made_of: str = "") -> None:
-    """The Parquet file, in one step: absent or whole. `made_of` names its texts and how the views are made.
+    """Writes the Parquet file in one step: absent or whole. `made_of` identifies its texts and how the views are made.
 
     Raises:
         RunError: the file cannot be written.
@@ -37,20 +37,20 @@ def write_views(path: Path, views: Iterable[View], made_of: str = "") -> None:
 
 
 def made_of(path: Path) -> str | None:
-    """What `write_views` was told about the file; None where there is no whole file of views."""
+    """The `made_of` of a file of `write_views`; None where there is no whole file of views."""
     if not path.is_file():
         return None
     try:
-        found = (pq.read_schema(path).metadata or {}).get(_MADE_OF)
+        note = (pq.read_schema(path).metadata or {}).get(_MADE_OF)
     except (OSError, pa.ArrowException):
         return None
-    return None if found is None else found.decode()
+    return None if note is None else note.decode()
 
 
 def read_views(path: Path) -> pa.Table:
     """Columns "text" and "view" of a Parquet file, without the views that are the text itself.
 
-    Views made elsewhere will do: any Parquet file with these two columns of strings.
+    Views of other programs are read as well: any Parquet file with these two columns of strings.
 
     Raises:
         DataError: the file cannot be read or lacks a column.

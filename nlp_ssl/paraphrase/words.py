@@ -25,7 +25,7 @@ def change_words(
     gates: Gates | None = None,
     checks: Checks | None = None,
 ) -> Iterator[View]:
-    """Views of texts [N] in their order, all samples of one after the other; words are what white space separates.
+    """Views of texts [N] in their order, all samples of one after the other; words are separated by white space.
 
     All texts count in the word statistics; a view is a pure function of them, the seed, the row and the sample.
     """
@@ -42,17 +42,17 @@ def change_words(
         rows = words.slice(start, min(start + _BLOCK, len(words)))
         weights, ids = replace_weights(Ragged(score(rows, idf), rows.offsets)), np.arange(start, start + len(rows))
         changed = [policy(rows, weights, row_keys(seed, s, ids), vocabulary) for s in range(samples)]
-        plain, *views = (_joined(found, spelling) for found in (rows, *changed))
-        made = [  # other white space alone is no change
-            gates.view(text, sample, text if found[i] == plain[i] else found[i])
+        plain, *views = (_joined(words, spelling) for words in (rows, *changed))
+        candidates = [  # other white space alone is no change
+            gates.view(text, sample, text if view[i] == plain[i] else view[i])
             for i, text in enumerate(texts.slice(start, len(rows)).to_pylist())
-            for sample, found in enumerate(views)
+            for sample, view in enumerate(views)
         ]
-        yield from checks(made, gates)
+        yield from checks(candidates, gates)
 
 
 def _joined(words: Ragged, spelling: pa.Array) -> list[str]:
     """Rows of word ids as texts."""
     rows = pa.ListArray.from_arrays(pa.array(words.offsets, pa.int32()), spelling.take(pa.array(words.values)))
-    found: list[str] = pc.binary_join(rows, pa.scalar(" ", spelling.type)).to_pylist()
-    return found
+    texts: list[str] = pc.binary_join(rows, pa.scalar(" ", spelling.type)).to_pylist()
+    return texts

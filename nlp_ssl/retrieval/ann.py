@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,22 +20,25 @@ _SMALL, _LARGE = 20_000, 5_000_000  # texts from which `auto` takes lists, and c
 _PER_LIST = 39  # vectors that a list needs to be trained
 _TRAINING = 64  # vectors that a list is trained on
 _MOST_TRAINING = 1_000_000
-# The largest number there in a factory string: more takes all memory, some of it before there is a single vector.
+# The largest number at each place of a factory string: more would take all memory, some of it before any vector.
 _SIZES = (
-    (r"IVF(\d+)", 1 << 22), (r"(?:HNSW|NSG)(\d+)", 512), (r"IMI2x(\d+)", 11), (r"(?<!IMI2)x(\d+)", 16),
+    (r"IVF(\d+)", 1 << 22),
+    (r"(?:HNSW|NSG)(\d+)", 512),
+    (r"IMI2x(\d+)", 11),
+    (r"(?<!IMI2)x(\d+)", 16),
     (r"(?<!IVF)(?<!\d)(\d+)", 1 << 16),
-)  # fmt: skip
-_WIDEST = 4096  # of what a search looks at, where the index has no lists
+)
+_WIDEST = 4096  # candidates of a search, where the index has no lists
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a search looks, and what it finds there.
+    """How much of the index a search visits, and its recall.
 
     Attributes:
-        knob: name of the setting; empty where the index looks at everything.
+        knob: the FAISS parameter; empty where the index visits everything.
         value: of the setting.
-        candidates: vectors compared exactly, for each one asked for.
+        candidates: vectors compared exactly, per result.
         recall: share of the true nearest ten that is found.
     """
 
@@ -57,7 +60,7 @@ def factory_of(kind: str, count: int, dim: int) -> str:
     known = {
         "flat": "Flat",
         "sq8": f"IVF{lists},SQ8",
-        "pq": f"IVF{lists},PQ{_pieces(dim)}",
+        "pq": f"IVF{lists},PQ{_code_bytes(dim)}",
         "rabitq": f"IVF{lists},RaBitQ",
         "hnsw": "HNSW32,SQ8",
     }
@@ -75,10 +78,10 @@ def factory_of(kind: str, count: int, dim: int) -> str:
 
 
 def check_factory(kind: str, dim: int) -> None:
-    """Refuses a FAISS factory string of which there is no index of vectors of this size, before any are made.
+    """Refuses a FAISS factory string that does not fit vectors of this size, before any are computed.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: it does not.
     """
     import faiss
 
@@ -96,7 +99,7 @@ def _no_index(factory: str, of: str, error: Exception) -> ConfigError:
     return ConfigError(298, f"no index {factory!r} of {of} ({first_line(error)}): try --kind flat")
 
 
-def _pieces(dim: int) -> int:
+def _code_bytes(dim: int) -> int:
     """Bytes of a vector's code: one for eight numbers, or for as few more as divide the vector."""
     return next(dim // size for size in range(min(8, dim), 0, -1) if dim % size == 0)
 
@@ -111,7 +114,7 @@ def make(factory: str, bank: Bank) -> Any:
 
     try:
         index = faiss.index_factory(bank.dim, factory, faiss.METRIC_INNER_PRODUCT)
-        _settle(index)
+        _configure_training(index)
         if not index.is_trained:
             lists = int((re.findall(r"IVF(\d+)", factory) or ["1024"])[0])
             wanted = min(len(bank), max(_TRAINING * lists, 65_536), _MOST_TRAINING)
@@ -123,20 +126,20 @@ def make(factory: str, bank: Bank) -> Any:
     return index
 
 
-def _settle(index: Any) -> None:
-    """Leaves out what training would do and say for nothing.
+def _configure_training(index: Any) -> None:
+    """Turns off parts of the training that are not needed here, and warnings on small banks.
 
-    The order of codes by likeness ("polysemous") serves a search that is never made, and takes a minute. That a list
-    or a code has few texts to be trained on is what a small bank is like.
+    Polysemous codes serve a kind of search that is not used, and take a minute. In a small bank lists and codes have
+    few texts to be trained on.
     """
     import faiss
 
     if isinstance(index, faiss.IndexPreTransform):
-        _settle(faiss.downcast_index(index.index))
+        _configure_training(faiss.downcast_index(index.index))
     if isinstance(index, faiss.IndexHNSW):
-        _settle(faiss.downcast_index(index.storage))
+        _configure_training(faiss.downcast_index(index.storage))
     if isinstance(index, faiss.IndexRefine):
-        _settle(faiss.downcast_index(index.base_index))
+        _configure_training(faiss.downcast_index(index.base_index))
     if isinstance(index, faiss.IndexIVF):
         index.cp.min_points_per_centroid = 1
     if isinstance(index, faiss.IndexPQ | faiss.IndexIVFPQ):
@@ -167,13 +170,13 @@ def write(index: Any, path: Path) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What FAISS says, without the place in its source."""
+    """The message of FAISS, without the place in its source."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return lines[-1].rpartition("Error: ")[2].rpartition("failed: ")[2].strip()[:160]
 
 
-def look(index: Any, reach: Reach) -> None:
-    """Sets how far searches look."""
+def set_reach(index: Any, reach: Reach) -> None:
+    """Sets how much of the index searches visit."""
     import faiss
 
     if reach.knob:
@@ -181,23 +184,23 @@ def look(index: Any, reach: Reach) -> None:
 
 
 def search(index: Any, bank: Bank, queries: np.ndarray, k: int, candidates: int) -> tuple[np.ndarray, np.ndarray]:
-    """(true cosines [q, k], ids [q, k]) of the best found for queries [q, D] of length 1; id -1 where there is none."""
-    _, found = index.search(queries, min(k * candidates, len(bank)))
-    rows, places = np.nonzero(found >= 0)
-    scores = np.full(found.shape, -np.inf, dtype=np.float32)
+    """(true cosines [q, k], ids [q, k]) of the texts nearest to queries [q, D] of length 1; id -1 for none."""
+    _, ids = index.search(queries, min(k * candidates, len(bank)))
+    rows, places = np.nonzero(ids >= 0)
+    scores = np.full(ids.shape, -np.inf, dtype=np.float32)
     for at in range(0, len(rows), 1 << 18):
         row, place = rows[at : at + (1 << 18)], places[at : at + (1 << 18)]
-        scores[row, place] = cosines(queries[row], bank.vectors(found[row, place]))
-    return best(scores, found, k)
+        scores[row, place] = cosines(queries[row], bank.vectors(ids[row, place]))
+    return best(scores, ids, k)
 
 
 def cosines(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Cosine [n] of each query [n, D] of length 1 and its vector [n, D], whose length is 1 but for rounding.
 
-    Rounding takes none beyond 1.
+    None is beyond 1, whatever the rounding.
     """
-    found: np.ndarray = np.einsum("nd,nd->n", queries, vectors) / np.linalg.norm(vectors, axis=1).clip(1e-12)
-    return found.clip(-1, 1)
+    cosines: np.ndarray = np.einsum("nd,nd->n", queries, vectors) / np.linalg.norm(vectors, axis=1).clip(1e-12)
+    return cosines.clip(-1, 1)
 
 
 def best(scores: np.ndarray, numbers: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -207,14 +210,14 @@ def best(scores: np.ndarray, numbers: np.ndarray, k: int) -> tuple[np.ndarray, n
 
 
 def exact(bank: Bank, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(true cosines [q, k], ids [q, k]), by looking at all vectors, a block at a time."""
+    """(true cosines [q, k], ids [q, k]), by comparing all vectors, a block at a time."""
     scores = np.full((len(queries), 0), -np.inf, dtype=np.float32)
     numbers = np.zeros((len(queries), 0), dtype=np.int64)
     for first, block in bank.blocks():
         length = np.linalg.norm(block, axis=1).clip(1e-12)
-        here = (queries @ block.T / length).clip(-1, 1)
-        top = np.argpartition(-here, k - 1, axis=1)[:, :k] if k < len(block) else np.argsort(-here, axis=1)
-        both = np.concatenate([scores, np.take_along_axis(here, top, 1)], 1)
+        of_block = (queries @ block.T / length).clip(-1, 1)
+        top = np.argpartition(-of_block, k - 1, axis=1)[:, :k] if k < len(block) else np.argsort(-of_block, axis=1)
+        both = np.concatenate([scores, np.take_along_axis(of_block, top, 1)], 1)
         scores, numbers = best(both, np.concatenate([numbers, first + top], 1), k)
     return scores, numbers
 
@@ -226,12 +229,12 @@ def tune(index: Any, factory: str, bank: Bank, target: float) -> tuple[Reach, li
     for candidates in (1,) if factory == "Flat" else (2, 8, 32):
         for knob, value in _steps(factory, len(bank)):
             reach = Reach(knob, value, candidates, 0.0)
-            found = Reach(knob, value, candidates, recall(index, bank, reach, asked))
-            tried.append(found)
-            if found.recall >= target:
-                return found, tried
-            if len(tried) > 1 and value > 8 and found.recall <= tried[-2].recall:
-                break  # looking further does not help: the codes are too rough, more of them must be compared
+            measured = replace(reach, recall=recall(index, bank, reach, asked))
+            tried.append(measured)
+            if measured.recall >= target:
+                return measured, tried
+            if len(tried) > 1 and value > 8 and measured.recall <= tried[-2].recall:
+                break  # visiting more does not help: the codes are too coarse, more candidates must be compared exactly
     return max(tried, key=lambda reach: reach.recall), tried
 
 
@@ -244,8 +247,8 @@ def _steps(factory: str, count: int) -> Sequence[tuple[str, int]]:
 
 
 class Questions(NamedTuple):
-    """Texts of the bank, drawn once: their vectors [q, D], their ids [q], how many others are near (the same for all),
-    and the cosine [q] of the last of these.
+    """Texts of the bank, drawn once: their vectors [q, D], their ids [q], how many neighbors count (the same for all),
+    and the cosine [q] of the last of them.
     """
 
     queries: np.ndarray
@@ -266,10 +269,10 @@ def questions(bank: Bank) -> Questions:
 
 
 def recall(index: Any, bank: Bank, reach: Reach, asked: Questions) -> float:
-    """Share of the true nearest that a search finds; a text as near as the last of them is one of them."""
+    """Share of the true neighbors among the results; a text as near as the last of them is one of them."""
     if not asked.near:
         return 1.0
-    look(index, reach)
-    scores, found = search(index, bank, asked.queries, NEIGHBORS + 1, reach.candidates)
-    hits = (found >= 0) & (found != asked.own[:, None]) & (scores >= asked.last[:, None] - _ROUNDING)
+    set_reach(index, reach)
+    scores, ids = search(index, bank, asked.queries, NEIGHBORS + 1, reach.candidates)
+    hits = (ids >= 0) & (ids != asked.own[:, None]) & (scores >= asked.last[:, None] - _ROUNDING)
     return float(hits.sum(1).clip(max=asked.near).mean() / asked.near)

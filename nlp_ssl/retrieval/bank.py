@@ -26,8 +26,8 @@ class Part:
         offsets: uint64 [n + 1], where each text begins and the last one ends.
         vectors: float16 [n, D] of length 1.
         keys: uint64 [n], equal for texts that count as duplicates.
-        meta: what the builder wrote down about it.
-        mark: a hash that stands for its contents.
+        meta: what the builder saved about it.
+        fingerprint: a hash of its contents.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Part:
     vectors: np.ndarray
     keys: np.ndarray
     meta: Mapping[str, Any]
-    mark: str
+    fingerprint: str
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -95,23 +95,23 @@ def _write_texts(place: Path, texts: Sequence[str], keys: np.ndarray) -> None:
     np.save(place / "keys.npy", keys)
 
 
-def in_order(folder: Path, names: Iterable[str]) -> list[str]:
-    """Names of parts, sorted.
+def contiguous(folder: Path, names: Iterable[str]) -> list[str]:
+    """Names of parts, sorted, from the first on without a gap.
 
     Raises:
         CheckpointError: one is missing among them.
     """
-    found = sorted(names)
-    for at, name in enumerate(found):
+    ordered = sorted(names)
+    for at, name in enumerate(ordered):
         if name != part_name(at):
             raise CheckpointError(
                 312, f"{folder / part_name(at)} is missing: restore it, or delete those after it to encode them again"
             )
-    return found
+    return ordered
 
 
 def open_part(folder: Path) -> Part:
-    """A part whose files have the sizes that they were written with, and whose texts begin where they did.
+    """A part whose files have the sizes, and whose offsets the contents, that they were written with.
 
     Raises:
         CheckpointError: a file is missing, cut off, changed or no array.
@@ -122,8 +122,14 @@ def open_part(folder: Path) -> Part:
             texts, arrays = folder / "texts.bin", {}
             for name in ("offsets", "vectors", "keys"):
                 arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            mark = xxhash.xxh3_128_hexdigest((folder / atomic.MANIFEST).read_bytes())  # it has the checksums of all
-            part = Part(folder.name, np.memmap(texts, np.uint8, mode="r"), **arrays, meta=meta, mark=mark)
+            checksums = (folder / atomic.MANIFEST).read_bytes()
+            part = Part(
+                name=folder.name,
+                texts=np.memmap(texts, np.uint8, mode="r"),
+                **arrays,
+                meta=meta,
+                fingerprint=xxhash.xxh3_128_hexdigest(checksums),
+            )
             fits = part.vectors.ndim == 2 and len(part.offsets) == len(part) + 1 == len(part.keys) + 1
         except (ValueError, SyntaxError, TokenError, OverflowError, MemoryError):  # as NumPy greets a damaged header
             fits = False
@@ -144,8 +150,8 @@ class Bank:
     """
 
     def __init__(self, folder: Path, names: Sequence[str] | None = None) -> None:
-        found = in_order(folder, names if names is not None else (path.name for path in folder.glob("[0-9]*")))
-        self.parts = [open_part(folder / name) for name in found]
+        everything = (path.name for path in folder.glob("[0-9]*"))
+        self.parts = [open_part(folder / name) for name in contiguous(folder, everything if names is None else names)]
         self._starts = np.cumsum([0, *map(len, self.parts)])
 
     def __len__(self) -> int:
@@ -163,12 +169,12 @@ class Bank:
 
     def vectors(self, numbers: np.ndarray) -> np.ndarray:
         """Vectors [m, D] float32 of ids [m]."""
-        found = np.empty((len(numbers), self.dim), dtype=np.float32)
+        vectors = np.empty((len(numbers), self.dim), dtype=np.float32)
         owner = np.searchsorted(self._starts, numbers, side="right") - 1
         for part in np.unique(owner):
             mine = owner == part
-            found[mine] = self.parts[part].vectors[numbers[mine] - self._starts[part]]
-        return found
+            vectors[mine] = self.parts[part].vectors[numbers[mine] - self._starts[part]]
+        return vectors
 
     def blocks(self, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         """(first id, vectors [n, D] float32) from an id on, in order."""

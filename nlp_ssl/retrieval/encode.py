@@ -1,4 +1,4 @@
-"""From pieces of texts to parts with vectors, one after the other here or side by side on Ray."""
+"""From pieces of texts to parts with vectors, one after the other in this process or in parallel on Ray."""
 
 import logging
 import time
@@ -26,7 +26,7 @@ class Encoding:
 
     @contextmanager
     def open(self) -> Iterator[Work]:
-        """What reads a piece and writes its part; it returns the number of texts."""
+        """A function that reads a piece, writes its part and returns the number of texts."""
         yield self._work
 
     def _work(self, piece: Path, part: Path) -> str:
@@ -40,34 +40,35 @@ class Encoding:
 
 
 def encode(folder: Path, embed: Callable[[Sequence[str]], np.ndarray], ray_workers: int = 0) -> None:
-    """Makes the parts of all pieces that have none yet; then the pieces go.
+    """Makes the parts of all pieces that have none yet, then removes the pieces.
 
     Args:
         folder: of the index.
         embed: embeddings [n, D] of texts.
-        ray_workers: actors of Ray that do it; 0 does it here.
+        ray_workers: actors of Ray that encode; 0 encodes in this process.
 
     Raises:
-        RunError: the vectors are no good, or a part could not be written.
+        RunError: the vectors are zero or not finite, or a part could not be written.
         ConfigError: Ray is not installed.
     """
     pieces = sorted((folder / TEXTS).glob("[0-9]*"))
     pairs = [(piece, folder / PARTS / piece.name) for piece in pieces]
     pairs = [(piece, part) for piece, part in pairs if not part.exists()]
     job, done, errors, began = Encoding(embed), 0, [], time.monotonic()
-    for at, (answer, error) in enumerate(on_ray(job.open, pairs, ray_workers) if ray_workers else _here(job, pairs), 1):
+    answers = on_ray(job.open, pairs, ray_workers) if ray_workers else _in_process(job, pairs)
+    for at, (size, error) in enumerate(answers, 1):
         if error:
             errors.append(error)
             continue
-        done += int(answer)
-        log.info("part %d of %d: %.0f texts a second", at, len(pairs), done / (time.monotonic() - began))
+        done += int(size)
+        log.info("part %d of %d: %.0f texts per second", at, len(pairs), done / (time.monotonic() - began))
     if errors:
         raise RunError(340, f"{len(errors)} of {len(pairs)} parts were not encoded; the first: {errors[0]}")
     if (folder / TEXTS).exists():
         atomic.discard(folder / TEXTS)
 
 
-def _here(job: Encoding, pairs: Sequence[tuple[Path, Path]]) -> Iterator[tuple[str, str]]:
+def _in_process(job: Encoding, pairs: Sequence[tuple[Path, Path]]) -> Iterator[tuple[str, str]]:
     with job.open() as work:
         for piece, part in pairs:
             yield work(piece, part), ""

@@ -1,4 +1,4 @@
-"""An index that was built: opened with its checksums, searched by text or vector."""
+"""A finished index: opened by its checksums, searched by text or vector."""
 
 import hashlib
 import subprocess
@@ -24,12 +24,12 @@ from nlp_ssl.utils.atomic import CheckpointError
 from nlp_ssl.utils.hashing import contents
 
 FILE = "index.faiss"
-_PATIENCE = 600.0  # seconds for the child that opens an unknown file
+_PATIENCE = 600.0  # seconds for the process that opens an unknown file
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A text of the bank, its place there, and its cosine with the query."""
+    """A text of the bank, its place in the bank, and its cosine with the query."""
 
     id: int
     score: float
@@ -45,18 +45,18 @@ class Index:
         self.meta = meta
         self._index = index
         self.reach = ann.Reach(**meta["reach"])
-        ann.look(index, self.reach)
+        ann.set_reach(index, self.reach)
 
     @classmethod
     def open(cls, folder: Path | str, encoder: str | None = None) -> "Index":
         """Opens the index of a folder.
 
         The index file must be the one that the manifest describes. One that was not built on this machine is first
-        opened in a process of its own: a hostile file can crash what reads it.
+        opened in a separate process: a hostile file can crash what reads it.
 
         Args:
-            folder: where `build` left it.
-            encoder: where the encoder lies now, if it was moved.
+            folder: of the index.
+            encoder: where the encoder is now, if it was moved.
 
         Raises:
             DataError: there is no index, or its file cannot be opened.
@@ -69,27 +69,27 @@ class Index:
         meta = atomic.verify(folder / INDEX)
         try:
             bank = Bank(folder / PARTS, [name for name, _ in meta["parts"]])
-            for part, (_, mark) in zip(bank.parts, meta["parts"], strict=True):
-                if part.mark != mark:
+            for part, (_, fingerprint) in zip(bank.parts, meta["parts"], strict=True):
+                if part.fingerprint != fingerprint:
                     raise CheckpointError(311, f"{folder}: part {part.name} is not that of the index: build again")
-            found = cls(folder, meta, bank, read_file(folder / INDEX / FILE, bank))
+            opened = cls(folder, meta, bank, read_file(folder / INDEX / FILE, bank))
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = str(error).splitlines()[-1][:160]
             raise DataError(
                 143, f"{folder} cannot be opened ({type(error).__name__}: {reason}): build it again"
             ) from error
         if encoder is not None:
-            found.encoder = encoder
-        return found
+            opened.encoder = encoder
+        return opened
 
     @cached_property
     def encoder(self) -> str:
-        """Folder or hub name of the encoder that made the vectors."""
+        """Folder or hub name of the encoder of the vectors."""
         return str(self.meta["encoder"])
 
     @cached_property
     def embed(self) -> Embedder:
-        """Makes vectors like those of the bank.
+        """Computes vectors as those of the bank were.
 
         Raises:
             ConfigError: the encoder is not that of the bank.
@@ -139,7 +139,7 @@ class Index:
         return np.ascontiguousarray(vectors / length, dtype=np.float32)
 
     def info(self) -> dict[str, Any]:
-        """What the index is made of."""
+        """Size, encoder and kind of the index."""
         size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         names = ("count", "dim", "metric", "encoder", "kind", "factory", "reach", "faiss")
         return {name: self.meta[name] for name in names} | {"parts": len(self.bank.parts), "bytes": size}
@@ -152,14 +152,20 @@ class Index:
         """
         for part in self.bank.parts:
             atomic.verify(self.folder / PARTS / part.name)
-        return ann.recall(self._index, self.bank, self.reach, ann.questions(self.bank))
+        return self.recall()
+
+    def recall(self, reach: ann.Reach | None = None) -> float:
+        """Recall of the nearest ten on 100 texts of the bank, as searches are set or at another reach."""
+        measured = ann.recall(self._index, self.bank, reach or self.reach, ann.questions(self.bank))
+        ann.set_reach(self._index, self.reach)
+        return measured
 
 
-# ---- files that can be trusted ---------------------------------------------------------------------------------------
+# ---- files that are safe to open -------------------------------------------------------------------------------------
 
 
-def vouch(path: Path) -> None:
-    """Remembers the contents of a file as good."""
+def trust(path: Path) -> None:
+    """Notes that the contents of a file are safe to open."""
     known = cache_folder() / "indexes"
     with atomic.writing(known):
         known.mkdir(parents=True, exist_ok=True)
@@ -173,15 +179,15 @@ def read_file(path: Path, bank: Bank) -> Any:
         DataError: it does not, or cannot be read.
         CheckpointError: there is no such file.
     """
-    _admit(path, bank)
+    _check_trust(path, bank)
     try:
         return faiss.read_index(str(path))
     except RuntimeError as error:
         raise DataError(143, f"{path} cannot be read ({ann.first_line(error)}): build it again") from error
 
 
-def _admit(path: Path, bank: Bank) -> None:
-    """Lets a file pass whose contents are known, or that a process of its own could open and search."""
+def _check_trust(path: Path, bank: Bank) -> None:
+    """Refuses a file whose contents are not known to be safe, and that a separate process could not open and search."""
     if (cache_folder() / "indexes" / _hash(path)).exists():
         return
     argv = [sys.executable, str(probe.__file__), str(path), str(bank.dim), str(len(bank))]
@@ -191,7 +197,7 @@ def _admit(path: Path, bank: Bank) -> None:
         code = -1
     if code:
         raise DataError(143, f"{path} is no index of these texts (a trial ended with {code}): build it again")
-    vouch(path)
+    trust(path)
 
 
 def _hash(path: Path) -> str:

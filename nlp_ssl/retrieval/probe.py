@@ -1,4 +1,4 @@
-"""Run as a program of its own: opens a FAISS file that nobody has vouched for, where a crash harms nothing else."""
+"""Run as a separate program: opens a FAISS file that is not known to be safe, where a crash harms nothing else."""
 
 import contextlib
 import sys
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def _whole(index: faiss.Index, count: int) -> bool:
-    """Whether every one of the ids below `count` is there once; only lists keep them, elsewhere a place is an id."""
+    """Whether the index has every id below `count` once; only lists store ids, elsewhere the position is the id."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexIDMap | faiss.IndexIDMap2):  # no index that was built here has one
         return False
@@ -41,8 +41,8 @@ def main(path: str, dim: int, count: int) -> int:
     for knob, value in (("nprobe", count), ("efSearch", min(count, 4096))):  # so that much of the file is used
         with contextlib.suppress(RuntimeError):
             faiss.ParameterSpace().set_index_parameter(index, knob, value)
-    _, found = index.search(np.random.default_rng(0).normal(size=(16, dim)).astype(np.float32), min(count, 10))
-    if found.max() >= count or found.min() < -1:
+    _, ids = index.search(np.random.default_rng(0).normal(size=(16, dim)).astype(np.float32), min(count, 10))
+    if ids.max() >= count or ids.min() < -1:
         return 3
     return 0
 

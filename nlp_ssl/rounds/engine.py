@@ -260,9 +260,9 @@ class _Rounds:
             path = folder.of_round(len(self.labels) + 1).pseudo_labels
             if not path.exists():
                 break
-            self.labels.append(read_labels(path, len(data.unlabeled), len(data.classes)))
-        lines = atomic.json_lines(folder.rounds)
-        self.lines = [line for line in lines if isinstance(n := line.get("round"), int) and n < len(self.labels)]
+            self.labels.append(read_labels(path, len(data.unlabeled), data.classes))
+        whole = {line["round"]: line for line in atomic.json_lines(folder.rounds) if _is_whole(line)}
+        self.lines = [line for number, line in whole.items() if number < len(self.labels)]
         if self.labels:
             log.info("going on with round %d", len(self.labels))
 
@@ -284,3 +284,16 @@ class _Rounds:
             self.folder.write_result(identity_, Outcome(scores, steps, seconds, warnings))
         known, module = self.chosen  # of a round that an interrupted process trained, the net is on disk alone
         return Trained(scores, steps, seconds, warnings, module=module if known == line["round"] else None)
+
+
+def _is_whole(line: dict[str, Any]) -> bool:
+    """Whether this is the line of a round, as `_note` writes it: a file that people opened may hold anything."""
+    number, warnings = line.get("round"), line.get("warnings", [])
+    try:
+        for scores in line["scores"].values():
+            Scores.of(scores)
+    except (KeyError, AttributeError, TypeError, ValueError):
+        return False
+    counted = all(atomic.is_number(line.get(name)) and line[name] >= 0 for name in ("steps", "seconds"))
+    texts = isinstance(warnings, list) and all(isinstance(one, str) for one in warnings)
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 0 and counted and texts

@@ -119,7 +119,7 @@ def kinds(folder):
         made = ann.make(factory, bank)
         seconds = time.perf_counter() - began
         reach, _ = ann.tune(made, factory, bank, 0.95)
-        ann.look(made, reach)
+        ann.set_reach(made, reach)
         file = folder / "measured.faiss"
         ann.write(made, file)
         find = partial(ann.search, made, bank, k=10, candidates=reach.candidates)
@@ -175,7 +175,7 @@ def damage(folder, times):
                 data = data[: rng.randrange(len(data))]
             (folder / "file").write_bytes(data)
             try:
-                index._admit(folder / "file", made.bank)
+                index.read_file(folder / "file", made.bank)
                 outcomes["let in"] += 1
             except DataError as error:
                 outcomes[str(error).split("(a trial ended with ")[1].split(")")[0]] += 1

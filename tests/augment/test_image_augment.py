@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from nlp_ssl.augment.image import OPS, Cutout, FlipShift, ImageIdentity, RandAugment, Strong
+from nlp_ssl.augment.image import OPS, Cutout, FlipShift, RandAugment, Strong
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.utils.counter_rng import row_keys
 
 WITH_STRENGTH = tuple(op for op in OPS if op not in ("autocontrast", "equalize"))
-EVERY = [ImageIdentity(), FlipShift(), Cutout(), Strong(), *(RandAugment(n=1, ops=(op,)) for op in OPS)]
+EVERY = [FlipShift(), Cutout(), Strong(), *(RandAugment(n=1, ops=(op,)) for op in OPS)]
 
 
 def images(n=32, channels=3, height=20, width=24):
@@ -76,7 +76,7 @@ def test_every_operation_does_something(op):
 
 
 def test_nothing_asked_for_gives_the_image():
-    for augment in (FlipShift(flip=False, shift=0.0), Cutout(size=0.0), RandAugment(n=0), ImageIdentity()):
+    for augment in (FlipShift(flip=False, shift=0.0), Cutout(size=0.0), RandAugment(n=0)):
         assert torch.equal(augment(images(), keys()), images() / 255)
 
 
@@ -149,7 +149,7 @@ def test_pixel_operations_equal_pillow():
     pytest.importorskip("PIL")
     from PIL import Image, ImageEnhance, ImageOps
 
-    from nlp_ssl.augment.image import _OPS
+    from nlp_ssl.augment.image import IMAGE_OPS
 
     x = images(6, height=60, width=70) // 3 + 40  # several pixels to each level, so that equalize has to round
     strength = torch.tensor([0.0, 0.2, -0.4, 0.6, -0.8, 1.0])
@@ -163,7 +163,7 @@ def test_pixel_operations_equal_pillow():
         return getattr(ImageEnhance, name.capitalize())(image).enhance(factor)
 
     for name in ("autocontrast", "equalize", "posterize", "brightness", "color", "contrast", "sharpness"):
-        ours = _OPS[name](x / 255, strength.view(-1, 1, 1, 1)) * 255
+        ours = IMAGE_OPS[name](x / 255, strength.view(-1, 1, 1, 1)) * 255
         for row, (m, factor) in enumerate(zip(strength.tolist(), factors, strict=True)):
             image = Image.fromarray(x[row].permute(1, 2, 0).numpy())
             theirs = torch.from_numpy(np.array(reference(name, image, m, factor))).permute(2, 0, 1).float()
@@ -174,16 +174,16 @@ def test_pixel_operations_equal_pillow():
 
 def test_geometric_operations_move_what_they_should():
     """At full strength: moved by 0.3 of the side, sheared by 0.3 of the distance, turned by 30 degrees."""
-    from nlp_ssl.augment.image import _OPS
+    from nlp_ssl.augment.image import IMAGE_OPS
 
     x = torch.zeros(1, 1, 20, 20)
     x[0, 0, 10, 10] = 1
     full = torch.ones(1, 1, 1, 1)
-    assert _OPS["translate_x"](x, full)[0, 0, 10, 4] == pytest.approx(1, abs=1e-4)
-    assert _OPS["translate_y"](x, -full)[0, 0, 16, 10] == pytest.approx(1, abs=1e-4)
+    assert IMAGE_OPS["translate_x"](x, full)[0, 0, 10, 4] == pytest.approx(1, abs=1e-4)
+    assert IMAGE_OPS["translate_y"](x, -full)[0, 0, 16, 10] == pytest.approx(1, abs=1e-4)
     column = torch.zeros(1, 1, 20, 20)
     column[..., 10] = 1
-    sheared = _OPS["shear_x"](column, full)[0, 0]
+    sheared = IMAGE_OPS["shear_x"](column, full)[0, 0]
     centre = (sheared * torch.arange(20)).sum(1) / sheared.sum(1)
     assert centre[0] - centre[-1] == pytest.approx(0.3 * 19, abs=0.1)
 
@@ -191,14 +191,14 @@ def test_geometric_operations_move_what_they_should():
 @pytest.mark.parametrize("lines_along", ["rows", "columns"])
 def test_rotate_turns_by_30_degrees_in_images_that_are_not_square(lines_along):
     """Both a vertical and a horizontal line through the middle lean by tan 30 degrees, to opposite sides."""
-    from nlp_ssl.augment.image import _OPS
+    from nlp_ssl.augment.image import IMAGE_OPS
 
     x = torch.zeros(1, 1, 41, 61)
     if lines_along == "columns":
         x[..., 30] = 1
     else:
         x[..., 20, :] = 1
-    turned = _OPS["rotate"](x, torch.ones(1, 1, 1, 1))[0, 0]
+    turned = IMAGE_OPS["rotate"](x, torch.ones(1, 1, 1, 1))[0, 0]
     lines = turned[12:29] if lines_along == "columns" else turned[:, 22:39].T
     centre = (lines * torch.arange(lines.shape[1])).sum(1) / lines.sum(1)
     slope = ((centre[-1] - centre[0]) / (len(lines) - 1)).item()

@@ -8,7 +8,7 @@ import torch
 from images import load_images
 from stores import views
 
-from nlp_ssl.augment.image import FlipShift, ImageIdentity, Strong
+from nlp_ssl.augment.image import FlipShift, Strong
 from nlp_ssl.data.images import (
     FASHION_MNIST_FOLDER,
     ImageStore,
@@ -45,7 +45,9 @@ def test_views_are_one_normalised_block_in_request_order():
     images = pictures()
     store = ImageStore.build(images, np.arange(10))
     rows, again = np.array([7, 0, 3]), np.array([2])
-    inputs, lengths = views(store, [(rows, ImageIdentity(), row_keys(0, 0, rows)), (again, None, again)], 9)
+    inputs, lengths = views(
+        store, [(rows, FlipShift(flip=False, shift=0.0), row_keys(0, 0, rows)), (again, None, again)], 9
+    )
     block = inputs["pixel_values"]
     assert list(inputs) == ["pixel_values"] and block.dtype == torch.float32 and block.shape == (4, 3, 6, 8)
     assert lengths.tolist() == [1, 1, 1, 1] and store.lengths.tolist() == [1] * 10 and len(store) == 10
@@ -71,7 +73,7 @@ def test_normalisation_uses_the_rows_to_fit_only():
 
 def test_a_constant_channel_stays_finite():
     store = ImageStore.build(np.full((3, 4, 4, 1), 9, dtype=np.uint8), np.arange(3))
-    inputs, _ = views(store, [(np.arange(3), ImageIdentity(), np.arange(3, dtype=np.uint64))], 1)
+    inputs, _ = views(store, [(np.arange(3), FlipShift(flip=False, shift=0.0), np.arange(3, dtype=np.uint64))], 1)
     assert inputs["pixel_values"].abs().max() < 1e-3
 
 

@@ -32,7 +32,8 @@ def test_cells_with_a_separator(tmp_path):
     assert sets(path, label_separator=";") == wanted
     table = read_table(path, label_separator=";")
     assert table.labels is None and table.take(np.array([4, 0])).label_sets == [(), ("sport", "politics")]
-    assert read_table(path, label_separator=";", unlabeled_value="sport").label_sets[7] is None
+    path = csv(tmp_path, "politics", "none", "war;art")
+    assert sets(path, label_separator=";", unlabeled_value="none") == [("politics",), None, ("war", "art")]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "memory"])
@@ -58,8 +59,8 @@ def test_lists_need_no_separator(tmp_path, kind):
 @pytest.mark.parametrize(
     ("cell", "code", "words"),
     [
-        ("sport;sport", 197, r"row 1: label 'sport' stands there twice"),
-        ("sport;?sport", 197, r"row 1: label 'sport' stands there twice"),
+        ("sport;sport", 197, r"row 1: label 'sport' is listed twice"),
+        ("sport;?sport", 197, r"row 1: label 'sport' is listed twice"),
         ("sport;?", 197, r"row 1: a label in the list has no name"),
         ("['sport', 'politics']", 115, r"row 1: .*not a single class"),
     ],
@@ -75,7 +76,7 @@ def test_cells_that_make_no_sense(tmp_path, cell, code, words):
     [
         ([["a"], "b"], r"row 2: the single label 'b', where rows before have lists"),
         (["a", ["b"]], r"row 2: a list of labels, where rows before have a single one"),
-        ([["b", "b"]], r"row 1: label 'b' stands there twice"),
+        ([["b", "b"]], r"row 1: label 'b' is listed twice"),
         ([[0.3, 0.7]], r"row 1: 0.3 is no label: write the names of the labels"),
         ([["a", "-1"]], r"row 1: '-1' marks an unlabeled row and stands beside labels"),
         ([["a", None]], r"row 1: a label in the list has no name"),

@@ -249,7 +249,7 @@ def test_what_is_not_known_of_a_row_of_0_and_1():
 def test_numbers_of_classes_are_names():
     assert table_of(list("abc"), [[0], [1, 0], [1]]).label_sets == [("0",), ("1", "0"), ("1",)], "of several lengths"
     assert table_of(list("abc"), [[0, 1], [2, 5], [1, 3]]).label_sets == [("0", "1"), ("2", "5"), ("1", "3")]
-    assert table_of(list("ab"), [["0", "1"], ["1", "0"]]).label_sets == [("0", "1"), ("1", "0")], "words"
+    assert table_of(list("ab"), [["0", "1"], ["1"]]).label_sets == [("0", "1"), ("1",)], "words"
 
 
 @pytest.mark.parametrize("door", ["csv", "tsv", "jsonl", "parquet", "frame", "dataset"])

@@ -37,46 +37,39 @@ def shared(exact, found):
 def test_among_many_rows_the_wanted_share_of_neighbors_is_found(rows, monkeypatch):
     """With or without structure: in the latter, more lists are looked at."""
     _, exact = neighbors(rows, 10)
-    monkeypatch.setattr(knn, "_EXACT", 100)
     table = rows @ rows.T
     np.fill_diagonal(table, 0.0)
     for wanted in (0.8, 0.95):
-        monkeypatch.setattr(knn, "_FOUND", wanted)
-        similarity, number = neighbors(rows, 10)
+        similarity, number = neighbors(rows, 10, exact=100, recall=wanted)
         assert wanted - 0.02 < shared(exact, number) < 1.0
         assert similarity == pytest.approx(np.take_along_axis(table, number, 1), abs=1e-6)
         assert (np.diff(similarity, axis=1) <= 0).all()
-    monkeypatch.setattr(knn, "_FOUND", 1.0)
     monkeypatch.setattr(knn, "_SAMPLE", 3000)
-    assert (neighbors(rows, 10)[1] == exact).all()
+    assert (neighbors(rows, 10, exact=100, recall=1.0)[1] == exact).all()
 
 
 def test_small_blocks_find_the_same(monkeypatch):
     rows = clustered(1000)
-    monkeypatch.setattr(knn, "_EXACT", 100)
-    whole = neighbors(rows, 10)[1]
+    whole = neighbors(rows, 10, exact=100)[1]
     monkeypatch.setattr(knn, "_CELLS", 300)
-    assert (neighbors(rows, 10)[1] == whole).all()
+    assert (neighbors(rows, 10, exact=100)[1] == whole).all()
 
 
-def test_lists_shorter_than_the_neighbors_wanted(monkeypatch):
+def test_lists_shorter_than_the_neighbors_wanted():
     """A row looks at its own list alone: what is missing is the row itself, without similarity."""
-    monkeypatch.setattr(knn, "_EXACT", 100)
-    monkeypatch.setattr(knn, "_FOUND", 0.0)
-    similarity, number = neighbors(clustered(), 200)
+    similarity, number = neighbors(clustered(), 200, exact=100, recall=0.0)
     missing = number == np.arange(3000)[:, None]
     assert missing.any() and not missing.all(1).all()
     assert (similarity[missing] == 0).all() and (number >= 0).all()
     assert all(len(set(row[~gone])) == (~gone).sum() for row, gone in zip(number, missing, strict=True))
 
 
-def test_many_copies_of_one_row_among_many(monkeypatch):
+def test_many_copies_of_one_row_among_many():
     """All copies lie in one list, most others stay empty: no list but that one is as long as the rows."""
-    monkeypatch.setattr(knn, "_EXACT", 100)
     rows = np.zeros((500, 4), dtype=np.float32)
     rows[:, 0] = 1.0
     rows[490:] = np.eye(4, dtype=np.float32)[np.arange(10) % 4]
-    similarity, number = neighbors(rows, 3)
+    similarity, number = neighbors(rows, 3, exact=100)
     assert (number != np.arange(500)[:, None]).all()
     assert (similarity[:490] == 1.0).all()
 

@@ -386,7 +386,7 @@ def test_what_is_written_is_what_is_read(task, tmp_path):
     first, second = labels_of(task, hard=False), replace(labels_of(task), p=labels_of(task).p[::-1].copy())
     texts = task.data.texts.take(task.data.unlabeled).combine_chunks()
     write_labels(tmp_path / "f.parquet", second, [first], task.data.classes, texts)
-    assert read_labels(tmp_path / "f.parquet", 96, 2).same(second)
+    assert read_labels(tmp_path / "f.parquet", 96, task.data.classes).same(second)
     rows = pq.read_table(tmp_path / "f.parquet").to_pylist()
     assert [row["id"] for row in rows] == list(range(96)) and rows[3]["text"] == texts[3].as_py()
     assert rows[3]["label"] == task.data.classes[second.p[3].argmax()] and rows[3]["round"] == 2
@@ -394,10 +394,10 @@ def test_what_is_written_is_what_is_read(task, tmp_path):
     assert rows[3]["agreement"] == (1.0 if both else 0.5)
     assert rows[3]["margins"] == pytest.approx([abs(p[3][0] - p[3][1]) for p in (first.p, second.p)])
     with pytest.raises(RunError, match="SSL321.*of another run"):
-        read_labels(tmp_path / "f.parquet", 95, 2)
+        read_labels(tmp_path / "f.parquet", 95, task.data.classes)
     (tmp_path / "f.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(RunError, match="SSL321.*damaged"):
-        read_labels(tmp_path / "f.parquet", 96, 2)
+        read_labels(tmp_path / "f.parquet", 96, task.data.classes)
 
 
 @pytest.mark.parametrize("hard", [True, False])

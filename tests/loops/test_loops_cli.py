@@ -161,3 +161,12 @@ def test_answers_of_a_teacher_that_are_damaged_on_disk_are_computed_again(files,
     (kept,) = (tmp_path / "cache/teachers").glob("*.npy")
     kept.write_bytes(kept.read_bytes()[:100])
     assert train(files, tmp_path / "b", *flags) == 0 and same_model(tmp_path / "a", tmp_path / "b")
+
+
+def test_test_rows_of_a_label_file_do_not_join_the_pool(files, tmp_path):
+    noisy = tmp_path / "noisy.csv"
+    noisy.write_text("text,label,split\na film of its own,pos,train\na film to be tested on,pos,test\n")
+    flags = ["--method", "self_training", "--rounds", "1", "--pseudo-labels", str(noisy)]
+    assert train(files, tmp_path / "out", *flags) == 0
+    pool = pq.read_table(tmp_path / "out/round-1/pseudo_labels.parquet")["text"].to_pylist()
+    assert "a film of its own" in pool and "a film to be tested on" not in pool

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from stores import views
 from torch import nn
 
-from nlp_ssl.augment.image import FlipShift, ImageIdentity
+from nlp_ssl.augment.image import FlipShift
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.nets.base import Net
 from nlp_ssl.nets.image import ImageNet, WarmBatchNorm2d, build_image_net
@@ -282,7 +282,7 @@ def test_learns_the_digits_in_100_steps():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    inputs, _ = views(data.store, [(data.test, ImageIdentity(), row_keys(0, 0, data.test))], 1)
+    inputs, _ = views(data.store, [(data.test, FlipShift(flip=False, shift=0.0), row_keys(0, 0, data.test))], 1)
     with torch.no_grad():
         predicted = model.eval()(inputs).argmax(-1).numpy()
     assert (predicted == data.labels[data.test]).mean() > 0.8

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from nlp_ssl.errors import RunError
-from nlp_ssl.paraphrase.cache import _ENTRY, Cache, key_of
+from nlp_ssl.paraphrase.cache import ENTRY, Cache, key_of
 
 KEYS = [key_of("engine", f"text {i}", 0) for i in range(50)]
 
@@ -49,12 +49,12 @@ def test_keys_differ_in_every_part():
     assert len({key_of(e, t, s) for e in ("a", "b") for t in ("x", "y", "\ud800") for s in (0, 1)}) == 12
 
 
-@pytest.mark.parametrize("cut", [1, _ENTRY.itemsize - 1, _ENTRY.itemsize + 5])
+@pytest.mark.parametrize("cut", [1, ENTRY.itemsize - 1, ENTRY.itemsize + 5])
 def test_half_an_entry_is_passed_over_and_written_over(tmp_path, cut):
     fill(tmp_path)
     index = tmp_path / "000.index"
     os.truncate(index, index.stat().st_size - cut)
-    lost = 1 + cut // _ENTRY.itemsize
+    lost = 1 + cut // ENTRY.itemsize
     with Cache(tmp_path) as cache:
         assert cache.get(KEYS).count(None) == lost
         for key in KEYS[-lost:]:

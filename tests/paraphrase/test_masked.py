@@ -21,7 +21,7 @@ from transformers import (
 
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.paraphrase.cache import Cache
-from nlp_ssl.paraphrase.masked import MaskedLM, _gumbel
+from nlp_ssl.paraphrase.masked import MaskedLM, gumbel
 from nlp_ssl.paraphrase.rewrite import Rewriting
 from nlp_ssl.utils.counter_rng import row_keys, uniform
 
@@ -259,7 +259,7 @@ def test_byte_level_pieces(roberta):
 
 def test_noise_is_that_of_counter_rng():
     keys = row_keys(7, 0, np.arange(5))
-    noise = _gumbel(torch.from_numpy(keys.view(np.int64)), 300)
+    noise = gumbel(torch.from_numpy(keys.view(np.int64)), 300)
     wanted = np.stack([uniform(np.full(300, key), np.arange(300)) for key in keys])
     np.testing.assert_allclose(np.exp(-np.exp(-noise.numpy())), wanted, atol=1e-12, rtol=0)
     assert torch.isfinite(noise).all()

@@ -127,7 +127,7 @@ def test_a_manifest_of_something_else_is_not_added_to(tmp_path: Path, corpus: Pa
     meta = atomic.verify(place)
     with atomic.write_dir(place, {k: v for k, v in meta.items() if k != missing}) as temporary:
         shutil.copy(place / "index.faiss", temporary)
-    with pytest.raises(DataError, match="SSL143: .*index says something else than an index .*: delete it and build"):
+    with pytest.raises(DataError, match="SSL143: .*index does not describe an index .*: delete it and build"):
         built(tmp_path / "bank", more, append=True)
     shutil.rmtree(place)
     assert len(built(tmp_path / "bank", more, append=True)) == 200, "texts and vectors were still there"

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.retrieval import BankOptions, Index, ann, build, index, merge
+from nlp_ssl.retrieval import BankOptions, Index, ann, build, index, merge, texts
 from nlp_ssl.retrieval.bank import Bank
 from nlp_ssl.retrieval.texts import Seen, key_of
 from nlp_ssl.utils import atomic
@@ -46,10 +46,9 @@ def test_search_gives_the_true_cosines_in_order(tmp_path, corpus):
 def test_every_kind_reaches_the_recall_that_was_asked_for(tmp_path, corpus, kind):
     found = built(tmp_path / "i", corpus, kind=kind)
     assert found.reach.recall >= 0.95 and found.verify() == found.reach.recall
-    ann.look(found._index, ann.Reach(found.reach.knob, 1, 1, 0.0))
     if found.reach.knob == "nprobe":  # one list of eight or more does not hold all neighbors
-        least = ann.Reach("nprobe", 1, 1, 0.0)
-        assert ann.recall(found._index, found.bank, least, ann.questions(found.bank)) < 0.9
+        assert found.recall(ann.Reach("nprobe", 1, 1, 0.0)) < 0.9
+        assert found.recall() == found.reach.recall, "searches are set as before"
 
 
 @pytest.mark.parametrize("duplicates", ["drop", "keep"])
@@ -149,10 +148,10 @@ def test_a_file_of_another_machine_is_tried_in_a_process_of_its_own(tmp_path, co
     other.add(unit(["a"]))
     with pytest.raises(DataError, match="no index of these texts"):
         faiss.write_index(other, str(tmp_path / "foreign"))
-        index._admit(tmp_path / "foreign", found.bank)
+        index.read_file(tmp_path / "foreign", found.bank)
     (tmp_path / "junk").write_bytes(b"IxFI" + bytes(range(200)))
     with pytest.raises(DataError, match="no index of these texts"):
-        index._admit(tmp_path / "junk", found.bank)
+        index.read_file(tmp_path / "junk", found.bank)
 
 
 def test_queries_that_make_no_sense(tmp_path, corpus):
@@ -188,7 +187,7 @@ def test_seen_knows_every_key_once():
     keys = np.random.default_rng(0).integers(0, 2**63, 200_000, dtype=np.uint64)
     seen = Seen()
     for known in (keys[:1000], keys[1000:1010]):
-        seen.settle(known)
+        seen.add_all(known)
     assert not any(seen.add(int(key)) for key in keys[:1010])
     assert all(seen.add(int(key)) for key in keys[1010:]) and not any(seen.add(int(key)) for key in keys[::7])
 
@@ -210,8 +209,8 @@ def test_no_cosine_is_beyond_1(tmp_path, corpus, kind):
     for queries in (own, -own, (own * np.float32(3)).astype(np.float16).astype(np.float32)):
         scores = np.array([hit.score for hits in found.search(queries, 500) for hit in hits])
         assert scores.max() <= 1 and scores.min() >= -1
-        unit = found._unit(queries)
-        scores, _ = ann.exact(found.bank, unit, 5)
+        directions = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        scores, _ = ann.exact(found.bank, directions, 5)
         assert scores.max() <= 1 and scores.min() >= -1
     assert found.search(own[:1], 1)[0][0].score == pytest.approx(1, abs=1e-6)
 
@@ -390,3 +389,51 @@ def test_a_corpus_that_was_read_is_not_needed_to_add_another(tmp_path, corpus):
     assert texts_of(built(tmp_path / "i", other, append=True))[500:] == ["a text of another corpus"]
     other.unlink()
     assert texts_of(built(tmp_path / "both", third, append=True))[501:] == ["one more text at last"]
+
+
+def plan_and_texts(folder):
+    plan = json.loads((folder / "build.json").read_text())
+    return [c["source"] for c in plan["corpora"]], sorted(p.name for p in (folder / "texts").glob("[0-9]*"))
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_corpora_are_added_all_or_none(tmp_path, corpus, older):
+    """One that breaks after others were read leaves the index as it was, also where those take several pieces."""
+    built(tmp_path / "i", corpus)
+    plan = tmp_path / "i" / "build.json"
+    if older:  # written before plans said how far they were read
+        since = {"finished", "parts_then"}
+        plan.write_text(json.dumps({k: v for k, v in json.loads(plan.read_text()).items() if k not in since}))
+    before = plan_and_texts(tmp_path / "i")
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.jsonl"
+    good.write_text("".join(f"quite another text number {i}\n" for i in range(200)))
+    bad.write_text('{"text": "a text of three words"}\n{"text": \n')
+    with pytest.raises(DataError, match="bad.jsonl line 2"):
+        built(tmp_path / "i", good, bad, append=True)
+    assert plan_and_texts(tmp_path / "i") == before and len(Index.open(tmp_path / "i")) == 500
+    bad.unlink()
+    assert len(built(tmp_path / "i", good, append=True)) == 700
+
+
+def test_an_interrupted_addition_that_breaks_is_undone_as_well(tmp_path, corpus, monkeypatch):
+    built(tmp_path / "i", corpus)
+    before = plan_and_texts(tmp_path / "i")
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.jsonl"
+    good.write_text("".join(f"quite another text number {i}\n" for i in range(200)))
+    bad.write_text('{"text": "a text of three words"}\n{"text": \n')
+    real, calls = texts.write_piece, []
+
+    def dying(*given):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(real(*given))
+
+    monkeypatch.setattr(texts, "write_piece", dying)
+    with pytest.raises(KeyboardInterrupt):
+        built(tmp_path / "i", good, bad, append=True)
+    monkeypatch.setattr(texts, "write_piece", real)
+    assert plan_and_texts(tmp_path / "i") != before, "what was read is not read again"
+    with pytest.raises(DataError, match="bad.jsonl line 2"):
+        built(tmp_path / "i", good, bad, append=True)
+    assert plan_and_texts(tmp_path / "i") == before
+    assert len(built(tmp_path / "i", good, append=True)) == 700
