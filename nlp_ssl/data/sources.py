@@ -85,15 +85,17 @@ def read_table(
     or a single file. A string that names no path is looked up as a Hugging Face dataset.
 
     Labels become strings by one map: 1, "1" and 1.0 are all "1", True is "true"; white space around them goes. An empty
-    or missing label, -1 and `unlabeled_value` mean unlabeled. Beside numbers -1 may be a class: `minus_one` then has to
-    say. Words such as None and nan are classes, with a warning. Where `label_column` is not given, the column is one of
-    `label_columns`. A byte-order mark outranks `encoding`. `split` keeps the rows of one split. With `pair_column` rows
-    are pairs of texts, the second ones there.
+    or missing label, -1 in any spelling and `unlabeled_value` mean unlabeled; beside other labels of a row they are an
+    error. Beside numbers -1 may be a class: `minus_one` then has to say. Words such as None and nan are classes, with a
+    warning. Where `label_column` is not given, the column is one of `label_columns`. A byte-order mark outranks
+    `encoding`. `split` keeps the rows of one split. With `pair_column` rows are pairs of texts, that column the second.
 
     With `label_separator` a cell holds several labels: "sport;politics". A "?" before a name says that it is not known
     whether that label applies to the row, the separator alone that none does. `label_lists` takes lists of labels.
     Rows of 0 and 1 (-1 not known) say of each of the `class_names` whether it applies: lists of such numbers, or the
-    columns that `label_column` names with commas between them. Where rows have one label, one of them must be 1.
+    columns that `label_column` names with commas between them. Where classes are called "0" and "1", lists of these
+    numbers are rows of that kind if all of the column have one number per class, and otherwise name the classes that
+    apply. Where rows have one label, one of the numbers must be 1.
 
     Raises:
         ConfigError: `label_separator`, `class_names`, `unlabeled_value` or `minus_one` cannot be such.
