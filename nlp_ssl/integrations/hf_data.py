@@ -11,7 +11,7 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.label_sets import is_list, list_flags
-from nlp_ssl.data.markers import CONVENTION, MINUS_ONE, stripped
+from nlp_ssl.data.markers import CONVENTION, MINUS_ONE, spelling, stripped
 from nlp_ssl.data.schema import build, log_notes
 from nlp_ssl.data.table import Table, hidden_columns, memory_table
 from nlp_ssl.errors import ConfigError, DataError, listed
@@ -175,8 +175,8 @@ def _check_order(feature: Any, name: str, config: PreTrainedConfig) -> None:
     known = class_names(config)
     if not isinstance(feature, datasets.ClassLabel):
         return
-    places = {stripped(label).casefold(): i for i, label in enumerate(known)}
-    if any(places.get(stripped(label).casefold(), i) != i for i, label in enumerate(feature.names)):
+    places = {spelling(label): i for i, label in enumerate(known)}
+    if any(places.get(spelling(label), i) != i for i, label in enumerate(feature.names)):
         raise ConfigError(
             484, f"{name} counts its classes as {', '.join(feature.names)}, the model as {', '.join(known)}: load the "
             "model with the id2label and label2id of the dataset"

@@ -59,12 +59,7 @@ def test_a_round_given_back_is_trained_on_the_same_rows(task, tmp_path, loop):
 
 
 def test_the_files_of_a_run_hold_the_rows_of_its_students(task, tmp_path):
-    fit_rounds(
-        SelfTraining(rounds=2, threshold=0.0, per_class=20),
-        task,
-        replace(FAST, max_steps=1),
-        folder=RunFolder(tmp_path),
-    )
+    fit_rounds(SelfTraining(rounds=2, threshold=0.0, per_class=20), task, replace(FAST, max_steps=1), folder=RunFolder(tmp_path))
     for number in (1, 2):
         table = pq.read_table(tmp_path / f"round-{number}/pseudo_labels.parquet")
         copies, weights = (table[name].to_numpy() for name in ("copies", "weight"))
@@ -154,10 +149,10 @@ OTHER_LINES = [
 
 def test_lines_of_another_kind_do_not_stop_a_resumed_run(task, tmp_path):
     method, config = SelfTraining(rounds=1, threshold=0.0), replace(FAST, max_steps=1)
-    fit_rounds(method, task, config, output_dir=tmp_path)
+    fit_rounds(method, task, config, folder=RunFolder(tmp_path))
     lines = (tmp_path / "rounds.jsonl").read_text().splitlines()
     (tmp_path / "result.json").unlink()
     (tmp_path / "rounds.jsonl").write_text("\n".join([*OTHER_LINES, lines[0], *OTHER_LINES, *lines, ""]))
-    fit_rounds(method, task, config, output_dir=tmp_path, resume=True)
+    fit_rounds(method, task, config, folder=RunFolder(tmp_path, resume=True))
     again = (tmp_path / "rounds.jsonl").read_text().splitlines()
     assert again[0] == lines[0] and [json.loads(line)["round"] for line in again] == [0, 1]
