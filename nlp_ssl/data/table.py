@@ -38,6 +38,7 @@ from nlp_ssl.data.label_sets import (
 from nlp_ssl.data.markers import Markers, MinusOne, stripped
 from nlp_ssl.data.values import plain_list
 from nlp_ssl.errors import DataError, nearest, shown_all
+from nlp_ssl.utils.progress import track
 
 _CHUNK_ROWS = 16_384
 
@@ -265,7 +266,7 @@ class TableBuilder:
             labels = self._align_flag_columns(part.place, labels)
         self.flag_columns = labels if len(labels) > 1 else []
         end = 1 + len(pairs)
-        for number, values in part.read([text, *pairs, *labels, *split]):
+        for number, values in track(part.read([text, *pairs, *labels, *split]), "reading"):
             row_split = part.split or (split_name(values[-1]) if split else "train")
             self.seen_splits.add(row_split)
             if self.split is None or row_split == self.split:
