@@ -1,5 +1,9 @@
-"""Names of methods, of one loop and in rounds: a duplicate raises, an unknown name suggests the nearest."""
+"""Names of methods, of one loop and in rounds: a duplicate raises, an unknown name suggests the nearest.
 
+The packages of `BUILT_IN` register theirs when they are imported, which the first question does.
+"""
+
+import importlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -7,6 +11,7 @@ from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.method import Method, RoundMethod
 
 M = TypeVar("M", bound=type[Method] | type[RoundMethod])
+BUILT_IN = ("nlp_ssl.methods", "nlp_ssl.rounds")
 _METHODS: dict[str, type[Method]] = {}
 _LOOPS: dict[str, type[RoundMethod]] = {}
 
@@ -32,12 +37,18 @@ def register(name: str) -> Callable[[M], M]:
     return add
 
 
+def _import_built_in() -> None:
+    for package in BUILT_IN:
+        importlib.import_module(package)
+
+
 def get_method(name: str) -> type[Method]:
     """The method class of that name.
 
     Raises:
         ConfigError: no such method; the message names the nearest.
     """
+    _import_built_in()
     if name in _LOOPS:
         raise ConfigError(201, f"{name} works in rounds: run it with nlp_ssl.compare or `nlp-ssl train`")
     if name not in _METHODS:
@@ -51,6 +62,7 @@ def get(name: str) -> type[Method] | type[RoundMethod]:
     Raises:
         ConfigError: there is none; the message names the nearest.
     """
+    _import_built_in()
     known: dict[str, type[Method] | type[RoundMethod]] = {**_METHODS, **_LOOPS}
     if name not in known:
         raise ConfigError(201, f"unknown method {name!r}.{nearest(name, known)}")
@@ -72,9 +84,11 @@ def as_method(method: str | Method) -> Method:
 
 def list_methods() -> list[str]:
     """All names of methods, sorted."""
+    _import_built_in()
     return sorted(_METHODS)
 
 
 def list_loops() -> list[str]:
     """All names of methods that work in rounds, sorted."""
+    _import_built_in()
     return sorted(_LOOPS)
