@@ -25,14 +25,14 @@ class TrainConfig:
     micro-batches, so that a run does the same arithmetic on one process or on many.
     """
 
-    max_steps: int = 200
+    max_steps: Annotated[int, "optimizer steps of the method"] = 200
     batch_size: Annotated[int, "labeled rows per optimizer step"] = 8
     unlabeled_ratio: Annotated[int, "unlabeled rows per labeled row"] = 3
     max_length: Annotated[int, "tokens; longer texts are cut"] = 128
     learning_rate: Annotated[float, "of the encoder"] = 2e-5
     head_learning_rate: Annotated[float, "of layers that start untrained"] = 5e-4
     layer_decay: Annotated[float, "learning-rate factor per encoder layer from top to bottom"] = 1.0
-    weight_decay: float = 0.01
+    weight_decay: Annotated[float, "of AdamW, for all weights but biases and norms"] = 0.01
     warmup_steps: Annotated[float, "steps in which the rate rises; below 1 a share of all"] = 0.1
     lr_scheduler_type: Annotated[Schedule, "decay after the warm-up"] = "linear"
     max_grad_norm: Annotated[float, "largest gradient norm of a net; 0 switches clipping off"] = 1.0

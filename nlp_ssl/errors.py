@@ -32,6 +32,14 @@ class DataError(SSLError):
     exit_code = 3
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the run after a complete step; `exit_code` is 128 + signal number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.exit_code = 128 + number
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A ` Did you mean 'x'?` hint (leading space) for a misspelt word, or the list of known words."""
     choices = sorted(known)

@@ -9,15 +9,15 @@ from typing import Annotated, NoReturn
 import click
 import numpy as np
 
+from nlp_ssl.cli.command import Argument, Spec
 from nlp_ssl.cli.files import Marking
-from nlp_ssl.cli.options import parse
 from nlp_ssl.data.cleaning import markers_of
 from nlp_ssl.data.label_sets import encode_sets, outside
 from nlp_ssl.data.markers import MINUS_ONE, minus_one_error, stripped
 from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.table import Table
-from nlp_ssl.errors import ConfigError, DataError, nearest
+from nlp_ssl.errors import DataError, nearest
 from nlp_ssl.inference.metrics import Scores, confusion, score
 from nlp_ssl.inference.predict import logits_of_texts, longest_text
 from nlp_ssl.nets.text import check_pairs, class_names, load_trained
@@ -54,18 +54,9 @@ class Evaluation:
     confusion: np.ndarray
 
 
-def main(argv: Sequence[str]) -> None:
-    """`nlp-ssl eval MODEL_DIR FILE`: accuracy, macro F1, likelihood, calibration, and what is taken for what."""
-    places = [a for a in argv[:2] if not a.startswith("-")]
-    doc = (
-        "Scores a trained model on the labeled texts of FILE; rows without a label are left out. The label -1 must be "
-        "told: --minus-one. "
-        "Example: nlp-ssl eval out t.csv"
-    )
-    (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl eval MODEL_DIR FILE", doc=doc)
-    if len(places) != 2:
-        raise ConfigError(206, "eval needs a model folder and a file of labeled texts: nlp-ssl eval out t.csv")
-    found = evaluate_file(Path(places[0]), places[1], options)
+def main(model: str, file: str, options: Options) -> None:
+    """Prints accuracy, macro F1, likelihood, calibration error and the confusions."""
+    found = evaluate_file(Path(model), file, options)
     if options.json:
         click.echo(json.dumps(as_json(found), indent=1))
     else:
@@ -170,3 +161,16 @@ def as_json(found: Evaluation) -> dict[str, object]:
     """The same for machines; `confusion` has a row for each true class, or such a table for each label."""
     return {**asdict(found.scores), "rows": found.rows, "left_out": found.left_out, "classes": list(found.classes),
             "confusion": found.confusion.tolist()}  # fmt: skip
+
+
+COMMANDS = {
+    "eval": Spec(
+        main,
+        "score a trained model on labeled texts",
+        "Scores a trained model on the labeled texts of FILE; rows without a label are left out. Where a label is -1, "
+        "--minus-one has to say what it means.",
+        "nlp-ssl eval out t.csv",
+        flags=(Options(),),
+        arguments=(Argument("model"), Argument("file")),
+    )
+}

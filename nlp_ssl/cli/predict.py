@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import click
 import pyarrow as pa
 
 from nlp_ssl.cli import answers
-from nlp_ssl.cli.options import parse
+from nlp_ssl.cli.command import Argument, Spec
 from nlp_ssl.config import Precision
 from nlp_ssl.data.label_sets import check_separator
 from nlp_ssl.data.schema import log_notes
@@ -55,26 +55,17 @@ class Options:
         return answers.Cells(self.label_separator, self.guard_formulas)
 
 
-def main(argv: Sequence[str]) -> None:
-    """`nlp-ssl predict MODEL_DIR FILE`: one line `label<TAB>probability` per text, or a table of them."""
-    places = [a for a in argv[:2] if not a.startswith("-")]
-    doc = (
-        "Writes label and probability of every text of FILE, in order, one tab-separated line each. Labels are written "
-        "as they are; one with a tab, a quote or a line end stands in quotes. MODEL_DIR is what train or "
-        "export left. Example: nlp-ssl predict out texts.csv --out predicted.parquet --all"
-    )
-    (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl predict MODEL_DIR FILE", doc=doc)
-    if len(places) != 2:
-        raise ConfigError(206, "predict needs a model folder and a file of texts: nlp-ssl predict out texts.txt")
+def main(model: str, file: str, options: Options) -> None:
+    """Prints one line `label<TAB>probability` per text, or writes a table of them."""
     if options.out is not None:
-        answers.check_out(options.out, places[1:], options.overwrite)
+        answers.check_out(options.out, [file], options.overwrite)
     predictor = open_predictor(
-        Path(places[0]), max_length=options.max_length, precision=options.mixed_precision,
+        Path(model), max_length=options.max_length, precision=options.mixed_precision,
         pairs=options.pair_column is not None,
     )  # fmt: skip
     counts: Counter[str] = Counter()
     rows = stream_rows(
-        places[1], text_column=options.text_column, pair_column=options.pair_column, encoding=options.encoding,
+        file, text_column=options.text_column, pair_column=options.pair_column, encoding=options.encoding,
         counts=counts,
     )  # fmt: skip
     if predictor.kind == "many":
@@ -108,4 +99,18 @@ def _to_file(options: Options, tables: Iterator[pa.Table], columns: pa.Schema) -
     if options.json:
         click.echo(json.dumps({"out": str(out), "texts": texts, "seconds": seconds, "per_second": texts / seconds}))
     else:
-        click.echo(f"{out}: {texts:,} texts in {seconds:.1f} s, {texts / seconds:,.0f} a second")
+        click.echo(f"{out}: {texts:,} texts in {seconds:.1f} s, {texts / seconds:,.0f} per second")
+
+
+COMMANDS = {
+    "predict": Spec(
+        main,
+        "label and probability of every text of a file",
+        "Writes label and probability of every text of FILE, in order, one tab-separated line each. Labels are written "
+        "as they are; one with a tab, a quote or a line end stands in quotes. MODEL is a folder that train or export "
+        "wrote.",
+        "nlp-ssl predict out texts.csv --out predicted.parquet --all",
+        flags=(Options(),),
+        arguments=(Argument("model"), Argument("file")),
+    )
+}

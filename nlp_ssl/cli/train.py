@@ -8,18 +8,17 @@ from typing import Annotated
 
 import click
 
+from nlp_ssl.cli.command import Spec, values_with
 from nlp_ssl.cli.console import leave_report, show
 from nlp_ssl.cli.files import Files
-from nlp_ssl.cli.options import parse, with_config
 from nlp_ssl.cli.strong import StrongView
-from nlp_ssl.cli.tasks import Options, check_student, chosen_method, tasks
+from nlp_ssl.cli.tasks import Options, check_student, tasks
 from nlp_ssl.cli.tune import Tuning
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.compare import compare
 from nlp_ssl.experiments.out_of_scope import share_of
 from nlp_ssl.method import Method, RoundMethod
-from nlp_ssl.registry import get
 from nlp_ssl.task import Task
 from nlp_ssl.training.run_folder import clear_run
 from nlp_ssl.training.trackers import check_trackers
@@ -49,16 +48,17 @@ class Beside:
             raise ConfigError(404, f"license {self.license!r}: give an identifier such as apache-2.0, mit or other")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Parses the flags of the files, the loop and the chosen method, trains, and prints the closing table."""
-    argv = with_config(argv)
-    options, beside, tuning, files, strong, config, method = _parsed(argv)
+def main(
+    options: Options, beside: Beside, tuning: Tuning, files: Files, strong: StrongView, config: TrainConfig,
+    method: Method | RoundMethod,
+) -> None:  # fmt: skip
+    """Trains, and prints the closing table."""
     check_student(options, method)
     check_trackers(beside.tracker_names(), folder=True)
-    tuning.check(lambda more: _settings(argv, more))
+    tuning.check(_settings)
     output_dir = options.check(files, "train")
     out_of_scope = None if beside.drop_out_of_scope is None else share_of(beside.drop_out_of_scope)
-    task_of, seeds = tasks(options, files, strong, config, method), options.seeds or (config.seed,)
+    task_of, seeds = tasks(options, files, strong, config, method), options.chosen_seeds(config.seed)
     if beside.dry_run or beside.budget:
         if options.resume:
             raise ConfigError(254, "--budget and --dry-run measure anew: resume with the --max-steps that were chosen")
@@ -71,8 +71,7 @@ def main(argv: Sequence[str]) -> None:
         task = task_of(seeds[0])
         if options.overwrite:
             clear_run(output_dir)
-        more = tuning.chosen(lambda more: _settings(argv, more), task, output_dir)
-        method, config = _settings(argv, more)
+        method, config = _settings(tuning.chosen(_settings, task, output_dir))
         task_of = tasks(options, files, strong, config, method)
     comparison = compare(
         method,
@@ -92,20 +91,10 @@ def main(argv: Sequence[str]) -> None:
     log.info("the model lies in %s", output_dir)
 
 
-def _parsed(
-    argv: Sequence[str],
-) -> tuple[Options, Beside, Tuning, Files, StrongView, TrainConfig, Method | RoundMethod]:
-    cls = get(chosen_method(argv))
-    doc = f"Trains {cls.name} on your files. Every hyper-parameter of the method is a flag (the last ones below)."
-    return parse(
-        argv, Options(), Beside(), Tuning(), Files(), StrongView(), TrainConfig(), cls(), name="nlp-ssl train", doc=doc
-    )
-
-
-def _settings(argv: Sequence[str], more: Sequence[str]) -> tuple[Method | RoundMethod, TrainConfig]:
-    """Method and settings of a command line with more flags."""
-    options, *others, config, method = _parsed([*argv, *more])
-    before, *fixed, earlier, _ = _parsed(argv)
+def _settings(more: Sequence[str]) -> tuple[Method | RoundMethod, TrainConfig]:
+    """Method and settings of the command line with more flags."""
+    options, *others, config, method = values_with(more)
+    before, *fixed, earlier, _ = values_with([])
     same = (replace(options, method=before.method), *others) == (before, *fixed) and config.seed == earlier.seed
     if not same or (options.teacher and options.method != before.method):
         raise ConfigError(407, f"{' '.join(more)} is no setting of the method or the loop: take it out of --tune")
@@ -130,3 +119,19 @@ def _planned(
             total = estimate.duration(runs * found.seconds(config.max_steps, 1, baseline=False))
             click.echo(f"about {total} before that to choose settings in {runs} runs")
     return config
+
+
+COMMANDS = {
+    "train": Spec(
+        main,
+        "train a method on your files",
+        "Trains a method on labeled and unlabeled texts. --method chooses it, and with it further flags: its "
+        "hyper-parameters.",
+        "nlp-ssl train --method fixmatch --labeled l.csv --unlabeled u.txt --test t.csv --seeds 3 --baseline "
+        "--output-dir out",
+        flags=(Options(), Beside(), Tuning(), Files(), StrongView(), TrainConfig()),
+        first=("labeled", "unlabeled", "dev", "test", "model", "method", "max_steps", "seeds", "baseline",
+               "output_dir"),
+        of_method=True,
+    )
+}  # fmt: skip

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.schema import TextData
 from nlp_ssl.data.table import Table
 from nlp_ssl.doctor.advice import Advice, advise
@@ -46,7 +46,7 @@ def diagnose(
 
     Args:
         tables: by role; None, or no entry, where there is none.
-        model: folder or hub name of the encoder, or "embedded".
+        model: folder or hub name of the encoder, or "bundled".
         max_length: tokens of a text that training will read.
         options: what training will be told of labels and leaks.
         known: errors that reading the tables has found already.

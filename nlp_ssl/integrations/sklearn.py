@@ -20,7 +20,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.markers import READ
 from nlp_ssl.data.schema import build, log_notes
 from nlp_ssl.data.table import memory_table
@@ -45,7 +45,7 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     """Fine-tunes an encoder on a few labeled and many unlabeled texts.
 
     Args:
-        model: folder or hub name of a pre-trained encoder; "embedded" for the one of the demo extra.
+        model: folder or hub name of a pre-trained encoder; "bundled" for the one of the demo extra.
         method: name of a method, or a method with its hyper-parameters: `UDA(threshold=0.9)`.
         max_steps: steps of the method, after the warm start on the labels.
         max_length: tokens of a text; longer ones are cut.
@@ -69,7 +69,7 @@ class SSLTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def __init__(
         self,
-        model: str | Path = "embedded",
+        model: str | Path = "bundled",
         method: str | Method = "fixmatch",
         *,
         max_steps: int = 200,

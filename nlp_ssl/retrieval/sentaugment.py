@@ -34,8 +34,8 @@ class Retrieval:
     Differs from the paper: near copies of the task's own texts are told by the cosine of the embeddings.
     """
 
-    queries: Annotated[
-        Literal["label", "average", "text"], "one query a class, one for the whole task, or one a labeled text"
+    query_by: Annotated[
+        Literal["label", "average", "text"], "one query per class, one for the whole task, or one per labeled text"
     ] = "label"
     per_query: Annotated[int, Range(1, 1e7), "sentences retrieved for each query"] = 2000
     per_class: Annotated[int, Range(1, 1e9), "sentences kept of every class at most"] = 500
@@ -126,7 +126,7 @@ def augment(
         DataError: the bank has nothing for it.
     """
     refuse_one_text(scored, "scored")
-    queries = task_queries(index.embed(texts), labels, options.queries)
+    queries = task_queries(index.embed(texts), labels, options.query_by)
     found = label(retrieve(index, queries, [*texts, *scored], options), teacher, options.per_class)
     if not found:
         raise DataError(148, "the bank has no sentences like these: ask for more, or raise --near")

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
-from nlp_ssl.errors import ConfigError, RunError
+from nlp_ssl.errors import ConfigError, Interrupted, RunError
 from nlp_ssl.inference.metrics import Scores, score, score_splits
 from nlp_ssl.inference.predict import predict, predict_splits
 from nlp_ssl.method import Method
@@ -37,7 +37,7 @@ from nlp_ssl.training.engine import Engine
 from nlp_ssl.training.optim import make_optimizer, rate_factor, set_rates
 from nlp_ssl.training.predictions import Finish, write_predictions
 from nlp_ssl.training.roles import AVERAGE, mix
-from nlp_ssl.training.run_folder import Interrupted, exclusive, save_model, signals
+from nlp_ssl.training.run_folder import exclusive, save_model, signals
 from nlp_ssl.training.trackers import check_trackers, start_trackers
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils import atomic

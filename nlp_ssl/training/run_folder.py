@@ -39,14 +39,6 @@ _STAGING = ".model-"  # begins the name of a folder of model files that are not 
 _MARK = "config.json"  # moved last: a folder without it holds no whole model
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal stopped the run after a complete step; `exit_code` is 128 + signal number."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by signal {number}")
-        self.exit_code = 128 + number
-
-
 @contextmanager
 def signals(processes: int) -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of stopping in the middle of a step. Ranks of a group are left alone."""
