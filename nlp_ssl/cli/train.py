@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -18,6 +19,7 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.compare import compare
 from nlp_ssl.experiments.out_of_scope import share_of
+from nlp_ssl.experiments.saving import Save
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.task import Task
 from nlp_ssl.training.run_folder import clear_run
@@ -36,6 +38,9 @@ class Beside:
     json: Annotated[bool, "print scores and verdict as JSON"] = False
     report: Annotated[bool, "write report.html and a model card, README.md, at the end"] = True
     license: Annotated[str, "of the model, as its card says: an identifier of the hub, e.g. apache-2.0"] = "unknown"
+    save: Annotated[
+        Save | None, "side whose model is saved: the best on dev rows, or the method's; best where there are dev rows"
+    ] = None
     drop_out_of_scope: Annotated[str | None, "leave out pool texts unlike any class: a share, or auto"] = None
     trackers: Annotated[str | None, "installed Accelerate trackers, e.g. tensorboard or tensorboard,wandb"] = None
 
@@ -84,11 +89,14 @@ def main(
         overwrite=options.overwrite and not tuning.wanted,
         out_of_scope=out_of_scope,
         trackers=beside.tracker_names(),
+        save=beside.save,
     )
     show(comparison, as_json=beside.json)
     if beside.report:
         leave_report(output_dir, beside.license)
-    log.info("the model lies in %s", output_dir)
+    if comparison.saved is not None:
+        log.info("model saved to %s: %s", output_dir, comparison.saved)
+        log.info("use it: %s", shlex.join(["nlp-ssl", "predict", str(output_dir), "texts.csv"]))
 
 
 def _settings(more: Sequence[str]) -> tuple[Method | RoundMethod, TrainConfig]:

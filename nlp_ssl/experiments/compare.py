@@ -14,6 +14,7 @@ from torch import Tensor
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.out_of_scope import Share, in_scope
+from nlp_ssl.experiments.saving import Save, Saved, check_save, choose, keep
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.methods.supervised import Supervised
@@ -22,7 +23,7 @@ from nlp_ssl.rounds.engine import identity as rounds_identity
 from nlp_ssl.task import Task
 from nlp_ssl.training.checks import check_defined
 from nlp_ssl.training.loop import Outcome, finished, fit, identity
-from nlp_ssl.training.run_folder import clear_run, copy_model
+from nlp_ssl.training.run_folder import clear_run
 from nlp_ssl.training.trackers import check_trackers
 
 log = logging.getLogger("nlp_ssl")
@@ -35,12 +36,13 @@ class Comparison:
     """Outcomes per seed of a method and, where asked for, of training on the labels alone.
 
     `sides` maps "start" (the warm start itself), "supervised" (the same steps on the labels alone) and the method's
-    name to one outcome per seed.
+    name to one outcome per seed. `saved` is the run whose model is the one to use.
     """
 
     method: str
     seeds: tuple[int, ...]
     sides: dict[str, tuple[Outcome, ...]]
+    saved: Saved | None = None
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -107,12 +109,14 @@ def compare(
     overwrite: bool = False,
     trackers: tuple[str, ...] = (),
     out_of_scope: Share | None = None,
+    save: Save | None = None,
 ) -> Comparison:
     """Runs the method (and the baseline) once per seed; baseline and method share the warm start of their seed.
 
-    With one seed the run lies in `output_dir` itself, with several in `output_dir/seed-S` and the first seed's model in
-    `output_dir` too; baselines lie in a folder `baseline` beside each run. With `resume`, completed runs are not
-    repeated and the interrupted one goes on; with `overwrite`, an earlier run is removed once all input has been read.
+    With one seed the run is in `output_dir` itself, with several in `output_dir/seed-S`; baselines are in a folder
+    `baseline` beside each run, without their weights. Whose model is in `output_dir` goes by `save`: see
+    `saving.choose`. With `resume`, completed runs are not repeated and the interrupted one goes on; with `overwrite`,
+    an earlier run is removed once all input has been read.
     `out_of_scope` leaves a share of each seed's pool out, or those that stand apart ("auto"): see `scope.in_scope`.
 
     Raises:
@@ -126,6 +130,7 @@ def compare(
         task, settings = task_of(seed), replace(config, seed=seed)
         if overwrite and output_dir is not None and seed == seeds[0]:
             clear_run(output_dir)
+        check_save(save, task.data)
         plan = _plan(method, task, baseline)
         for kind in plan.values():
             check_defined(kind, task.data, settings)
@@ -143,10 +148,12 @@ def compare(
             sides.setdefault(side, []).append(done)
         if len(plan) > 1 and (scored := start.outcome()) is not None:
             starts.append(scored)
-    if output_dir is not None and len(seeds) > 1:
-        copy_model(output_dir / f"seed-{seeds[0]}", output_dir)
+    saved = choose(sides, seeds, [*sides][-1], save)
+    if output_dir is not None:
+        keep(saved, [*sides][-1], seeds, output_dir)
     named = {**({"start": starts} if starts else {}), **sides}
-    return Comparison([*sides][-1], tuple(seeds), {side: tuple(outcomes) for side, outcomes in named.items()})
+    outcomes = {side: tuple(each) for side, each in named.items()}
+    return Comparison([*sides][-1], tuple(seeds), outcomes, saved)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

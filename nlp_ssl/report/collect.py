@@ -13,6 +13,7 @@ import pyarrow as pa
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.experiments.compare import GIVEN, Comparison
 from nlp_ssl.experiments.pipeline import DISTILLED, FOLDERS, PRETRAINED
+from nlp_ssl.experiments.saving import Saved
 from nlp_ssl.experiments.start import START
 from nlp_ssl.report.checked import metrics_line, read_predictions
 from nlp_ssl.rounds.engine import ROUNDS
@@ -94,6 +95,7 @@ class RunFolder:
     seeds: tuple[int, ...]
     runs: tuple[Side, ...]
     baselines: tuple[Side | None, ...]
+    saved: Saved | None
     starts: tuple[Outcome | None, ...]
     earlier: tuple[Mapping[str, Side], ...]
     stage: str = ""
@@ -186,6 +188,7 @@ def collect(folder: Path) -> RunFolder:
         seeds=tuple(_seed(place, run) for place, run in zip(places, runs, strict=True)),
         runs=runs,
         baselines=tuple(_side(place) if _is_run(place) else None for place in baselines),
+        saved=Saved.read(folder),
         starts=tuple(_start(place) for place in places),
         earlier=tuple({_named(place): _side(place) for place in found[:-1]} for found in stages),
         stage=_stage(stages[0][-1], runs[0], _is_run(baselines[0])),

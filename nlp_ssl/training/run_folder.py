@@ -26,13 +26,16 @@ _RUN_FILES = (
     "rounds.jsonl",
     "tuning.jsonl",
     "report.html",
+    "saved.json",
 )  # what is of the run, not of its model
 _RUN_FOLDERS = ("checkpoints", "baseline", "seed-[0-9]*", "round-[0-9]*", "tuning")
 _SIGNS = ("identity.json", "result.json", "start.json", "tuning.jsonl")  # a folder with one of them is of a run
+_PREDICTIONS = "predictions.parquet"
 _MODEL_FILES = (  # by the names under which libraries save them: a folder may hold other people's files
     "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "tokenizer.json",
-    "tokenizer_config.json", "image_net.json", "predictions.parquet",
+    "tokenizer_config.json", "image_net.json", _PREDICTIONS,
 )  # fmt: skip
+SAVED = "saved.json"  # whose model is in the folder, where several were trained
 CARD = "README.md"
 CARD_MARK = "<!-- nlp-ssl model card: take this line out to keep a text of your own -->"
 _STAGING = ".model-"  # begins the name of a folder of model files that are not all there yet
@@ -181,8 +184,11 @@ def place_files(folder: Path, write: Callable[[Path], object]) -> None:
             os.replace(path, folder / path.name)
 
 
-def copy_model(source: Path, folder: Path) -> None:
-    """Puts a finished run's model files into another folder, each whole or not at all; the first process does it.
+def copy_model(source: Path, folder: Path, *, predictions: bool = True) -> None:
+    """Puts a finished run's model files, and its predictions, into another folder, each whole or not at all.
+
+    Weights take no further space where the disk can give a file two names: they are written anew, never changed. The
+    first process does it.
 
     Raises:
         RunError: the disk is full, or the folder cannot be written.
@@ -190,9 +196,41 @@ def copy_model(source: Path, folder: Path) -> None:
     if int(os.environ.get("RANK", "0")):
         return
     with _staging(folder) as staging:
-        for path in sorted({p for pattern in _MODEL_FILES for p in source.glob(pattern)}, key=_mark_last):
-            shutil.copyfile(path, staging / path.name)
+        for path in sorted(_model_files(source), key=_mark_last):
+            if path.name == _PREDICTIONS and not predictions:
+                continue
+            (_link if path.suffix == ".safetensors" else shutil.copyfile)(path, staging / path.name)
             os.replace(staging / path.name, folder / path.name)
+
+
+def has_model(folder: Path) -> bool:
+    """Whether there is a whole model in a folder."""
+    return any(path.suffix == ".safetensors" for path in _model_files(folder)) and any(
+        (folder / name).is_file() for name in (_MARK, "image_net.json")
+    )
+
+
+def remove_model(folder: Path) -> None:
+    """Removes the weights of a run's model and what goes with them; results and predictions stay.
+
+    Raises:
+        RunError: a file cannot be removed.
+    """
+    with atomic.writing(folder):
+        for path in sorted(_model_files(folder), key=_mark_last, reverse=True):
+            if path.name != _PREDICTIONS:
+                path.unlink()
+
+
+def _model_files(folder: Path) -> set[Path]:
+    return {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
+
+
+def _link(path: Path, other: Path) -> None:
+    try:
+        os.link(path, other)
+    except OSError:  # a disk that gives no file a second name
+        shutil.copyfile(path, other)
 
 
 @contextmanager
