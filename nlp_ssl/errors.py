@@ -32,6 +32,14 @@ class DataError(SSLError):
     exit_code = 3
 
 
+class BadLineError(DataError):
+    """A row of a file is no row; the others can be read without it."""
+
+
+class EncodingError(DataError):
+    """A file is in another encoding than it is read in."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal stopped the run after a complete step; `exit_code` is 128 + signal number."""
 

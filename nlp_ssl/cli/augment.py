@@ -57,6 +57,7 @@ class Options:
     same_label: Annotated[Path | None, "trained model; views that it labels otherwise are not accepted"] = None
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
+    on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
     scheduler: Annotated[Literal["local", "ray"], "where the files of a folder are worked on"] = "local"
     cache_dir: Annotated[Path | None, "where finished rewritings are kept"] = None
     out: Annotated[Path | None, "Parquet file of the views (text, sample, view, outcome, cosine), or a folder"] = None
@@ -154,7 +155,7 @@ class Job:
         if not out.exists():
             return False
         if made_of(out) != self._name(source):
-            raise ConfigError(224, f"{out} exists and is made otherwise: name another place or add --overwrite")
+            raise ConfigError(442, f"{out} exists and is made otherwise: name another place or add --overwrite")
         click.echo(f"{out} is there already")
         return True
 
@@ -198,7 +199,13 @@ class Job:
 
             def work(source: Path, out: Path) -> str:
                 name = self._name(source)
-                table = read_table(source, text_column=options.text_column, encoding=options.encoding, label_columns=())
+                table = read_table(
+                    source,
+                    text_column=options.text_column,
+                    encoding=options.encoding,
+                    on_bad_lines=options.on_bad_lines,
+                    label_columns=(),
+                )
                 log_notes(table.notes)
                 report = Report()
                 total = len(table) * options.samples

@@ -45,6 +45,7 @@ class Spec:
         flags: dataclass values whose fields are the flags.
         arguments: words that are no flags, in their order.
         first: names of the flags that --help shows; all of them if there are none.
+        without: names of fields that are no flags here, since they would change nothing.
         of_method: there are also the flags of the method that --method names, and its value is the last one.
         instead: a flag with which the command is another one, and the name of that in its module's `COMMANDS`.
     """
@@ -56,6 +57,7 @@ class Spec:
     flags: tuple[Any, ...] = ()
     arguments: tuple[Argument, ...] = ()
     first: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     of_method: bool = False
     instead: tuple[str, str] | None = None
 

@@ -14,13 +14,11 @@ from nlp_ssl.cli.files import ROLES, Files, Tables, read
 from nlp_ssl.data.table import Table, in_roles
 from nlp_ssl.doctor import Advice, Diagnosis, Finding, diagnose
 from nlp_ssl.doctor import Options as Checks
-from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.errors import BadLineError, ConfigError, DataError, EncodingError
 from nlp_ssl.ops.multilabel import refuse
 from nlp_ssl.utils.ranges import check
 
 log = logging.getLogger("nlp_ssl")
-_RAGGED = (111, 112)  # errors of single rows, which can be skipped to see the rest
-_ENCODING = 106
 
 
 @dataclass(frozen=True)
@@ -75,24 +73,24 @@ def _readable(files: Files, role: str, labeled: Table | None, errors: list[Findi
     try:
         return read(files, role, labeled)
     except DataError as error:
-        text, code = str(error), error.code
+        refused = error
     rest: Table | None = None
-    for other in _other_ways(files, code):
+    for other in _other_ways(files, refused):
         try:
             rest = read(other, role, labeled)
             break
         except DataError:
             continue
     skipped = [note for note in (rest.notes if rest is not None else ()) if note.startswith("bad lines skipped")]
-    more = f" ({skipped[0].replace('skipped', 'in all')})" if skipped and code in _RAGGED else ""
-    errors.append(Finding("error", text + more, code))
+    more = f" ({skipped[0].replace('skipped', 'in all')})" if skipped and isinstance(refused, BadLineError) else ""
+    errors.append(Finding("error", str(refused) + more, refused.code))
     return rest
 
 
-def _other_ways(files: Files, code: int) -> list[Files]:
-    if code in _RAGGED:
+def _other_ways(files: Files, error: DataError) -> list[Files]:
+    if isinstance(error, BadLineError):
         return [replace(files, on_bad_lines="skip")]
-    if code == _ENCODING:
+    if isinstance(error, EncodingError):
         return [replace(files, encoding=name, on_bad_lines="skip") for name in ("cp1252", "utf-16", "latin-1")]
     return []
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import click
 import numpy as np
@@ -33,6 +33,7 @@ class Options(Marking):
     label_separator: Annotated[str, "between the labels of a row, where the model gives several"] = ";"
     pair_column: Annotated[str | None, "column of the second texts, for a model of pairs"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
+    on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
     split: Annotated[str | None, "rows of this split alone, e.g. test"] = None
     max_length: Annotated[int | None, "tokens; longer texts are cut; by default as in training"] = None
     json: Annotated[bool, "print JSON instead"] = False
@@ -79,6 +80,7 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
         label_column=options.label_column,
         pair_column=options.pair_column,
         encoding=options.encoding,
+        on_bad_lines=options.on_bad_lines,
         split=options.split,
         unlabeled_value=options.unlabeled_value,
         minus_one=options.minus_one,

@@ -30,6 +30,7 @@ class Options:
     pooling: Annotated[Pooling, "how token vectors become one"] = "auto"
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
+    on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
     output_dir: Annotated[Path | None, "where the encoder goes"] = None
     resume: Annotated[bool, "go on where an earlier run stopped"] = False
     overwrite: Annotated[bool, "replace an earlier run"] = False
@@ -41,7 +42,13 @@ def main(texts: str, options: Options, config: TrainConfig) -> None:
     if options.output_dir is None:
         raise ConfigError(206, "pretrain needs --output-dir DIR: nlp-ssl pretrain pool.txt --output-dir encoder")
     check_output(options.output_dir, options.resume, options.overwrite, [options.model])
-    table = read_table(texts, text_column=options.text_column, encoding=options.encoding, label_columns=())
+    table = read_table(
+        texts,
+        text_column=options.text_column,
+        encoding=options.encoding,
+        on_bad_lines=options.on_bad_lines,
+        label_columns=(),
+    )
     log_notes(table.notes)
     kept = np.flatnonzero([split not in ("dev", "test") for split in table.splits or ["train"] * len(table)])
     none = np.zeros(0, dtype=np.int64)
@@ -72,5 +79,7 @@ COMMANDS = {
         arguments=(Argument("texts"),),
         first=("text_column", "model", "max_length", "objective", "max_steps", "batch_size", "learning_rate", "seed",
                "output_dir", "resume"),
+        without=("warm_start", "warm_steps", "eval_steps", "patience", "eval_fgsm", "calibrate", "align",
+                 "class_weights", "effective_beta", "logit_adjustment", "guard"),
     )
 }  # fmt: skip

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import click
 import numpy as np
@@ -41,6 +41,7 @@ class Options:
     floor: Annotated[float, "probability of a kept text, at least"] = 0.0
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     encoding: Annotated[str, "of the files"] = "utf-8"
+    on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
     seed: Annotated[int, "draws what the domain classifier learns from"] = 0
     out: Annotated[Path | None, "Parquet file of the texts (text, row, predicted, probability)"] = None
     overwrite: Annotated[bool, "replace that file"] = False
@@ -60,8 +61,14 @@ def main(pool: str, options: Options) -> None:
     if options.out.resolve() in {Path(place).resolve() for place in (pool, options.in_domain) if place}:
         raise ConfigError(295, f"{options.out}: the result would take the place of what is read: name another --out")
     if options.out.exists() and not options.overwrite:
-        raise ConfigError(224, f"{options.out} exists: name another file or add --overwrite")
-    table = read_table(pool, text_column=options.text_column, encoding=options.encoding, label_columns=())
+        raise ConfigError(442, f"{options.out} exists: name another file or add --overwrite")
+    table = read_table(
+        pool,
+        text_column=options.text_column,
+        encoding=options.encoding,
+        on_bad_lines=options.on_bad_lines,
+        label_columns=(),
+    )
     log_notes(table.notes)
     if table.splits is not None and {"dev", "test"} & set(table.splits):
         log.info("rows of dev and test are left out")
@@ -95,7 +102,13 @@ def _by_class(folder: Path) -> tuple[Scorer, list[str]]:
 def _by_domain(options: Options, pool: pa.ChunkedArray) -> Scorer:
     """Scores by a classifier of texts of the file against texts of the pool."""
     assert options.in_domain is not None
-    ours = read_table(options.in_domain, text_column=options.text_column, encoding=options.encoding, label_columns=())
+    ours = read_table(
+        options.in_domain,
+        text_column=options.text_column,
+        encoding=options.encoding,
+        on_bad_lines=options.on_bad_lines,
+        label_columns=(),
+    )
     # Drawn, not every n-th: a pool that was put together in turns from several sources would give texts of one alone.
     drawn = np.random.default_rng(options.seed).choice(len(pool), min(len(pool), _SAMPLE), replace=False)
     theirs = pool.take(pa.array(drawn))

@@ -37,7 +37,7 @@ def main(options: Options, retrieval: Retrieval, files: Files) -> None:
     if files.pair_column is not None:
         raise ConfigError(454, "select --index retrieves single texts: leave out --pair-column")
     if options.out.exists() and not options.overwrite:
-        raise ConfigError(224, f"{options.out} exists: name another file or add --overwrite")
+        raise ConfigError(442, f"{options.out} exists: name another file or add --overwrite")
     data = text(files, tables(files), options.seed)
     teacher = load_trained(options.teacher)
     known = class_names(teacher.model.config)

@@ -51,7 +51,7 @@ def written() -> str:
 
 
 def _command(module: str, name: str, spec: Spec) -> dict[str, Any]:
-    flags = [_placed(flag) for value in spec.flags for flag in flags_of(value)]
+    flags = [_placed(flag) for value in spec.flags for flag in flags_of(value) if flag.name not in spec.without]
     entry = {
         "name": name,
         "module": module,

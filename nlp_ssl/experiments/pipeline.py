@@ -80,7 +80,7 @@ def run_stages(
 
 def _check(stages: Stages, method: Method | RoundMethod, task: Task, config: TrainConfig) -> None:
     if not len(task.data.unlabeled):
-        raise ConfigError(482, "the stages learn from unlabeled rows, and there are none: give --unlabeled FILE")
+        raise ConfigError(497, "the stages learn from unlabeled rows, and there are none: give --unlabeled FILE")
     if stages.pretrain != "none" and task.data.kind == "many":
         raise ConfigError(477, f"--pretrain {stages.pretrain} is for one label a row: give --pretrain none")
     for stage in [method, *([Distillation()] if stages.distill else [])]:

@@ -51,7 +51,7 @@ def check_save(save: Save | None, data: Data) -> None:
         ConfigError: it is asked for and there are no dev rows.
     """
     if save == "best" and not len(data.dev):
-        raise ConfigError(491, "--save best needs dev rows that tell which side is best: give --dev, or --save method")
+        raise ConfigError(495, "--save best needs dev rows that tell which side is best: give --dev, or --save method")
 
 
 def choose(sides: Mapping[str, Sequence[Outcome]], seeds: Sequence[int], method: str, save: Save | None) -> Saved:
@@ -90,7 +90,7 @@ def keep(saved: Saved, method: str, seeds: Sequence[int], folder: Path) -> None:
     if former != saved or not has_model(folder):
         replaced = source == folder and former is not None and former.side != saved.side
         if replaced or not has_model(source):
-            raise ConfigError(492, f"{source} holds no model any more: --save as before, or --overwrite the run")
+            raise ConfigError(496, f"{source} holds no model any more: --save as before, or --overwrite the run")
         if source != folder:
             copy_model(source, folder, predictions=False)
         atomic.write_text(folder / SAVED, json.dumps(asdict(saved)))

@@ -195,7 +195,7 @@ def collect(folder: Path) -> RunFolder:
     )
     sides = made.comparison.sides.values() if made.comparison is not None else ()
     if len({scores.leading for side in sides for outcome in side for scores in outcome.scores.values()}) > 1:
-        raise RunError(303, f"{folder}: some results are of one label a row, others of several: train again")
+        raise RunError(306, f"{folder}: some results are of one label a row, others of several: train again")
     return made
 
 

@@ -124,11 +124,11 @@ def test_the_best_side_of_one_seed_is_saved_and_stays_so(files, tmp_path, monkey
     write_card(out)
     assert "The saved model is that of supervised, seed 0, the best on the dev rows." in (out / "README.md").read_text()
     keep(Saved("supervised", 0, "dev"), "uda", [0], out)
-    with pytest.raises(ConfigError, match="SSL492"):
+    with pytest.raises(ConfigError, match="SSL496"):
         keep(Saved("uda", 0, ""), "uda", [0], out)
 
 
 def test_the_best_cannot_be_told_without_dev_rows(files, tmp_path, capsys):
     assert train(files, tmp_path / "out", "--save", "best") == 2
-    assert "SSL491: --save best needs dev rows" in capsys.readouterr().err
+    assert "SSL495: --save best needs dev rows" in capsys.readouterr().err
     assert not (tmp_path / "out/metrics.jsonl").exists(), "said before the training"
