@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from nlp_ssl.errors import Interrupted, SSLError
-from nlp_ssl.utils.progress import ConsoleHandler
+from nlp_ssl.utils.progress import ConsoleHandler, bar
 
 if TYPE_CHECKING:
     from nlp_ssl.experiments.compare import Comparison
@@ -149,7 +149,10 @@ def leave_report(folder: Path, license: str = "unknown") -> None:
     from nlp_ssl.report.page import write_report
 
     try:
-        write_card(folder, license)
-        log.info("report saved to %s", write_report(folder))
+        with bar("report", 2) as advance:
+            write_card(folder, license)
+            advance()
+            place = write_report(folder)
+        log.info("report saved to %s", place)
     except (SSLError, OSError) as error:
         log.warning("no report: %s", error)

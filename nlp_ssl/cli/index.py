@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import click
 
+from nlp_ssl.cli.answers import as_json
 from nlp_ssl.cli.command import Argument, Spec
 from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.sources import stream_rows
@@ -105,9 +106,9 @@ def _search(index: str, query: str | None, flags: Search) -> None:
     sys.stdout.flush()
 
 
-def _shown(query: str, hits: list[Hit], as_json: bool) -> Iterator[str]:
-    if as_json:
-        yield json.dumps([asdict(hit) for hit in hits], ensure_ascii=False)
+def _shown(query: str, hits: list[Hit], json_wanted: bool) -> Iterator[str]:
+    if json_wanted:
+        yield as_json([asdict(hit) for hit in hits], sys.stdout)
         return
     yield " ".join(query.split())
     yield from (f"  {hit.score:.3f}  {' '.join(hit.text.split())}" for hit in hits)

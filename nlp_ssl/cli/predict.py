@@ -18,9 +18,10 @@ from nlp_ssl.cli.command import Argument, Spec
 from nlp_ssl.config import Precision
 from nlp_ssl.data.label_sets import check_separator
 from nlp_ssl.data.schema import log_notes
-from nlp_ssl.data.sources import stream_rows
+from nlp_ssl.data.sources import TextRow, stream_parts
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.inference.predictor import Predictor, Row, answer, open_predictor
+from nlp_ssl.inference.predictor import Predictor, answer, open_predictor
+from nlp_ssl.utils.progress import bar
 from nlp_ssl.utils.ranges import check
 
 
@@ -64,37 +65,42 @@ def main(model: str, file: str, options: Options) -> None:
         pairs=options.pair_column is not None,
     )  # fmt: skip
     counts: Counter[str] = Counter()
-    rows = stream_rows(
+    parts = stream_parts(
         file, text_column=options.text_column, pair_column=options.pair_column, encoding=options.encoding,
         counts=counts,
     )  # fmt: skip
     if predictor.kind == "many":
         check_separator(options.label_separator, predictor.classes)
-    columns = answers.schema(predictor.classes, options.all, predictor.kind)
+    columns = answers.schema(predictor.classes, options.all, predictor.kind, Path(file).is_dir())
     if options.out is not None:
-        _to_file(options, _tables(predictor, rows, columns), columns)
+        _to_file(options, _tables(predictor, parts, columns), columns)
     else:
         lines = partial(answers.put_lines, cells=options.cells())
         put = partial(answers.put_json if options.json else lines, sys.stdout)
-        for found in _tables(predictor, rows, columns):
+        for found in _tables(predictor, parts, columns):
             put(found)
         sys.stdout.flush()
     log_notes(f"{what}: {count}" for what, count in sorted(counts.items()))
 
 
-def _tables(predictor: Predictor, rows: Iterator[Row], columns: pa.Schema) -> Iterator[pa.Table]:
-    for found in answer(predictor, rows):
-        yield answers.table(found, predictor.classes, columns)
+def _tables(
+    predictor: Predictor, parts: Iterator[tuple[str, Iterator[TextRow]]], columns: pa.Schema
+) -> Iterator[pa.Table]:
+    for place, rows in parts:
+        file = Path(place).name if answers.FILE in columns.names else None
+        for found in answer(predictor, rows):
+            yield answers.table(found, predictor.classes, columns, file)
 
 
 def _to_file(options: Options, tables: Iterator[pa.Table], columns: pa.Schema) -> None:
     """Writes the file and says how fast."""
     out, start, texts = options.out, time.perf_counter(), 0
     assert out is not None
-    with answers.writer(out, columns, options.cells()) as put:
+    with answers.writer(out, columns, options.cells()) as put, bar("texts") as advance:
         for found in tables:
             put(found)
             texts += len(found) - found["label"].null_count
+            advance(len(found))
     seconds = time.perf_counter() - start
     if options.json:
         click.echo(json.dumps({"out": str(out), "texts": texts, "seconds": seconds, "per_second": texts / seconds}))
@@ -108,7 +114,7 @@ COMMANDS = {
         "label and probability of every text of a file",
         "Writes label and probability of every text of FILE, in order, one tab-separated line each. Labels are written "
         "as they are; one with a tab, a quote or a line end stands in quotes. MODEL is a folder that train or export "
-        "wrote.",
+        "wrote. FILE may be a folder of files; tables then say in a column `file` which one a row is of.",
         "nlp-ssl predict out texts.csv --out predicted.parquet --all",
         flags=(Options(),),
         arguments=(Argument("model"), Argument("file")),

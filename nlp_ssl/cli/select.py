@@ -21,6 +21,7 @@ from nlp_ssl.inference.embedder import Embedder
 from nlp_ssl.inference.predict import longest_text, predict_texts
 from nlp_ssl.nets.text import class_names, load_trained
 from nlp_ssl.utils.parquet import write_parquet
+from nlp_ssl.utils.progress import track
 from nlp_ssl.utils.ranges import check
 
 log = logging.getLogger("nlp_ssl")
@@ -80,7 +81,7 @@ def main(pool: str, options: Options) -> None:
         score, classes = _by_class(options.classifier)
     else:
         score, classes = _by_domain(options, table.texts), [IN_DOMAIN]
-    picked = select(_watched(rows, len(table)), score, options.keep, options.floor)
+    picked = select(track(rows, "texts", len(table)), score, options.keep, options.floor)
     # Under the name that it had: `train --text-column` is the same for both of its files.
     names = [options.text_column or "text", *_SCHEMA.names[1:]]
     write_parquet(options.out, picked, pa.schema([f.with_name(n) for f, n in zip(_SCHEMA, names, strict=True)]))
@@ -114,13 +115,6 @@ def _by_domain(options: Options, pool: pa.ChunkedArray) -> Scorer:
     theirs = pool.take(pa.array(drawn))
     embed = Embedder(encoder_name(options.encoder))
     return domain_scorer(ours.texts.to_pylist(), theirs.to_pylist(), embed, options.seed)
-
-
-def _watched(rows: Iterator[tuple[int, str]], total: int) -> Iterator[tuple[int, str]]:
-    for number, row in enumerate(rows, 1):
-        yield row
-        if number % 50_000 == 0:
-            log.info("%d of %d texts", number, total)
 
 
 def _lines(picked: Sequence[Picked], classes: Sequence[str], total: int, keep: int) -> Iterator[str]:

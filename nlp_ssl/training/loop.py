@@ -6,10 +6,9 @@ import hashlib
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +16,6 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -42,6 +40,7 @@ from nlp_ssl.training.trackers import check_trackers, start_trackers
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.precision import Format, resolve
+from nlp_ssl.utils.progress import bar
 
 log = logging.getLogger("nlp_ssl")
 _FORMER = {  # settings that version 0.1.0 called otherwise
@@ -370,12 +369,13 @@ class TrainLoop:
             )
         )
         started, first = time.perf_counter(), state.step
-        with signals(self.accelerator.num_processes) as caught, self._bar() as tick:
+        with signals(self.accelerator.num_processes) as caught, bar(self.method.name, config.max_steps) as advance:
+            advance(first)
             while state.step < config.max_steps and not self._out_of_patience():
                 self.session.enter(state.step)
                 self._update([next(batches) for _ in range(config.gradient_accumulation_steps)])
                 state.step += 1
-                tick(state.step)
+                advance()
                 self._after_step(started, first)
                 if caught:
                     if self.output_dir is not None:
@@ -520,16 +520,6 @@ class TrainLoop:
         cool(module.classifier, temperature)
         log.info("temperature %.2f", temperature)
         return temperature
-
-    @contextmanager
-    def _bar(self) -> Iterator[Callable[[int], None]]:
-        if not sys.stderr.isatty() or not self.accelerator.is_main_process:
-            yield lambda step: None
-            return
-        columns = (TextColumn(self.method.name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, transient=True) as progress:
-            task = progress.add_task(self.method.name, total=self.config.max_steps)
-            yield lambda step: progress.update(task, completed=step)
 
 
 def _check_given(method: Method, given: Mapping[str, Module | Tensor], data: Data) -> None:
