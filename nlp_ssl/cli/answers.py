@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -145,17 +145,17 @@ def _jsonl(path: Path, columns: pa.Schema) -> Iterator[Put]:
         yield partial(put_json, file)
 
 
-def put_json(file: IO[str], found: pa.Table) -> None:
+def put_json(file: TextIO, found: pa.Table) -> None:
     """One object for each row."""
     file.writelines(as_json(row, file) + "\n" for row in found.to_pylist())
 
 
-def as_json(value: Any, file: IO[str]) -> str:
+def as_json(value: Any, file: TextIO) -> str:
     """JSON for a file; in ASCII where its encoding may lack a character."""
     return json.dumps(value, ensure_ascii=not (file.encoding or "utf-8").lower().startswith("utf"))
 
 
-def put_lines(file: IO[str], found: pa.Table, cells: Cells) -> None:
+def put_lines(file: TextIO, found: pa.Table, cells: Cells) -> None:
     """Tab-separated values without row numbers or a header: line n is about row n."""
     for _, label, p, *_ in _rows(found):
         file.write(_line([cells.label(label), cells.numbers(p, "{:.4f}".format)], "\t"))
