@@ -1,76 +1,142 @@
 """nlp_ssl: semi-supervised text classification. Few labels, a lot of unlabeled text.
 
-The names below are the public ones. What needs transformers, datasets or torchvision is imported when first used.
+The names below are the public ones. Each is imported when it is first used, so that `import nlp_ssl` costs nothing.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nlp_ssl.config import TrainConfig
-from nlp_ssl.method import Method, RoundMethod
-from nlp_ssl.methods import *  # noqa: F403 - every method, as its __all__ names them
-from nlp_ssl.methods import __all__ as _methods
-from nlp_ssl.registry import get_method, list_methods, register
-from nlp_ssl.rounds import UST, NoisyStudent, SelfTraining
-from nlp_ssl.run import Run
-from nlp_ssl.types import Batch, DataSpec, Losses
-
 if TYPE_CHECKING:
     from nlp_ssl.augment.tfidf import TfidfReplace
     from nlp_ssl.classifier import Pool, SSLClassifier
+    from nlp_ssl.config import TrainConfig
     from nlp_ssl.data.schema import build as build_data
     from nlp_ssl.data.sources import read_table
     from nlp_ssl.data.table import table_of
     from nlp_ssl.experiments.compare import Comparison, compare
     from nlp_ssl.experiments.fit import Result, fit
-    from nlp_ssl.integrations import SSLTrainer
     from nlp_ssl.integrations.frozen import LabelPropagationClassifier, SentenceEmbedding
+    from nlp_ssl.integrations.hf_trainer import SSLTrainer
+    from nlp_ssl.method import Method, RoundMethod
+    from nlp_ssl.methods import (
+        ICT,
+        UDA,
+        VAT,
+        AdaMatch,
+        Adversarial,
+        CoMatch,
+        CRMatch,
+        Dash,
+        DebiasPL,
+        DeFixMatch,
+        Distillation,
+        DivideMix,
+        EntropyMin,
+        FixMatch,
+        FlexMatch,
+        FreeMatch,
+        JointMatch,
+        LabelPropagation,
+        MarginMatch,
+        MeanTeacher,
+        MetaPseudoLabels,
+        MixMatch,
+        MixText,
+        MixUpPseudoLabel,
+        MultiMatch,
+        PiModel,
+        PseudoLabel,
+        RDrop,
+        ReMixMatch,
+        SimMatch,
+        SoftMatch,
+        Supervised,
+        TemporalEnsembling,
+    )
+    from nlp_ssl.registry import get_method, list_methods, register
+    from nlp_ssl.rounds import UST, NoisyStudent, SelfTraining
+    from nlp_ssl.run import Run
     from nlp_ssl.task import Task, image_task, text_task
     from nlp_ssl.training.run_folder import RunFolder
+    from nlp_ssl.types import Batch, DataSpec, Losses
 
-_LAZY = {
-    "Comparison": ("nlp_ssl.experiments.compare", "Comparison"),
-    "LabelPropagationClassifier": ("nlp_ssl.integrations.frozen", "LabelPropagationClassifier"),
-    "Pool": ("nlp_ssl.classifier", "Pool"),
-    "Result": ("nlp_ssl.experiments.fit", "Result"),
-    "RunFolder": ("nlp_ssl.training.run_folder", "RunFolder"),
-    "SSLClassifier": ("nlp_ssl.classifier", "SSLClassifier"),
-    "SSLTrainer": ("nlp_ssl.integrations.hf_trainer", "SSLTrainer"),
-    "SentenceEmbedding": ("nlp_ssl.integrations.frozen", "SentenceEmbedding"),
-    "Task": ("nlp_ssl.task", "Task"),
-    "TfidfReplace": ("nlp_ssl.augment.tfidf", "TfidfReplace"),
-    "build_data": ("nlp_ssl.data.schema", "build"),
-    "compare": ("nlp_ssl.experiments.compare", "compare"),
-    "fit": ("nlp_ssl.experiments.fit", "fit"),
-    "image_task": ("nlp_ssl.task", "image_task"),
-    "read_table": ("nlp_ssl.data.sources", "read_table"),
-    "table_of": ("nlp_ssl.data.table", "table_of"),
-    "text_task": ("nlp_ssl.task", "text_task"),
+_MODULES = {  # and their names; every other public name is that of a method
+    "nlp_ssl.augment.tfidf": "TfidfReplace",
+    "nlp_ssl.classifier": "Pool SSLClassifier",
+    "nlp_ssl.config": "TrainConfig",
+    "nlp_ssl.data.schema": "build_data",
+    "nlp_ssl.data.sources": "read_table",
+    "nlp_ssl.data.table": "table_of",
+    "nlp_ssl.experiments.compare": "Comparison compare",
+    "nlp_ssl.experiments.fit": "Result fit",
+    "nlp_ssl.integrations.frozen": "LabelPropagationClassifier SentenceEmbedding",
+    "nlp_ssl.integrations.hf_trainer": "SSLTrainer",
+    "nlp_ssl.method": "Method RoundMethod",
+    "nlp_ssl.registry": "get_method list_methods register",
+    "nlp_ssl.rounds": "NoisyStudent SelfTraining UST",
+    "nlp_ssl.run": "Run",
+    "nlp_ssl.task": "Task image_task text_task",
+    "nlp_ssl.training.run_folder": "RunFolder",
+    "nlp_ssl.types": "Batch DataSpec Losses",
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
+_NAME_THERE = {"build_data": "build"}  # where it is another one
 
 __version__ = "0.1.0"
 __all__ = [
-    *_methods,
+    "AdaMatch",
+    "Adversarial",
     "Batch",
+    "CRMatch",
+    "CoMatch",
     "Comparison",
+    "Dash",
     "DataSpec",
+    "DeFixMatch",
+    "DebiasPL",
+    "Distillation",
+    "DivideMix",
+    "EntropyMin",
+    "FixMatch",
+    "FlexMatch",
+    "FreeMatch",
+    "ICT",
+    "JointMatch",
+    "LabelPropagation",
     "LabelPropagationClassifier",
-    "RoundMethod",
     "Losses",
+    "MarginMatch",
+    "MeanTeacher",
+    "MetaPseudoLabels",
     "Method",
-    "Pool",
-    "Result",
-    "RunFolder",
+    "MixMatch",
+    "MixText",
+    "MixUpPseudoLabel",
+    "MultiMatch",
     "NoisyStudent",
+    "PiModel",
+    "Pool",
+    "PseudoLabel",
+    "RDrop",
+    "ReMixMatch",
+    "Result",
+    "RoundMethod",
+    "RunFolder",
     "Run",
     "SSLClassifier",
     "SSLTrainer",
     "SelfTraining",
     "SentenceEmbedding",
+    "SimMatch",
+    "SoftMatch",
+    "Supervised",
     "Task",
+    "TemporalEnsembling",
     "TfidfReplace",
     "TrainConfig",
+    "UDA",
     "UST",
+    "VAT",
     "build_data",
     "compare",
     "fit",
@@ -85,7 +151,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in __all__:
         raise AttributeError(f"module 'nlp_ssl' has no attribute {name!r}")
-    module, attribute = _LAZY[name]
-    return importlib.import_module(module).__dict__[attribute]
+    module = importlib.import_module(_MODULE_OF.get(name, "nlp_ssl.methods"))
+    globals()[name] = value = module.__dict__[_NAME_THERE.get(name, name)]  # the next question finds it here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -28,7 +28,7 @@ from nlp_ssl.data.arrays import (
 )
 from nlp_ssl.data.cleaning import label_name
 from nlp_ssl.data.image_store import ImageStore
-from nlp_ssl.errors import ConfigError, nearest
+from nlp_ssl.errors import ConfigError, Interrupted, nearest
 from nlp_ssl.experiments.runs import run_one
 from nlp_ssl.inference.predict import logits_of_texts, longest_text, predict, probabilities
 from nlp_ssl.method import Method, RoundMethod
@@ -39,7 +39,6 @@ from nlp_ssl.registry import as_method, get_method
 from nlp_ssl.task import EncoderChoice, Task, TextSource
 from nlp_ssl.training.model_files import save_model
 from nlp_ssl.training.run_folder import RunFolder
-from nlp_ssl.training.signals import Interrupted
 from nlp_ssl.training.view_strength import Strongest
 from nlp_ssl.types import Kind
 from nlp_ssl.utils import atomic

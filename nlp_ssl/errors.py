@@ -2,6 +2,10 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nlp_ssl.nets.base import Module
 
 
 class SSLError(Exception):
@@ -30,6 +34,25 @@ class DataError(SSLError):
     """A file, text or label cannot be used as it is (codes 100-199)."""
 
     exit_code = 3
+
+
+class BadLineError(DataError):
+    """A row of a file is no row; the others can be read without it."""
+
+
+class EncodingError(DataError):
+    """A file is in another encoding than it is read in."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the run after a complete step.
+
+    `exit_code` is 128 + signal number, `module` the net as far as it was trained.
+    """
+
+    def __init__(self, number: int, module: "Module | None" = None) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.exit_code, self.module = 128 + number, module
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

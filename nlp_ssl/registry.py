@@ -1,5 +1,9 @@
-"""Names of methods, of one training loop and in rounds: a duplicate raises, an unknown name suggests the nearest."""
+"""Names of methods, of one training loop and in rounds: a duplicate raises, an unknown name suggests the nearest.
 
+The packages of `BUILT_IN` register theirs when they are imported, which the first question does.
+"""
+
+import importlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -8,6 +12,7 @@ from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.utils.documentation import MethodInfo, describe_method, documented
 
 M = TypeVar("M", bound=type[Method] | type[RoundMethod])
+BUILT_IN = ("nlp_ssl.methods", "nlp_ssl.rounds")
 _METHODS: dict[str, type[Method]] = {}
 _ROUND_METHODS: dict[str, type[RoundMethod]] = {}
 
@@ -33,6 +38,11 @@ def register(name: str) -> Callable[[M], M]:
     return add
 
 
+def _import_built_in() -> None:
+    for package in BUILT_IN:
+        importlib.import_module(package)
+
+
 def documented_method(cls: M) -> M:
     """Class decorator that lists the fields of a method in its docstring, for one that `register` does not file."""
     return documented(cls, cls.images)
@@ -44,6 +54,7 @@ def get_method(name: str) -> type[Method] | type[RoundMethod]:
     Raises:
         ConfigError: there is none; the message names the nearest.
     """
+    _import_built_in()
     known: dict[str, type[Method] | type[RoundMethod]] = {**_METHODS, **_ROUND_METHODS}
     if name not in known:
         raise ConfigError(201, f"unknown method {name!r}.{nearest(name, known)}")
@@ -74,6 +85,7 @@ def as_method(method: str | Method | RoundMethod) -> Method | RoundMethod:
 
 def list_methods(*, in_rounds: bool | None = None) -> list[str]:
     """All names of methods, sorted; with `in_rounds` those that work in rounds, or those that do not."""
+    _import_built_in()
     one_loop = [] if in_rounds else [*_METHODS]
     rounds = [] if in_rounds is False else [*_ROUND_METHODS]
     return sorted([*one_loop, *rounds])

@@ -19,9 +19,9 @@ from nlp_ssl.augment.policy import Rewritten, parse_policy
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.config import cache_folder
 from nlp_ssl.data.arrays import Column, labeled_table, text_table
+from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.columns import LABEL_COLUMNS
 from nlp_ssl.data.dataset import Data
-from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.image_store import ImageStore
 from nlp_ssl.data.images import ImageRows, image_rows, named_images
 from nlp_ssl.data.markers import MinusOne

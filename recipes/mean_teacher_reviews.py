@@ -1,6 +1,6 @@
 """Mean Teacher on movie reviews (Tarvainen & Valpola 2017, arXiv:1703.01780): agree with one's own running average.
 
-accelerate launch recipes/mean_teacher_reviews.py                  embedded reviews and encoder, 3 seeds, and baseline
+accelerate launch recipes/mean_teacher_reviews.py                  bundled reviews and encoder, 3 seeds, and baseline
 accelerate launch recipes/mean_teacher_reviews.py --data FOLDER    your own train and test rows
 """
 

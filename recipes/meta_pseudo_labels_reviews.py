@@ -1,6 +1,6 @@
 """Meta Pseudo Labels on movie reviews (Pham et al. 2021, arXiv:2003.10580): a teacher judged by what its labels teach.
 
-accelerate launch recipes/meta_pseudo_labels_reviews.py                    embedded reviews and encoder, 3 seeds
+accelerate launch recipes/meta_pseudo_labels_reviews.py                    bundled reviews and encoder, 3 seeds
 accelerate launch recipes/meta_pseudo_labels_reviews.py --labels soft      by the gradient through the student's step
 accelerate launch recipes/meta_pseudo_labels_reviews.py --label-weight 0 --finetune 0.2    labels last, as in the paper
 """

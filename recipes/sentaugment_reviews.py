@@ -14,7 +14,7 @@ import numpy as np
 from nlp_ssl import Supervised, TrainConfig, build_data, text_task
 from nlp_ssl.cli import console, options
 from nlp_ssl.cli.recipe import Reviews
-from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.compare import Comparison, run_one
 from nlp_ssl.experiments.start import SharedStart

@@ -1,6 +1,6 @@
 """VAT on movie reviews (Miyato et al. 2018, arXiv:1704.03976): noise on word embeddings instead of other words.
 
-accelerate launch recipes/vat_reviews.py                    embedded reviews and encoder: baseline and VAT, 3 seeds
+accelerate launch recipes/vat_reviews.py                    bundled reviews and encoder: baseline and VAT, 3 seeds
 accelerate launch recipes/vat_reviews.py --data FOLDER      your own train and test rows
 accelerate launch recipes/vat_reviews.py --eval-fgsm 0.02   a second test score, under noise that hurts
 """

@@ -210,7 +210,7 @@ def test_seeds_get_a_folder_each_and_the_table_a_column_each(files, tmp_path, ca
     assert train(files, tmp_path / "out", "--seeds", "0,1", "--baseline") == 0
     shown = capsys.readouterr().out
     assert "seed 0" in shown and "seed 1" in shown and "interval" in shown
-    assert (tmp_path / "out/seed-1/baseline/model.safetensors").exists()
+    assert (tmp_path / "out/seed-1/baseline/result.json").exists()
     first, root = (load_file(tmp_path / place / "model.safetensors") for place in ("out/seed-0", "out"))
     assert all(bool((root[k] == first[k]).all()) for k in first), "out itself opens: it holds the first seed's model"
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").config.id2label[1] == "pos"

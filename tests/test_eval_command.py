@@ -72,7 +72,8 @@ def test_what_cannot_be_scored_is_one_line(out, capsys, file, more, code, words)
 
 def test_places_are_needed(capsys):
     assert run(["eval", "out"]) == 2
-    assert "nlp-ssl eval out t.csv" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "Missing argument 'FILE'" in shown and "Try 'nlp-ssl eval --help' for help." in shown
 
 
 def test_rows_of_a_split(out, capsys):

@@ -167,7 +167,7 @@ def test_eval_of_rows_of_0_and_1(folder, tmp_path, capsys):
 def test_commands_that_read_texts_alone_ask_nothing_about_labels(folder, tmp_path, capsys):
     """There is no flag in them that could answer."""
     odd = csv(tmp_path / "odd.csv", TEXTS[:6], ["-1", "0", "1", "[a]", "nan", ""])
-    assert run(["select", odd, "--model", str(folder / "two/out"), "--out", str(tmp_path / "s.parquet")]) == 0
+    assert run(["select", odd, "--classifier", str(folder / "two/out"), "--out", str(tmp_path / "s.parquet")]) == 0
     views = ["--how", "swap", "--out", str(tmp_path / "v.parquet")]
     assert run(["augment", odd, *views]) == 0, capsys.readouterr().err
 

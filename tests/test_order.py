@@ -112,7 +112,7 @@ def test_outputs_of_a_trained_model_are_the_numbers_of_the_file(tiny, tmp_path, 
     table = pq.read_table(tmp_path / "p.parquet")
     assert table.column_names[3:] == [f"probability_{i}" for i in NUMBERS]
     assert np.mean(np.array(table["label"].to_pylist()) == np.array(LABELS).astype(str)) > 0.9
-    assert run(["select", str(tmp_path / "u.txt"), "--model", str(tmp_path / "out"), "--keep", "1",
+    assert run(["select", str(tmp_path / "u.txt"), "--classifier", str(tmp_path / "out"), "--keep", "1",
                 "--out", str(tmp_path / "s.parquet")]) == 0  # fmt: skip
     shown = [line.split(":")[0].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert shown == list(map(str, NUMBERS))

@@ -82,7 +82,7 @@ REFUSED = [
     ["predict", "{bad}/model", "t.csv"],
     ["predict", "model", "t.csv", "--out", "{bad}/answers.parquet"],
     ["export", "{bad}/model", "--out", "{new}"],
-    ["select", "u.txt", "--model", "{bad}/model", "--out", "{new}.parquet"],
+    ["select", "u.txt", "--classifier", "{bad}/model", "--out", "{new}.parquet"],
     ["report", "{bad}/texts"],
 ]
 
@@ -155,7 +155,7 @@ def test_an_index_of_texts_there(place: Path, tmp_path: Path, monkeypatch: pytes
     encoder, bank = ["--encoder", place / "encoder"], tmp_path / "bank"
     assert run(monkeypatch, "index", "build", place / NAME / "u.txt", "--out", bank, *encoder)[0] == 0
     assert run(monkeypatch, "index", "build", place / "texts", "--append", "--out", bank, *encoder)[0] == 0
-    for words in (["info", bank], ["verify", bank, "--json"], ["search", bank, f"{NAME} noir", "--k", 2]):
+    for words in (["info", bank], ["verify", bank, "--json"], ["search", bank, f"{NAME} noir", "-k", 2]):
         assert run(monkeypatch, "index", *words)[0] == 0, words
     sources = [corpus["source"] for corpus in json.loads((bank / "build.json").read_text())["corpora"]]
     assert [Path(source).exists() for source in sources] == [True, True], "paths are read back as they were"

@@ -3,12 +3,15 @@
 import json
 
 import pytest
+from click import BadParameter
 from tiny import tiny_files
 
 from nlp_ssl.cli import estimate, run
 from nlp_ssl.cli.estimate import Estimate
-from nlp_ssl.cli.options import with_config
-from nlp_ssl.errors import ConfigError
+from nlp_ssl.cli.files import Files
+from nlp_ssl.cli.options import parse
+from nlp_ssl.cli.tasks import Options
+from nlp_ssl.config import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +38,10 @@ def test_a_file_of_flags_stands_for_them_and_is_outranked(files, tmp_path, capsy
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("treshold: 0.5", "--threshold"),
+        ("treshold: 0.5", "SSL203: .*: unknown flag 'treshold'. Did you mean 'threshold'"),
         ("method: udaa", "Did you mean 'uda'"),
         ("- a\n- b", "SSL253.*write flags and their values"),
-        ("loop:\n  max_steps: 3", "SSL253.*loop has settings of its own"),
+        ("model:\n  max_steps: 3", "SSL253.*model has settings of its own"),
         ("a: [", "SSL253.*cannot be read as YAML"),
         (None, "SSL253.*cannot be read"),
         ("!!python/object/apply:os.system ['true']", "SSL253"),
@@ -56,12 +59,18 @@ def test_files_that_make_no_sense_are_refused(tmp_path, capsys, text, message):
     assert run(["train", "--config"]) == 2
 
 
-def test_flags_of_a_file_come_after_the_places_and_before_the_others(tmp_path):
-    (tmp_path / "f.yaml").write_text("k: 3\njson: false\nnames: [a, b]\nnothing: null")
-    found = with_config(["bank", "--config", str(tmp_path / "f.yaml"), "--k", "5"])
-    assert found == ["bank", "--k=3", "--no-json", "--names=a,b", "--k", "5"]
-    with pytest.raises(ConfigError, match="SSL253"):
-        with_config(["--config"])
+def test_values_of_files_are_as_on_the_command_line(tmp_path):
+    (tmp_path / "f.yaml").write_text(
+        "max-steps: 3\nalign: no\nmixed_precision: no\nseeds: [4, 5]\nlabeled: 7\ndev: null"
+    )
+    (tmp_path / "g.yaml").write_text("max_steps: 9")
+    words = ["--config", str(tmp_path / "f.yaml"), "--config", str(tmp_path / "g.yaml"), "--batch-size", "2"]
+    options, files, config = parse(words, Options(), Files(), TrainConfig(batch_size=3), name="some.py", doc="")
+    assert (config.max_steps, config.batch_size, config.align, config.mixed_precision) == (9, 2, False, "no")
+    assert (options.seeds, files.labeled, files.dev) == ((4, 5), "7", None)
+    (tmp_path / "f.yaml").write_text("max_steps: 2.5")
+    with pytest.raises(BadParameter, match="2.5"):
+        parse(words[:2], TrainConfig(), name="some.py", doc="")
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(files, tmp_path, capsys):

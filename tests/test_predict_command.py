@@ -3,6 +3,9 @@
 import csv
 import itertools
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -191,3 +194,35 @@ def test_pairs_and_rows_where_one_of_them_is_missing(folder, tmp_path):
     net = load_text_net(str(folder / "out")).eval()
     wanted = logits_of_texts(net, TEXTS[:3], 64, TEXTS[3:6]).softmax(-1)[:, 0].tolist()
     assert [row["probability_neg"] for row in rows] == [*(pytest.approx(p, abs=2e-6) for p in wanted), None, None]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_of_a_folder_a_row_says_its_file(folder, tmp_path, ending):
+    files = tmp_path / "texts"
+    files.mkdir()
+    (files / "test.txt").write_text("\n".join(TEXTS[:2]) + "\n")
+    (files / "train.txt").write_text("\n".join([TEXTS[2], "", TEXTS[3]]) + "\n")
+    out = tmp_path / f"p.{ending}"
+    model = str(folder / "out")
+    assert run(["predict", "--out", str(out), model, str(files), "--mixed-precision", "no", "--all"]) == 0
+    rows = pq.read_table(out).to_pylist() if ending == "parquet" else []
+    rows = rows or (list(csv.DictReader(out.open())) if ending == "csv" else list(map(json.loads, out.open())))
+    found = [(row["file"], int(row["row"]), row["label"] or None) for row in rows]
+    assert sorted((file, row) for file, row, _ in found) == [
+        ("test.txt", 1), ("test.txt", 2), ("train.txt", 1), ("train.txt", 2), ("train.txt", 3)
+    ]  # fmt: skip
+    assert [label for file, row, label in found if (file, row) == ("train.txt", 2)] == [None]
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_an_output_that_cannot_hold_a_class_name_gets_an_escape(folder, tmp_path, more):
+    saved_classifier(tmp_path, ("schön", "été", "\u65e5"), TEXTS)
+    words = [sys.executable, "-m", "nlp_ssl", "predict", str(tmp_path / "out"), str(folder / "t.txt"), *more]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, capture_output=True, env=env)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    if more:
+        assert {json.loads(line)["label"] for line in done.stdout.splitlines()} <= {None, "schön", "été", "\u65e5"}
+    else:
+        labels = {line.split(b"\t")[0] for line in done.stdout.splitlines()} - {b""}
+        assert labels and labels <= {b"sch\\xf6n", b"\\xe9t\\xe9", b"\\u65e5"}

@@ -203,7 +203,7 @@ def test_other_stages_are_another_run(task, tmp_path):
         stacked(task, tmp_path / "out", stages=Stages(pretrain="none", distill=False), resume=True)
 
 
-@pytest.mark.parametrize(("seeds", "pool", "code"), [([0, 0], True, 209), ([0], False, 482)])
+@pytest.mark.parametrize(("seeds", "pool", "code"), [([0, 0], True, 209), ([0], False, 497)])
 def test_what_the_stages_need_is_asked_for_before_anything_runs(task, tmp_path, seeds, pool, code):
     task = task if pool else replace(task, data=task.data.without_pool())
     with pytest.raises(ConfigError, match=f"SSL{code}"):

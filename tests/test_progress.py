@@ -16,6 +16,8 @@ def terminal(monkeypatch):
     """What a terminal of 80 columns is given."""
     shown = io.StringIO()
     monkeypatch.setattr(progress, "console", Console(file=shown, force_terminal=True, width=80))
+    monkeypatch.setattr(progress, "_DELAY", 0)
+    monkeypatch.setattr(progress, "_PAUSE", 0)
     return shown
 
 
@@ -62,6 +64,13 @@ def test_nothing_is_shown(terminal, monkeypatch, why):
     with verbosity(why != "not verbose"):
         assert list(track([1, 2], "reading")) == [1, 2]
     assert terminal.getvalue() == ""
+
+
+def test_what_is_done_at_once_shows_no_bar(terminal, monkeypatch):
+    monkeypatch.setattr(progress, "_DELAY", 60)
+    for _ in track("ab", "reading", total=2):
+        progress._OPEN[0].refresh()
+    assert "reading" not in terminal.getvalue()
 
 
 def test_a_bar_is_taken_down_when_work_fails(terminal):

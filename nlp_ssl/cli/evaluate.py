@@ -4,20 +4,20 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import click
 import numpy as np
 
+from nlp_ssl.cli.command import Argument, Spec
 from nlp_ssl.cli.files import Marking
-from nlp_ssl.cli.options import parse
 from nlp_ssl.data.cleaning import markers_of
 from nlp_ssl.data.label_sets import encode_sets, outside
 from nlp_ssl.data.markers import MINUS_ONE, minus_one_error, stripped
 from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.table import Table
-from nlp_ssl.errors import ConfigError, DataError, nearest
+from nlp_ssl.errors import DataError, nearest
 from nlp_ssl.inference.metrics import Scores, confusion, score
 from nlp_ssl.inference.predict import logits_of_texts, longest_text
 from nlp_ssl.nets.text import check_pairs, class_names, load_trained
@@ -33,6 +33,7 @@ class Options(Marking):
     label_separator: Annotated[str, "between the labels of a row, where the model gives several"] = ";"
     pair_column: Annotated[str | None, "column of the second texts, for a model of pairs"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
+    on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
     split: Annotated[str | None, "rows of this split alone, e.g. test"] = None
     max_length: Annotated[int | None, "tokens; longer texts are cut; by default as in training"] = None
     json: Annotated[bool, "print JSON instead"] = False
@@ -54,18 +55,9 @@ class Evaluation:
     confusion: np.ndarray
 
 
-def main(argv: Sequence[str]) -> None:
-    """`nlp-ssl eval MODEL_DIR FILE`: accuracy, macro F1, likelihood, calibration, and what is taken for what."""
-    places = [a for a in argv[:2] if not a.startswith("-")]
-    doc = (
-        "Scores a trained model on the labeled texts of FILE; rows without a label are left out. The label -1 must be "
-        "told: --minus-one. "
-        "Example: nlp-ssl eval out t.csv"
-    )
-    (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl eval MODEL_DIR FILE", doc=doc)
-    if len(places) != 2:
-        raise ConfigError(206, "eval needs a model folder and a file of labeled texts: nlp-ssl eval out t.csv")
-    found = evaluate_file(Path(places[0]), places[1], options)
+def main(model: str, file: str, options: Options) -> None:
+    """Prints accuracy, macro F1, likelihood, calibration error and the confusions."""
+    found = evaluate_file(Path(model), file, options)
     if options.json:
         click.echo(json.dumps(as_json(found), indent=1))
     else:
@@ -88,6 +80,7 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
         label_column=options.label_column,
         pair_column=options.pair_column,
         encoding=options.encoding,
+        on_bad_lines=options.on_bad_lines,
         split=options.split,
         unlabeled_value=options.unlabeled_value,
         minus_one=options.minus_one,
@@ -170,3 +163,16 @@ def as_json(found: Evaluation) -> dict[str, object]:
     """The same for machines; `confusion` has a row for each true class, or such a table for each label."""
     return {**asdict(found.scores), "rows": found.rows, "left_out": found.left_out, "classes": list(found.classes),
             "confusion": found.confusion.tolist()}  # fmt: skip
+
+
+COMMANDS = {
+    "eval": Spec(
+        main,
+        "score a trained model on labeled texts",
+        "Scores a trained model on the labeled texts of FILE; rows without a label are left out. Where a label is -1, "
+        "--minus-one has to say what it means.",
+        "nlp-ssl eval out t.csv",
+        flags=(Options(),),
+        arguments=(Argument("model"), Argument("file")),
+    )
+}

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import click
 
-from nlp_ssl.cli.options import parse
+from nlp_ssl.cli.command import Argument, Spec
 from nlp_ssl.data.sources import stream_rows
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.inference.export import Parity, Quantize, export, is_exported
@@ -43,21 +43,14 @@ class Options:
             raise ConfigError(481, "columns are those of a file of texts: name it with --texts")
 
 
-def main(argv: Sequence[str]) -> None:
-    """`nlp-ssl export MODEL_DIR --out DIR`: an ONNX graph, its tokenizer, and how near its answers are."""
-    places = [a for a in argv[:1] if not a.startswith("-")]
-    doc = (
-        "Writes the model that train left as an ONNX graph with its tokenizer, if both give the same answers. "
-        "nlp-ssl predict takes the folder, and so does any program with ONNX Runtime. "
-        "Example: nlp-ssl export out --out onnx --quantize int8 --texts texts.csv"
-    )
-    (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl export MODEL_DIR", doc=doc)
-    if not places or options.out is None:
-        raise ConfigError(206, "export needs a model folder and --out: nlp-ssl export out --out onnx")
+def main(model: str, options: Options) -> None:
+    """Writes an ONNX graph and its tokenizer, and says how near its answers are."""
+    if options.out is None:
+        raise ConfigError(206, "export needs --out DIR: nlp-ssl export out --out onnx")
     if options.out.exists() and not (options.overwrite and is_exported(options.out)):
         raise ConfigError(442, f"{options.out} exists: name another folder, or replace a former export by --overwrite")
     texts, pairs = _sample(options)
-    found = export(Path(places[0]), options.out, quantize=options.quantize, tolerance=options.tolerance,
+    found = export(Path(model), options.out, quantize=options.quantize, tolerance=options.tolerance,
                    texts=texts, pairs=pairs)  # fmt: skip
     if options.json:
         click.echo(json.dumps(asdict(found), indent=1))
@@ -86,8 +79,21 @@ def _lines(out: Path, found: Parity) -> Iterator[str]:
     yield f"{out}: {_megabytes(out):.1f} MB"
     same = f"{found.same_labels:.1%} same labels"
     yield f"{found.texts} texts: {same}, probabilities differ by {found.difference:.2g} at most"
-    yield f"texts a second: {found.onnx_per_second:,.0f}, the model itself {found.torch_per_second:,.0f}"
+    yield f"texts per second: {found.onnx_per_second:,.0f}, the model itself {found.torch_per_second:,.0f}"
 
 
 def _megabytes(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+
+
+COMMANDS = {
+    "export": Spec(
+        main,
+        "a trained model as an ONNX graph, checked against the model",
+        "Writes a model that train saved as an ONNX graph with its tokenizer, if both give the same answers. nlp-ssl "
+        "predict takes the folder, and so does any program with ONNX Runtime.",
+        "nlp-ssl export out --out onnx --quantize int8 --texts texts.csv",
+        flags=(Options(),),
+        arguments=(Argument("model"),),
+    )
+}

@@ -102,7 +102,7 @@ def text(files: Files, found: Tables, seed: int) -> Data:
     """
     labeled = found["labeled"]
     if labeled is None:
-        raise DataError(136, "no labeled rows")
+        raise DataError(132, "no row has a label: give --labeled FILE")
     return build(
         labeled,
         found["unlabeled"],

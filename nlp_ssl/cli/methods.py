@@ -1,30 +1,19 @@
-"""`nlp-ssl methods`: the registry as a table."""
+"""`nlp-ssl methods`: what can be trained, from the table of flags."""
 
-import dataclasses
-import inspect
-from collections.abc import Sequence
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import click
 
-from nlp_ssl.cli.options import parse
-from nlp_ssl.registry import get_method, list_methods
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """No options."""
+from nlp_ssl.cli.command import Argument, Spec, table
+from nlp_ssl.errors import ConfigError, nearest
 
 
 def rows() -> list[tuple[str, str, str]]:
-    """(name, first line of the docstring, hyper-parameters with defaults) of every method, then of every loop."""
-    found = []
-    for name in list_methods():
-        cls = get_method(name)
-        summary = (inspect.getdoc(cls) or "").splitlines()[0]
-        fields = ", ".join(f"{f.name}={f.default}" for f in dataclasses.fields(cls))
-        found.append((name, summary, fields))
-    return found
+    """(name, first line of the docstring, hyper-parameters with defaults) of every method, those in rounds last."""
+    return [
+        (name, method["summary"], ", ".join(f"{flag['name']}={flag['default']}" for flag in method["flags"]))
+        for name, method in table()["methods"].items()
+    ]
 
 
 def markdown() -> str:
@@ -34,10 +23,35 @@ def markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(argv: Sequence[str]) -> None:
-    """Prints the table."""
-    parse(argv, Options(), name="nlp-ssl methods", doc="Every method that `train` knows, with its hyper-parameters.")
-    table = Table("name", "method", "hyper-parameters")
-    for row in rows():
-        table.add_row(*row)
-    Console().print(table)
+def main(name: str | None) -> None:
+    """Prints a line for each method, or all about one of them."""
+    methods = table()["methods"]
+    if name is None:
+        width = max(map(len, methods))
+        for each, method in methods.items():
+            click.echo(f"{each:{width}}  {method['summary']}")
+    elif name in methods:
+        _show(name, methods[name])
+    else:
+        raise ConfigError(201, f"unknown method {name!r}.{nearest(name, methods)}")
+
+
+def _show(name: str, method: dict[str, Any]) -> None:
+    click.echo(f"{method['doc']}\n\nHyper-parameters:")
+    width = max((len(flag["name"]) for flag in method["flags"]), default=0)
+    for flag in method["flags"]:
+        of = f" ({', '.join(flag['type'])})" if isinstance(flag["type"], list) else ""
+        click.echo(f"  {flag['name']:{width}}  {flag['default']}{of}  {flag['help']}".rstrip())
+    click.echo(f"\nExample: nlp-ssl train --method {name} --labeled l.csv --unlabeled u.txt --output-dir out")
+
+
+COMMANDS = {
+    "methods": Spec(
+        main,
+        "what can be trained",
+        "A line for each method that train knows; with NAME its loss, its hyper-parameters and where it differs from "
+        "the paper.",
+        "nlp-ssl methods fixmatch",
+        arguments=(Argument("name", required=False),),
+    )
+}

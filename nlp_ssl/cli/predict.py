@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,14 @@ import click
 import pyarrow as pa
 
 from nlp_ssl.cli import answers
-from nlp_ssl.cli.options import parse
+from nlp_ssl.cli.command import Argument, Spec
 from nlp_ssl.config import Precision
 from nlp_ssl.data.label_sets import check_separator
 from nlp_ssl.data.schema import log_notes
-from nlp_ssl.data.sources import stream_rows
+from nlp_ssl.data.sources import TextRow, stream_parts
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.inference.predictor import Predictor, Row, answer, open_predictor
+from nlp_ssl.inference.predictor import Predictor, answer, open_predictor
+from nlp_ssl.utils.progress import bar
 from nlp_ssl.utils.ranges import check
 
 
@@ -55,57 +56,67 @@ class Options:
         return answers.Cells(self.label_separator, self.guard_formulas)
 
 
-def main(argv: Sequence[str]) -> None:
-    """`nlp-ssl predict MODEL_DIR FILE`: one line `label<TAB>probability` per text, or a table of them."""
-    places = [a for a in argv[:2] if not a.startswith("-")]
-    doc = (
-        "Writes label and probability of every text of FILE, in order, one tab-separated line each. Labels are written "
-        "as they are; one with a tab, a quote or a line end stands in quotes. MODEL_DIR is what train or "
-        "export left. Example: nlp-ssl predict out texts.csv --out predicted.parquet --all"
-    )
-    (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl predict MODEL_DIR FILE", doc=doc)
-    if len(places) != 2:
-        raise ConfigError(206, "predict needs a model folder and a file of texts: nlp-ssl predict out texts.txt")
+def main(model: str, file: str, options: Options) -> None:
+    """Prints one line `label<TAB>probability` per text, or writes a table of them."""
     if options.out is not None:
-        answers.check_out(options.out, places[1:], options.overwrite)
+        answers.check_out(options.out, [file], options.overwrite)
     predictor = open_predictor(
-        Path(places[0]), max_length=options.max_length, precision=options.mixed_precision,
+        Path(model), max_length=options.max_length, precision=options.mixed_precision,
         pairs=options.pair_column is not None,
     )  # fmt: skip
     counts: Counter[str] = Counter()
-    rows = stream_rows(
-        places[1], text_column=options.text_column, pair_column=options.pair_column, encoding=options.encoding,
+    parts = stream_parts(
+        file, text_column=options.text_column, pair_column=options.pair_column, encoding=options.encoding,
         counts=counts,
     )  # fmt: skip
     if predictor.kind == "many":
         check_separator(options.label_separator, predictor.classes)
-    columns = answers.schema(predictor.classes, options.all, predictor.kind)
+    columns = answers.schema(predictor.classes, options.all, predictor.kind, Path(file).is_dir())
     if options.out is not None:
-        _to_file(options, _tables(predictor, rows, columns), columns)
+        _to_file(options, _tables(predictor, parts, columns), columns)
     else:
         lines = partial(answers.put_lines, cells=options.cells())
         put = partial(answers.put_json if options.json else lines, sys.stdout)
-        for found in _tables(predictor, rows, columns):
+        for found in _tables(predictor, parts, columns):
             put(found)
         sys.stdout.flush()
     log_notes(f"{what}: {count}" for what, count in sorted(counts.items()))
 
 
-def _tables(predictor: Predictor, rows: Iterator[Row], columns: pa.Schema) -> Iterator[pa.Table]:
-    for found in answer(predictor, rows):
-        yield answers.table(found, predictor.classes, columns)
+def _tables(
+    predictor: Predictor, parts: Iterator[tuple[str, Iterator[TextRow]]], columns: pa.Schema
+) -> Iterator[pa.Table]:
+    for place, rows in parts:
+        file = Path(place).name if answers.FILE in columns.names else None
+        for found in answer(predictor, rows):
+            yield answers.table(found, predictor.classes, columns, file)
 
 
 def _to_file(options: Options, tables: Iterator[pa.Table], columns: pa.Schema) -> None:
     """Writes the file and says how fast."""
     out, start, texts = options.out, time.perf_counter(), 0
     assert out is not None
-    with answers.writer(out, columns, options.cells()) as put:
+    with answers.writer(out, columns, options.cells()) as put, bar("texts") as advance:
         for found in tables:
             put(found)
             texts += len(found) - found["label"].null_count
+            advance(len(found))
     seconds = time.perf_counter() - start
     if options.json:
         click.echo(json.dumps({"out": str(out), "texts": texts, "seconds": seconds, "per_second": texts / seconds}))
     else:
-        click.echo(f"{out}: {texts:,} texts in {seconds:.1f} s, {texts / seconds:,.0f} a second")
+        click.echo(f"{out}: {texts:,} texts in {seconds:.1f} s, {texts / seconds:,.0f} per second")
+
+
+COMMANDS = {
+    "predict": Spec(
+        main,
+        "label and probability of every text of a file",
+        "Writes label and probability of every text of FILE, in order, one tab-separated line each. Labels are written "
+        "as they are; one with a tab, a quote or a line end stands in quotes. MODEL is a folder that train or export "
+        "wrote. FILE may be a folder of files; tables then say in a column `file` which one a row is of.",
+        "nlp-ssl predict out texts.csv --out predicted.parquet --all",
+        flags=(Options(),),
+        arguments=(Argument("model"), Argument("file")),
+    )
+}

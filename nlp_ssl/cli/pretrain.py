@@ -1,17 +1,16 @@
 """`nlp-ssl pretrain`: an encoder that knows the domain, from texts without labels."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 
-from nlp_ssl.cli.options import parse
+from nlp_ssl.cli.command import Argument, Spec
 from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.dataset import Data
-from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.schema import content_hash_of, log_notes
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.errors import ConfigError
@@ -27,11 +26,12 @@ log = logging.getLogger("nlp_ssl")
 class Options:
     """Flags of `pretrain` beside those of the loop."""
 
-    model: Annotated[str, "folder or hub name of the encoder to begin with, or embedded"] = "embedded"
+    model: Annotated[str, "folder or hub name of the encoder to begin with, or bundled"] = "bundled"
     objective: Annotated[Literal["mlm", "contrastive"], "guess hidden words, or tell texts apart (SimCSE)"] = "mlm"
     pooling: Annotated[Pooling, "how token vectors become one"] = "auto"
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
+    on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
     output_dir: Annotated[Path | None, "where the encoder goes"] = None
     max_length: Annotated[int, "tokens of a text; longer ones are cut"] = 128
     resume: Annotated[bool, "go on where an earlier run stopped"] = False
@@ -39,26 +39,26 @@ class Options:
     cache_dir: Annotated[Path | None, "where tokenized texts are kept"] = None
 
 
-def main(argv: Sequence[str]) -> None:
-    """`nlp-ssl pretrain TEXTS --output-dir DIR`: trains on the texts, without rows of dev and test."""
-    places = [a for a in argv[:1] if not a.startswith("-")]
-    doc = (
-        "Trains an encoder on the TEXTS of a domain, without labels; `nlp-ssl train --model` takes the result. "
-        "Example: nlp-ssl pretrain pool.txt --objective mlm --max-steps 500 --output-dir encoder"
-    )
-    options, config = parse(list(argv)[len(places) :], Options(), TrainConfig(), name="nlp-ssl pretrain TEXTS", doc=doc)
-    if not places or options.output_dir is None:
-        raise ConfigError(206, "pretrain needs texts and --output-dir: nlp-ssl pretrain pool.txt --output-dir encoder")
+def main(texts: str, options: Options, config: TrainConfig) -> None:
+    """Trains on the texts, without rows of dev and test, and saves the encoder."""
+    if options.output_dir is None:
+        raise ConfigError(206, "pretrain needs --output-dir DIR: nlp-ssl pretrain pool.txt --output-dir encoder")
     folder = RunFolder(options.output_dir, resume=options.resume)
     folder.check(overwrite=options.overwrite, models=[options.model])
-    table = read_table(places[0], text_column=options.text_column, encoding=options.encoding, label_columns=())
+    table = read_table(
+        texts,
+        text_column=options.text_column,
+        encoding=options.encoding,
+        on_bad_lines=options.on_bad_lines,
+        label_columns=(),
+    )
     log_notes(table.notes)
     kept = np.flatnonzero([split not in ("dev", "test") for split in table.splits or ["train"] * len(table)])
     none = np.zeros(0, dtype=np.int64)
-    texts = table.take(kept).texts
+    pool = table.take(kept).texts
     data = Data(
-        ("LABEL_0", "LABEL_1"), np.full(len(texts), -1), none, np.arange(len(texts)), none, none,
-        content_hash=content_hash_of((), texts, []), texts=texts,
+        ("LABEL_0", "LABEL_1"), np.full(len(pool), -1), none, np.arange(len(pool)), none, none,
+        content_hash=content_hash_of((), pool, []), texts=pool,
     )  # fmt: skip
     task = text_task(
         data, encoder_name(options.model), pooling=options.pooling, max_length=options.max_length,
@@ -68,4 +68,20 @@ def main(argv: Sequence[str]) -> None:
         folder.clear()
     weights = pretrain(objective_of(options.objective), task, config, config.max_steps, folder=folder)
     save_encoder(begun_from(task, weights).build(0), options.output_dir)
-    log.info("the encoder is saved to %s", folder)
+    log.info("encoder saved to %s", folder)
+
+
+COMMANDS = {
+    "pretrain": Spec(
+        main,
+        "make an encoder that knows your domain, from texts without labels",
+        "Trains an encoder on the TEXTS of a domain, without labels; nlp-ssl train --model takes the result.",
+        "nlp-ssl pretrain pool.txt --objective mlm --max-steps 500 --output-dir encoder",
+        flags=(Options(), TrainConfig()),
+        arguments=(Argument("texts"),),
+        first=("text_column", "model", "max_length", "objective", "max_steps", "batch_size", "learning_rate", "seed",
+               "output_dir", "resume"),
+        without=("warm_start", "warm_steps", "eval_steps", "patience", "eval_fgsm", "calibrate", "align",
+                 "class_weights", "effective_beta", "logit_adjustment", "guard"),
+    )
+}  # fmt: skip

@@ -9,7 +9,7 @@ from nlp_ssl.cli import console, options
 from nlp_ssl.cli.files import Marking
 from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.data.embedded import load_embedded, load_named
+from nlp_ssl.data.bundled import load_bundled, load_named
 from nlp_ssl.data.images import named_images
 from nlp_ssl.data.splits import draw_rows
 from nlp_ssl.data.table import Table
@@ -48,10 +48,10 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Reviews(Recipe, StrongView, Marking):
-    """Movie reviews: the embedded ones, IMDb from the hub, or a folder of your own."""
+    """Movie reviews: the bundled ones, IMDb from the hub, or a folder of your own."""
 
-    data: Annotated[str, "embedded, hub, or a folder with train and test rows"] = "embedded"
-    model: Annotated[str, "folder or hub name of the encoder"] = "embedded"
+    data: Annotated[str, "bundled, hub, or a folder with train and test rows"] = "bundled"
+    model: Annotated[str, "folder or hub name of the encoder"] = "bundled"
     max_length: Annotated[int, "tokens of a text; longer ones are cut"] = 128
     test_rows: Annotated[int, "test rows to score, drawn once; 0 takes all"] = 1000
 
@@ -67,8 +67,8 @@ class Reviews(Recipe, StrongView, Marking):
     def read(self) -> tuple[Table, Table | None, Table | None]:
         """The (train, dev, test) rows, as many of the last as asked for."""
         dev, test = None, None
-        if self.data == "embedded":
-            train, test = load_embedded("reviews")
+        if self.data == "bundled":
+            train, test = load_bundled("reviews")
         else:
             place = "stanfordnlp/imdb" if self.data == "hub" else self.data
             train, dev, test = load_named(place, unlabeled_value=self.unlabeled_value, minus_one=self.minus_one)

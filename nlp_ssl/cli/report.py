@@ -1,13 +1,12 @@
 """`nlp-ssl report`: a run's folder as one HTML page."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from nlp_ssl.cli.options import parse
-from nlp_ssl.errors import ConfigError
+from nlp_ssl.cli.command import Argument, Spec
+from nlp_ssl.report.page import write_report
 
 log = logging.getLogger("nlp_ssl")
 
@@ -19,13 +18,18 @@ class Options:
     out: Annotated[Path | None, "the page; RUN/report.html if not given"] = None
 
 
-def main(argv: Sequence[str]) -> None:
-    """`nlp-ssl report RUN`: writes the page and says where it lies."""
-    places = [a for a in argv[:1] if not a.startswith("-")]
-    doc = "Writes one self-contained HTML page about a training run, from the files in its folder alone."
-    (options,) = parse(list(argv)[len(places) :], Options(), name="nlp-ssl report RUN", doc=doc)
-    if not places:
-        raise ConfigError(403, "report needs the folder of a run: nlp-ssl report out")
-    from nlp_ssl.report.page import write_report
+def main(run: str, options: Options) -> None:
+    """Writes the page and says where it is."""
+    log.info("report saved to %s", write_report(Path(run), options.out))
 
-    log.info("the report lies in %s", write_report(Path(places[0]), options.out))
+
+COMMANDS = {
+    "report": Spec(
+        main,
+        "one HTML page about a training run",
+        "Writes one self-contained HTML page about a training run, from the files in its folder alone.",
+        "nlp-ssl report out",
+        flags=(Options(),),
+        arguments=(Argument("run"),),
+    )
+}

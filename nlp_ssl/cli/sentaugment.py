@@ -8,9 +8,9 @@ from typing import Annotated
 import click
 import numpy as np
 
+from nlp_ssl.cli.command import Spec
 from nlp_ssl.cli.files import Files, tables, text
-from nlp_ssl.cli.options import parse
-from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.inference.predict import logits_of_texts, longest_text
 from nlp_ssl.nets.text import class_names, load_trained
@@ -23,31 +23,24 @@ class Options:
     """Flags of `select --index` beside those of the files and of retrieval."""
 
     index: Annotated[Path | None, "bank that `nlp-ssl index build` made"] = None
-    model: Annotated[Path | None, "teacher: classifier that `nlp-ssl train` left"] = None
-    encoder: Annotated[str | None, "where the encoder of the bank lies now, if it was moved"] = None
+    teacher: Annotated[Path | None, "saved classifier that labels what is retrieved"] = None
+    encoder: Annotated[str | None, "where the encoder of the bank is now, if it was moved"] = None
     seed: Annotated[int, "draws the labels where --labels-per-class is given"] = 0
     out: Annotated[Path | None, "Parquet file that `nlp-ssl train --pseudo-labels` takes"] = None
     overwrite: Annotated[bool, "replace that file"] = False
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options, retrieval: Retrieval, files: Files) -> None:
     """Retrieves, labels and writes sentences for a task."""
-    doc = (
-        "SentAugment: retrieves sentences like the labeled texts from a bank, without copies of the task's own texts, "
-        "and keeps those that the teacher is surest of, equally many of each class. Example: nlp-ssl select --index "
-        "bank --labeled l.csv --test t.csv --model out --out found.parquet, then nlp-ssl train --method supervised "
-        "--labeled l.csv --test t.csv --pseudo-labels found.parquet --output-dir student"
-    )
-    options, retrieval, files = parse(argv, Options(), Retrieval(), Files(), name="nlp-ssl select", doc=doc)
-    if options.index is None or options.model is None or options.out is None or files.labeled is None:
-        raise ConfigError(206, "select --index BANK needs --labeled FILE, --model FOLDER (the teacher) and --out FILE")
+    if options.index is None or options.teacher is None or options.out is None or files.labeled is None:
+        raise ConfigError(206, "select --index BANK needs --labeled FILE, --teacher FOLDER and --out FILE")
     if files.pair_column is not None:
         raise ConfigError(454, "select --index retrieves single texts: leave out --pair-column")
     if options.out.exists() and not options.overwrite:
-        raise ConfigError(224, f"{options.out} exists: name another file or add --overwrite")
+        raise ConfigError(442, f"{options.out} exists: name another file or add --overwrite")
     data = text(files, tables(files), options.seed)
     assert data.texts is not None
-    teacher = load_trained(options.model)
+    teacher = load_trained(options.teacher)
     known = class_names(teacher.model.config)
     if sorted(known) != sorted(data.classes):
         raise ConfigError(
@@ -73,3 +66,18 @@ def _lines(found: Sequence[LabeledSentence], classes: Sequence[str], keep: int) 
     for name, number, least in by_class(found, classes):
         short = f": fewer than the {keep} asked for" if number < keep else ""
         yield f"  {name}: {number}{f', probability from {least:.3f}' if number else ''}{short}"
+
+
+COMMANDS = {
+    "select --index": Spec(
+        main,
+        "sentences of a bank for the task, labeled by a teacher",
+        "SentAugment: retrieves sentences like the labeled texts from a bank, without copies of the task's own texts, "
+        "and keeps those that the teacher is surest of, equally many of each class. nlp-ssl train --pseudo-labels "
+        "takes the result.",
+        "nlp-ssl select --index bank --labeled l.csv --test t.csv --teacher out --out found.parquet",
+        flags=(Options(), Retrieval(), Files()),
+        first=("index", "labeled", "test", "labels_per_class", "teacher", "query_by", "per_query", "per_class", "out",
+               "overwrite"),
+    )
+}  # fmt: skip

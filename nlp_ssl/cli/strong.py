@@ -25,6 +25,7 @@ from nlp_ssl.paraphrase.marian import CTranslate2, Marian
 from nlp_ssl.paraphrase.rewrite import Rewriting
 from nlp_ssl.paraphrase.views import read_views
 from nlp_ssl.utils import atomic
+from nlp_ssl.utils.progress import bar
 
 log = logging.getLogger("nlp_ssl")
 EngineName = Literal["apertium", "marian", "ctranslate2"]
@@ -134,15 +135,17 @@ def watched(views: Iterable[View], total: int, report: Report, made: Callable[[]
             done = min(number + made() - before, total)
             rate = done / (time.monotonic() - start)
             left = f"about {(total - done) / rate:.0f} s left" if done else "no rate yet"
-            log.info("%d of %d views, %.0f a second, %s", done, total, rate, left)
+            log.info("%d of %d views, %.0f per second, %s", done, total, rate, left)
 
     thread = threading.Thread(target=tell, daemon=True)
     thread.start()
     try:
-        for view in views:
-            report.add(view)
-            number, before = number + 1, made()
-            yield view
+        with bar("rewriting", total) as advance:
+            for view in views:
+                report.add(view)
+                number, before = number + 1, made()
+                yield view
+                advance()
     finally:
         ended.set()
         thread.join()

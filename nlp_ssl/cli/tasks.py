@@ -1,12 +1,11 @@
 """The net and the pool's labels of a task: their flags, and the way from tables to tasks, for commands that train."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
 from nlp_ssl.cli.files import ROLES, Files, read
+from nlp_ssl.cli.options import Seeds
 from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.data.table import Table, in_roles
 from nlp_ssl.errors import ConfigError
@@ -23,15 +22,15 @@ class Options:
     """Flags of commands that train, beside those of the files, the loop and the method."""
 
     method: Annotated[str, "name of the method; `nlp-ssl methods` lists them"] = "uda"
-    model: Annotated[str, "folder or hub name of a pre-trained encoder; `embedded` for the one from the demo extra"] = (
-        "embedded"
+    model: Annotated[str, "folder or hub name of a pre-trained encoder; `bundled` for the one from the demo extra"] = (
+        "bundled"
     )
     pooling: Annotated[Pooling, "how token vectors become one"] = "auto"
     pseudo_labels: Annotated[str | None, "file of noisy labels for texts of the pool, or for more texts"] = None
     teacher: Annotated[Path | None, "saved classifier whose answers for the pool are learned"] = None
     student: Annotated[str | None, "encoder of the students, for methods in rounds"] = None
     max_length: Annotated[int, "tokens of a text; longer ones are cut"] = 128
-    seeds: Annotated[tuple[int, ...] | None, "repeat with these seeds, e.g. 0,1,2 (instead of --seed)"] = None
+    seeds: Annotated[Seeds | None, "how many seeds from --seed on, e.g. 3; or a list of them, e.g. 5,6"] = None
     output_dir: Annotated[Path | None, "where the model, metrics and checkpoints go"] = None
     resume: Annotated[bool, "go on where an earlier run in output-dir stopped"] = False
     overwrite: Annotated[bool, "replace an earlier run in output-dir; other files there are kept"] = False
@@ -39,6 +38,18 @@ class Options:
 
     def __post_init__(self) -> None:
         check(self.max_length, "max_length", 3, 1e6)
+
+    def chosen_seeds(self, seed: int) -> tuple[int, ...]:
+        """The seeds of the runs: `seed` alone, as many as were asked for from it on, or those that were listed.
+
+        Raises:
+            ConfigError: no seed was asked for.
+        """
+        if not isinstance(self.seeds, int):
+            return self.seeds or (seed,)
+        if self.seeds < 1:
+            raise ConfigError(209, f"--seeds {self.seeds}: ask for 1 or more; one seed of your choice is --seed {seed}")
+        return tuple(range(seed, seed + self.seeds))
 
     def check(self, files: Files, command: str) -> RunFolder:
         """The output folder, once the flags make sense together.
@@ -57,17 +68,6 @@ class Options:
         folder = RunFolder(self.output_dir, resume=self.resume)
         folder.check(overwrite=self.overwrite, models=(self.model, self.teacher, self.student))
         return folder
-
-
-def chosen_method(argv: Sequence[str]) -> str:
-    """What --method says; the last one counts, and decides which other flags there are."""
-    chosen = Options().method
-    for word, following in pairwise([*argv, chosen]):
-        if word == "--method":
-            chosen = following
-        elif word.startswith("--method="):
-            chosen = word.removeprefix("--method=")
-    return chosen
 
 
 def task_of(options: Options, files: Files, strong: StrongView, seed: int) -> Task:

@@ -2,24 +2,25 @@
 
 import logging
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 import click
 
+from nlp_ssl.cli.command import Spec, values_with
 from nlp_ssl.cli.console import leave_report, show
 from nlp_ssl.cli.files import Files
-from nlp_ssl.cli.options import parse, with_config
 from nlp_ssl.cli.strong import StrongView
-from nlp_ssl.cli.tasks import Options, check_student, chosen_method, task_of
+from nlp_ssl.cli.tasks import Options, check_student, task_of
 from nlp_ssl.cli.tune import Tuning
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.compare import compare
 from nlp_ssl.experiments.out_of_scope import share_of
+from nlp_ssl.experiments.saving import Save
 from nlp_ssl.method import Method, RoundMethod
-from nlp_ssl.registry import get_method
 from nlp_ssl.task import Task
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.trackers import check_trackers
@@ -37,6 +38,9 @@ class Beside:
     json: Annotated[bool, "print scores and verdict as JSON"] = False
     report: Annotated[bool, "write report.html and a model card, README.md, at the end"] = True
     license: Annotated[str, "of the model, as its card says: an identifier of the hub, e.g. apache-2.0"] = "unknown"
+    save: Annotated[
+        Save | None, "side whose model is saved: the best on dev rows, or the method's; best where there are dev rows"
+    ] = None
     drop_out_of_scope: Annotated[str | None, "leave out pool texts unlike any class: a share, or auto"] = None
     trackers: Annotated[str | None, "installed Accelerate trackers, e.g. tensorboard or tensorboard,wandb"] = None
 
@@ -49,17 +53,18 @@ class Beside:
             raise ConfigError(404, f"license {self.license!r}: give an identifier such as apache-2.0, mit or other")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Parses the flags of the files, the loop and the chosen method, trains, and prints the closing table."""
-    argv = with_config(argv)
-    options, beside, tuning, files, strong, config, method = _parsed(argv)
+def main(
+    options: Options, beside: Beside, tuning: Tuning, files: Files, strong: StrongView, config: TrainConfig,
+    method: Method | RoundMethod,
+) -> None:  # fmt: skip
+    """Trains, and prints the closing table."""
     check_student(options, method)
     check_trackers(beside.tracker_names(), folder=True)
-    tuning.check(lambda more: _settings(argv, more))
+    tuning.check(_settings)
     checked = options.check(files, "train")
     folder = RunFolder(checked.path, resume=options.resume, trackers=beside.tracker_names())
     out_of_scope = None if beside.drop_out_of_scope is None else share_of(beside.drop_out_of_scope)
-    seeds = options.seeds or (config.seed,)
+    seeds = options.chosen_seeds(config.seed)
     task = task_of(options, files, strong, seeds[0])
     if beside.dry_run or beside.budget:
         if options.resume:
@@ -72,8 +77,7 @@ def main(argv: Sequence[str]) -> None:
     if tuning.wanted:
         if options.overwrite:
             folder.clear()
-        more = tuning.chosen(lambda more: _settings(argv, more), task, folder)
-        method, config = _settings(argv, more)
+        method, config = _settings(tuning.chosen(_settings, task, folder))
     comparison = compare(
         method,
         task,
@@ -83,27 +87,20 @@ def main(argv: Sequence[str]) -> None:
         folder=folder,
         overwrite=options.overwrite and not tuning.wanted,
         out_of_scope=out_of_scope,
+        save=beside.save,
     )
     show(comparison, as_json=beside.json)
     if beside.report:
         leave_report(folder.path, beside.license)
-    log.info("the model is saved to %s", folder)
+    if comparison.saved is not None:
+        log.info("model saved to %s: %s", folder, comparison.saved)
+        log.info("use it: %s", shlex.join(["nlp-ssl", "predict", str(folder), "texts.csv"]))
 
 
-def _parsed(
-    argv: Sequence[str],
-) -> tuple[Options, Beside, Tuning, Files, StrongView, TrainConfig, Method | RoundMethod]:
-    cls = get_method(chosen_method(argv))
-    doc = f"Trains {cls.name} on your files. Every hyper-parameter of the method is a flag (the last ones below)."
-    return parse(
-        argv, Options(), Beside(), Tuning(), Files(), StrongView(), TrainConfig(), cls(), name="nlp-ssl train", doc=doc
-    )
-
-
-def _settings(argv: Sequence[str], more: Sequence[str]) -> tuple[Method | RoundMethod, TrainConfig]:
-    """Method and settings of a command line with more flags."""
-    options, *others, config, method = _parsed([*argv, *more])
-    before, *fixed, earlier, _ = _parsed(argv)
+def _settings(more: Sequence[str]) -> tuple[Method | RoundMethod, TrainConfig]:
+    """Method and settings of the command line with more flags."""
+    options, *others, config, method = values_with(more)
+    before, *fixed, earlier, _ = values_with([])
     same = (replace(options, method=before.method), *others) == (before, *fixed) and config.seed == earlier.seed
     if not same or (options.teacher and options.method != before.method):
         raise ConfigError(407, f"{' '.join(more)} is no setting of the method or the loop: take it out of --tune")
@@ -128,3 +125,19 @@ def _planned(
             total = estimate.duration(runs * found.seconds(config.max_steps, 1, baseline=False))
             click.echo(f"about {total} before that to choose settings in {runs} runs")
     return config
+
+
+COMMANDS = {
+    "train": Spec(
+        main,
+        "train a method on your files",
+        "Trains a method on labeled and unlabeled texts. --method chooses it, and with it further flags: its "
+        "hyper-parameters.",
+        "nlp-ssl train --method fixmatch --labeled l.csv --unlabeled u.txt --test t.csv --seeds 3 --baseline "
+        "--output-dir out",
+        flags=(Options(), Beside(), Tuning(), Files(), StrongView(), TrainConfig()),
+        first=("labeled", "unlabeled", "dev", "test", "model", "method", "max_steps", "seeds", "baseline",
+               "output_dir"),
+        of_method=True,
+    )
+}  # fmt: skip

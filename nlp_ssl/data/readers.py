@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from nlp_ssl.data.columns import Part, Row
 from nlp_ssl.data.values import arrow_values
-from nlp_ssl.errors import DataError, shown
+from nlp_ssl.errors import BadLineError, DataError, EncodingError, shown
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
 CHUNK_ROWS = 16_384
@@ -52,7 +52,7 @@ class Reading:
     """How to read, and the counts of what had to be dropped or changed on the way."""
 
     encoding: str = "utf-8"
-    skip_bad_lines: bool = False
+    skip_bad_lines: bool | None = None  # None where nobody could ask for it
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -69,6 +69,11 @@ def stem_of(path: Path) -> str:
 def data_stem(path: Path) -> str | None:
     """The name of a file of rows without its ending; None for files of other kinds."""
     return stem_of(path) if suffix_of(path) in SUFFIXES else None
+
+
+def _or_skip(reading: Reading) -> str:
+    """The other remedy for a line that cannot be read, where there is one."""
+    return "" if reading.skip_bad_lines is None else ", or use --on-bad-lines skip"
 
 
 def is_text_file(path: Path) -> bool:
@@ -138,9 +143,9 @@ def _encoding(path: Path, raw: IO[bytes], asked: str) -> str:
     try:
         "".encode(asked)  # refuses codecs that are not for text, too
     except LookupError:
-        raise DataError(106, f"{path}: unknown encoding {asked!r}: try --encoding cp1252 or utf-16") from None
+        raise EncodingError(106, f"{path}: unknown encoding {asked!r}: try --encoding cp1252 or utf-16") from None
     if codecs.lookup(asked).name == "utf-8" and 3 * head.count(0) > len(head):
-        raise DataError(106, f"{path}: looks like UTF-16 without a byte-order mark: use --encoding utf-16-le")
+        raise EncodingError(106, f"{path}: looks like UTF-16 without a byte-order mark: use --encoding utf-16-le")
     return asked
 
 
@@ -157,15 +162,15 @@ def _undecodable(path: Path, encoding: str) -> DataError:
                 at = offset - undecoded + error.start
                 if 100 * (len(block) - len(block.translate(None, _CONTROL))) > len(block):
                     return DataError(195, f"{path}: binary data, not text: save the texts as CSV (UTF-8) or txt")
-                return DataError(
+                return EncodingError(
                     106,
                     f"{path}: byte 0x{error.object[error.start]:02x} at offset {at} is not {encoding}: "
                     "name the right encoding, such as --encoding cp1252",
                 )
             except UnicodeError as error:
-                return DataError(106, f"{path}: {error}: name the right encoding with --encoding")
+                return EncodingError(106, f"{path}: {error}: name the right encoding with --encoding")
             offset += len(block)
-    return DataError(106, f"{path}: ends within a character of {encoding}: the file is cut off, or set --encoding")
+    return EncodingError(106, f"{path}: ends within a character of {encoding}: the file is cut off, or set --encoding")
 
 
 def _text_rows(path: Path, reading: Reading) -> Iterator[Row]:
@@ -196,10 +201,10 @@ def _csv_part(path: Path, delimiter: str, reading: Reading) -> Part:
             elif reading.skip_bad_lines:
                 reading.counts["bad lines skipped"] += 1
             else:
-                raise DataError(
+                raise BadLineError(
                     111,
                     f"{path} row {number} (line {line}): {len(fields)} fields where the header has {len(columns)}: "
-                    "quote the text, or use --on-bad-lines skip",
+                    f"quote the text{_or_skip(reading)}",
                 )
 
     return Part(str(path), columns, rows)
@@ -264,8 +269,8 @@ def _json_records(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str,
             yield number, _record(json.loads(line))
         except (ValueError, RecursionError) as error:
             if not reading.skip_bad_lines:
-                raise DataError(
-                    112, f"{path} line {number}: not a whole JSON object ({error}): fix it, or use --on-bad-lines skip"
+                raise BadLineError(
+                    112, f"{path} line {number}: not a whole JSON object ({error}): fix it{_or_skip(reading)}"
                 ) from None
             reading.counts["bad lines skipped"] += 1
 

@@ -88,7 +88,7 @@ def build(
         raise ConfigError(231, f"labels_per_class is {labels_per_class}: give 1 or more")
     tables = _tables({"labeled": labeled, "unlabeled": unlabeled, "dev": dev, "test": test})
     if (labeled := tables["labeled"]) is None:
-        raise DataError(136, "no labeled rows")
+        raise DataError(132, "no row has a label: label a few texts of each class")
     named, many = _labels_in(labeled), labeled.label_sets is not None
     _check_declared(labeled)
     classes = _classes(labeled, named)

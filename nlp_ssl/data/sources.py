@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
@@ -60,6 +62,8 @@ if TYPE_CHECKING:
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SPLIT_FILE = re.compile(r"(train|dev|val|valid|validation|test|unlabell?ed|unsup|unsupervised)(-\d+-of-\d+)?")
+
+TextRow = tuple[int, tuple[str, ...] | None]  # number; one text, or the two of a pair; None where one is missing
 
 
 def read_table(
@@ -147,8 +151,25 @@ def stream_rows(
     pair_column: str | None = None,
     encoding: str = "utf-8",
     counts: Counter[str],
-) -> Iterator[tuple[int, tuple[str, ...] | None]]:
-    """(row number, cleaned texts) of every row of a source as it is read.
+) -> Iterator[TextRow]:
+    """(row number, cleaned texts) of every row of a source as it is read; see `stream_parts`.
+
+    Raises:
+        DataError: the source cannot be read as texts, or has none.
+    """
+    parts = stream_parts(source, text_column=text_column, pair_column=pair_column, encoding=encoding, counts=counts)
+    return (row for _, rows in parts for row in rows)
+
+
+def stream_parts(
+    source: str | Path,
+    *,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    encoding: str = "utf-8",
+    counts: Counter[str],
+) -> Iterator[tuple[str, Iterator[TextRow]]]:
+    """(place, rows) of every file or split of a source, one after the other; a row is its number and its cleaned texts.
 
     These are one text, or with `pair_column` the two of a pair; None where one of them is missing. Blank lines between
     records have a row number, too. `counts` gathers what was dropped or changed.
@@ -156,16 +177,22 @@ def stream_rows(
     Raises:
         DataError: the source cannot be read as texts, or has none.
     """
-    before: tuple[Part | None, int] = (None, 0)
     empty = True
-    for part, number, values, _ in _streamed(source, text_column, Reading(encoding, counts=counts), pair_column):
-        start = before[1] + 1 if before[0] is part else 1
-        yield from ((blank, None) for blank in range(start, number))
-        before = part, number
-        texts = tuple(text for value in values if (text := clean_text(part.place, number, value, counts)) is not None)
-        whole = len(texts) == len(values)
-        empty = empty and not whole
-        yield number, texts if whole else None
+
+    def rows_of(part: Part, streamed: Iterator[tuple[Part, int, tuple[object, ...], str]]) -> Iterator[TextRow]:
+        nonlocal empty
+        before = 0
+        for _, number, values, _ in streamed:
+            yield from ((blank, None) for blank in range(before + 1, number))
+            before = number
+            texts = tuple(t for value in values if (t := clean_text(part.place, number, value, counts)) is not None)
+            whole = len(texts) == len(values)
+            empty = empty and not whole
+            yield number, texts if whole else None
+
+    streamed = _streamed(source, text_column, Reading(encoding, counts=counts), pair_column)
+    for part, rows in groupby(streamed, key=itemgetter(0)):
+        yield part.place, rows_of(part, rows)
     if empty:
         raise DataError(102, f"{source}: no rows with a text: add some rows")
 

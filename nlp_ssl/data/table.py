@@ -26,6 +26,7 @@ from nlp_ssl.data.label_sets import LabelSet
 from nlp_ssl.data.markers import Markers, MinusOne
 from nlp_ssl.data.values import plain_list
 from nlp_ssl.errors import DataError, nearest, shown_all
+from nlp_ssl.utils.progress import track
 
 _CHUNK_ROWS = 16_384
 
@@ -230,7 +231,7 @@ class TableBuilder:
         labels = self.labels.begin(part, labels)
         self.has_splits |= part.split is not None or bool(split)
         end = 1 + len(pairs)
-        for number, values in part.read([text, *pairs, *labels, *split]):
+        for number, values in track(part.read([text, *pairs, *labels, *split]), "reading"):
             row_split = part.split or (split_name(values[-1]) if split else "train")
             self.seen_splits.add(row_split)
             if self.split is None or row_split == self.split:

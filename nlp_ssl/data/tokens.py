@@ -28,6 +28,7 @@ from nlp_ssl.data.pairs import PairFrame, Pairs
 from nlp_ssl.errors import ConfigError, DataError, RunError
 from nlp_ssl.utils.counter_rng import mix, uniform
 from nlp_ssl.utils.paths import check_utf8
+from nlp_ssl.utils.progress import bar
 from nlp_ssl.utils.ragged import Ragged, offsets_of, spans
 
 FORMAT = 2
@@ -402,9 +403,10 @@ def _tokenize(
 ) -> tuple[Ragged, np.ndarray]:
     """Word ids of all rows, mapped from `path`, and the number of tokens of each row, int32 [N]."""
     counts, tokens = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int32)]
-    with path.open("wb") as file:
+    with path.open("wb") as file, bar("tokenizing", sum(map(len, chunks))) as advance:
         for chunk in chunks:
             for start, stop in _parts(_text_offsets(chunk), _TEXT_BYTES):
+                advance(stop - start)
                 spelled = _encode(chunk.slice(start, stop - start).to_pylist(), encoder, max_words)
                 file.write(index.ids(spelled.words).tobytes())
                 counts.append(spelled.lengths)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.dataset import Data
-from nlp_ssl.data.embedded import encoder_name
 from nlp_ssl.data.table import Table
 from nlp_ssl.doctor.advice import Advice, advise
 from nlp_ssl.doctor.finding import Fact, Finding
@@ -46,7 +46,7 @@ def diagnose(
 
     Args:
         tables: by role; None, or no entry, where there is none.
-        model: folder or hub name of the encoder, or "embedded".
+        model: folder or hub name of the encoder, or "bundled".
         max_length: tokens of a text that training will read.
         options: what training will do about labels and leaks.
         known: errors from reading the tables.

@@ -12,7 +12,8 @@ from nlp_ssl.classifier import SSLClassifier
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.out_of_scope import Share, in_scope
-from nlp_ssl.experiments.runs import run_one
+from nlp_ssl.experiments.runs import learner, run_one
+from nlp_ssl.experiments.saving import Save, Saved, check_save, choose, keep
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.methods.supervised import Supervised
@@ -38,17 +39,16 @@ class Comparison:
         seeds: one run each.
         results: "start" (the warm start itself), "supervised" (the same steps on the labels alone) and the method's
             name with one outcome per seed.
-        best: the classifier to use: of the side and seed that is best on dev rows; without dev rows, of the method and
-            the first seed. Test rows have no say.
-        best_side, best_seed: which one that is.
+        best: the classifier to use, that of the run `saved`.
+        saved: which run that is: the best one on dev rows; without dev rows the method's, of the first seed. Test rows
+            have no say.
     """
 
     method: str
     seeds: tuple[int, ...]
     results: dict[str, tuple[Outcome, ...]]
     best: SSLClassifier | None = field(default=None, repr=False)
-    best_side: str = ""
-    best_seed: int = 0
+    saved: Saved | None = None
 
     def __str__(self) -> str:
         split = "test" if any("test" in o.scores for o in self.outcomes) else "dev"
@@ -122,11 +122,12 @@ def compare(
     folder: str | Path | RunFolder | None = None,
     overwrite: bool = False,
     out_of_scope: Share | None = None,
+    save: Save | None = None,
 ) -> Comparison:
     """Runs the method (and the baseline) once per seed; baseline and method share the warm start of their seed.
 
     With one seed the run is written to `folder` itself, with several to `folder/seed-S`; baselines to a folder
-    `baseline` beside each run.
+    `baseline` beside each run, without their weights.
 
     Args:
         method: name of the method, or the method with its hyper-parameters.
@@ -139,6 +140,8 @@ def compare(
             interrupted one goes on.
         overwrite: an earlier run in the folder is removed once all input has been read.
         out_of_scope: leaves a share of each seed's pool out, or those that stand apart ("auto").
+        save: whose model is the one to use: "best" the best one on dev rows, "method" the method's; "best" where there
+            are dev rows if not given.
 
     Raises:
         ConfigError: a seed is given twice or negative, or as `fit`.
@@ -156,11 +159,12 @@ def compare(
     check_trackers(() if place is None else place.trackers, place is not None)
     results: dict[str, list[Outcome]] = {}
     starts: list[Outcome] = []
-    best = _Best(method)
+    nets: dict[str, _Net] = {}
     for seed in numbers:
         drawn, settings = task.draw(seed, labels_per_class), replace(config, seed=seed)
         if overwrite and place is not None and seed == numbers[0]:
             place.clear()
+        check_save(save, drawn.data)
         plan = _plan(method, drawn, baseline)
         for side in plan.values():
             check_defined(side, drawn.data, settings)
@@ -172,45 +176,44 @@ def compare(
             learned = drawn if side is method else drawn.without_pool()
             run = of_seed if side is method or of_seed is None else of_seed.baseline
             trained = run_one(side, learned, settings, start=start, folder=run)
-            best.consider(name, seed, trained, learned, run)
+            _keep_best(nets, name, trained, learner(side, learned), run)
             results.setdefault(name, []).append(
                 Outcome(trained.scores, trained.steps, trained.seconds, trained.warnings)
             )
         if len(plan) > 1 and (scored := start.outcome()) is not None:
             starts.append(scored)
-    if place is not None and len(numbers) > 1:
-        place.copy_model(place.of_seed(numbers[0]))
+    saved = choose(results, numbers, [*results][-1], save)
+    net = nets[saved.side].open(place)
+    if place is not None:
+        keep(saved, [*results][-1], numbers, place)
     named = {**({"start": starts} if starts else {}), **results}
-    return Comparison(
-        [*results][-1], numbers, {side: tuple(outcomes) for side, outcomes in named.items()},
-        SSLClassifier.from_net(best.net(), method=method, config=config), best.side, best.seed,
-    )  # fmt: skip
+    outcomes = {side: tuple(each) for side, each in named.items()}
+    best = SSLClassifier.from_net(net, method=method, config=config)
+    return Comparison([*results][-1], numbers, outcomes, best, saved)
 
 
-class _Best:
-    """The run to keep: the best one on dev rows; without dev rows the method's, of the first seed."""
+@dataclass(frozen=True)
+class _Net:
+    """A trained net, in memory or where an earlier process saved it."""
 
-    def __init__(self, method: Method | RoundMethod) -> None:
-        self.method, self.side, self.seed = method, "", 0
-        self.rank: tuple[float, bool] | None = None
-        self.module: Module | None = None
-        self.saved: tuple[Task, RunFolder | None] | None = None
+    lead: float
+    module: Module | None
+    task: Task
+    folder: RunFolder | None
 
-    def consider(self, side: str, seed: int, trained: Trained, task: Task, folder: RunFolder | None) -> None:
-        """Keeps the net of a run that is better than those before; of equals the method's."""
-        lead = trained.scores["dev"].lead if "dev" in trained.scores else 0.0
-        rank = (lead, side != "supervised")
-        if self.rank is None or rank > self.rank:
-            self.rank, self.side, self.seed, self.module = rank, side, seed, trained.module
-            of_students = isinstance(self.method, RoundMethod) and task.student is not None
-            self.saved = (task.student if of_students and task.student is not None else task, folder)
-
-    def net(self) -> Module:
-        """The net, from memory or from where an earlier process saved it."""
+    def open(self, whole: RunFolder | None) -> Module:
+        """The net; of a run whose own weights are gone that of the `whole` comparison."""
         if self.module is not None:
             return self.module
-        assert self.saved is not None and self.saved[1] is not None
-        return self.saved[0].load(self.saved[1].path)
+        assert self.folder is not None and whole is not None
+        return self.task.load((self.folder if self.folder.has_model() else whole).path)
+
+
+def _keep_best(nets: dict[str, _Net], side: str, trained: Trained, task: Task, folder: RunFolder | None) -> None:
+    """Keeps of a side the net of the seed that is best on dev rows; without them of the first one."""
+    lead = trained.scores["dev"].lead if "dev" in trained.scores else 0.0
+    if side not in nets or lead > nets[side].lead:
+        nets[side] = _Net(lead, trained.module, task, folder)
 
 
 def seed_numbers(seeds: int | Sequence[int], config: TrainConfig) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from nlp_ssl.classifier import SSLClassifier
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.experiments.runs import run_one
+from nlp_ssl.experiments.runs import learner, run_one
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.nets.base import Module
 from nlp_ssl.registry import as_method
@@ -67,7 +67,7 @@ def fit(
     module = trained.module
     if module is None:  # it was complete before
         assert place is not None
-        module = (task.student or task if isinstance(method, RoundMethod) else task).load(place.path)
+        module = learner(method, task).load(place.path)
     return Result(
         trained.scores, trained.steps, trained.seconds, trained.warnings, module=module,
         model=SSLClassifier.from_net(module, method=method, config=config),

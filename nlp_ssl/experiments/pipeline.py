@@ -12,7 +12,8 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.compare import Comparison, seed_numbers
 from nlp_ssl.experiments.pretrain import begun_from, objective_of, pretrain
-from nlp_ssl.experiments.runs import run_one
+from nlp_ssl.experiments.runs import learner, run_one
+from nlp_ssl.experiments.saving import Saved
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.predict import predict
 from nlp_ssl.method import Method, RoundMethod
@@ -69,19 +70,19 @@ def run_stages(
         _check(stages, method, drawn, settings)
         if overwrite and seed == numbers[0]:
             folder.clear()
-        last, learner = _one_seed(stages, method, drawn, settings, folder.of_seed(seed), results)
+        last, learned = _one_seed(stages, method, drawn, settings, folder.of_seed(seed), results)
         if seed == numbers[0]:
             folder.copy_model(last)
-            net = learner.load(last.path)
+            net = learned.load(last.path)
     order = sorted(results, key=lambda name: name != START)  # known only once the first stage has run
     named = {name: tuple(results[name]) for name in order if len(results[name]) == len(numbers)}
     side = DISTILLED if stages.distill else method.name
-    return Comparison(side, numbers, named, SSLClassifier.from_net(net), side, numbers[0])
+    return Comparison(side, numbers, named, SSLClassifier.from_net(net), Saved(side, numbers[0], ""))
 
 
 def _check(stages: Stages, method: Method | RoundMethod, task: Task, config: TrainConfig) -> None:
     if not len(task.data.unlabeled):
-        raise ConfigError(482, "the stages learn from unlabeled rows, and there are none: give --unlabeled FILE")
+        raise ConfigError(497, "the stages learn from unlabeled rows, and there are none: give --unlabeled FILE")
     if stages.pretrain != "none" and task.data.kind == "many":
         raise ConfigError(477, f"--pretrain {stages.pretrain} is for one label a row: give --pretrain none")
     for stage in [method, *([Distillation()] if stages.distill else [])]:
@@ -113,10 +114,10 @@ def _one_seed(
         stage(PRETRAINED, Supervised(), task.without_pool(), start, folder.within(PRETRAINED))
     last = folder.within("method")
     stage(method.name, method, task, start, last)
-    learner = task.student or task if isinstance(method, RoundMethod) else task
+    learned = learner(method, task)
     if not stages.distill:
-        return last, learner
-    logits = predict(learner.load(last.path), learner.data.store, learner.data.unlabeled)
+        return last, learned
+    logits = predict(learned.load(last.path), learned.data.store, learned.data.unlabeled)
     student = replace(task.student or task, teacher=logits, pseudo_labels=None, student=None)
     begin = start if task.student is None else SharedStart(task.student, config)
     stage(DISTILLED, Distillation(), student, begin, folder.within(DISTILLED))

@@ -82,6 +82,11 @@ def identity_of(method: Method | RoundMethod, task: Task, config: TrainConfig) -
     return _identity(method, learned, config, frozen)
 
 
+def learner(method: Method | RoundMethod, task: Task) -> Task:
+    """The task whose net the result of a method is: that of the students, where rounds have other ones."""
+    return task.student or task if isinstance(method, RoundMethod) else task
+
+
 def prepared(
     method: Method | RoundMethod,
     task: Task,

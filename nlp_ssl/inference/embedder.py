@@ -11,6 +11,7 @@ from torch import nn
 from nlp_ssl.data.values import refuse_one_text
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.opening import check_encoder, entries, is_length, opening, positions
+from nlp_ssl.utils.progress import bar
 
 Precision = Literal["float32", "bf16"]
 
@@ -55,7 +56,12 @@ class Embedder:
         refuse_one_text(texts, "texts")
         order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
         batches = list(_batches(order, texts, self._budget())) or [[]]
-        found = np.concatenate([self._encode([texts[number] for number in batch]) for batch in batches])
+        with bar("embedding", len(texts)) as advance:
+            parts = []
+            for batch in batches:
+                parts.append(self._encode([texts[number] for number in batch]))
+                advance(len(batch))
+        found = np.concatenate(parts)
         there = np.empty_like(found)
         there[order] = found
         if self.precision == "bf16":  # whose lengths are rounded, too

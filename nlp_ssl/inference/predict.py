@@ -17,6 +17,7 @@ from nlp_ssl.nets.text import TextNet
 from nlp_ssl.types import Batch, Kind
 from nlp_ssl.utils.counter_rng import row_keys
 from nlp_ssl.utils.precision import Autocast
+from nlp_ssl.utils.progress import bar
 
 _TOKENS = 8192  # tokens of one prediction batch
 _ROWS = 256
@@ -86,13 +87,15 @@ def _features(
     device = next(module.parameters()).device
     lengths = np.minimum(store.lengths[positions], store.max_length)
     out = torch.empty(0)
-    for rows in batches(lengths):
-        keys = row_keys(seed, 0, positions[rows])
-        inputs, _ = store.views([(positions[rows], augment, keys)])
-        with context():
-            part = module.embed({k: v.to(device) for k, v in inputs.items()}).float().cpu()
-        out = out if len(out) else torch.empty(len(positions), part.shape[1])
-        out[torch.from_numpy(rows)] = part
+    with bar("embedding", len(positions)) as advance:
+        for rows in batches(lengths):
+            keys = row_keys(seed, 0, positions[rows])
+            inputs, _ = store.views([(positions[rows], augment, keys)])
+            with context():
+                part = module.embed({k: v.to(device) for k, v in inputs.items()}).float().cpu()
+            out = out if len(out) else torch.empty(len(positions), part.shape[1])
+            out[torch.from_numpy(rows)] = part
+            advance(len(rows))
     return out
 
 
@@ -236,10 +239,12 @@ def by_length(
     # Which text a token is of matters in pairs alone, and not to every model.
     names = [name for name in ("input_ids", *["token_type_ids"] * (pairs is not None)) if name in found]
     out = torch.empty(0)
-    for rows in batches(np.array([len(t) for t in found["input_ids"]]), tokens, len(texts)):
-        part = forward(dict(tokenizer.pad({n: [found[n][i] for i in rows] for n in names}, return_tensors="pt")))
-        out = out if len(out) else torch.empty(len(texts), *part.shape[1:])
-        out[torch.from_numpy(rows)] = part
+    with bar("predicting", len(texts)) as advance:
+        for rows in batches(np.array([len(t) for t in found["input_ids"]]), tokens, len(texts)):
+            part = forward(dict(tokenizer.pad({n: [found[n][i] for i in rows] for n in names}, return_tensors="pt")))
+            out = out if len(out) else torch.empty(len(texts), *part.shape[1:])
+            out[torch.from_numpy(rows)] = part
+            advance(len(rows))
     return out
 
 

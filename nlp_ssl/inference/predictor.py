@@ -10,6 +10,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from nlp_ssl.config import Precision
+from nlp_ssl.data.sources import TextRow
 from nlp_ssl.inference.export import OnnxClassifier, check_reads, is_exported
 from nlp_ssl.inference.predict import logits_of_texts, longest_text, probabilities
 from nlp_ssl.nets.text import check_pairs, class_names, load_trained
@@ -19,8 +20,6 @@ from nlp_ssl.utils.precision import autocast, resolve
 log = logging.getLogger("nlp_ssl")
 _ROWS = 4096  # of one block: within it texts are sorted by length
 _CHARACTERS = 8_000_000  # of one block, from where it ends early
-
-Row = tuple[int, tuple[str, ...] | None]  # number; one text, or the two of a pair; None where one is missing
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def open_predictor(
     return Predictor(classes, lambda texts, second: logits_of_texts(net, texts, longest, second, context), net.kind)
 
 
-def answer(predictor: Predictor, rows: Iterable[Row]) -> Iterator[Answers]:
+def answer(predictor: Predictor, rows: Iterable[TextRow]) -> Iterator[Answers]:
     """The answers to rows as they come, block by block.
 
     Raises:
@@ -96,8 +95,8 @@ def answer(predictor: Predictor, rows: Iterable[Row]) -> Iterator[Answers]:
         yield Answers(np.array([number for number, _ in block]), probabilities)
 
 
-def _blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    block: list[Row] = []
+def _blocks(rows: Iterable[TextRow]) -> Iterator[list[TextRow]]:
+    block: list[TextRow] = []
     characters = 0
     for row in rows:
         block.append(row)

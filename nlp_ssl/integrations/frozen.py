@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from nlp_ssl.data.arrays import Column, labeled_accuracy, read_labels, read_texts
-from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.schema import log_notes
 from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.graph.propagation import propagate
@@ -29,10 +29,10 @@ class SentenceEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     """Turns texts into embeddings of length 1.
 
     Args:
-        model: folder or hub name of a sentence encoder; "embedded" for the one of the demo extra.
+        model: folder or hub name of a sentence encoder; "bundled" for the one of the demo extra.
     """
 
-    def __init__(self, model: str | Path = "embedded") -> None:
+    def __init__(self, model: str | Path = "bundled") -> None:
         self.model = model
 
     def fit(self, X: Column, y: Column | None = None) -> Self:

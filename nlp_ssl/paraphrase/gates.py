@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
@@ -47,10 +47,10 @@ class Gates:
         ConfigError: the bounds exclude each other.
     """
 
-    shortest: float = 0.5
-    longest: float = 2.0
-    fewest_words: int = 3
-    lowest_cosine: float = -1.0
+    shortest: Annotated[float, "characters of a rewriting over those of its text, at least"] = 0.5
+    longest: Annotated[float, "the same, at most: models that lose the thread repeat themselves"] = 2.0
+    fewest_words: Annotated[int, "texts of fewer words stay as they are; so little can only lose its sense"] = 3
+    lowest_cosine: Annotated[float, "cosine of the embeddings of text and rewriting, at least, where measured"] = -1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.shortest <= 1 <= self.longest:

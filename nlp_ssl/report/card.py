@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from nlp_ssl.experiments.compare import table
 from nlp_ssl.report.collect import Collected, collect
 from nlp_ssl.report.page import model_name
+from nlp_ssl.training.outcome import Outcome
 from nlp_ssl.training.run_folder import CARD_MARK, RunFolder
 from nlp_ssl.utils import atomic
 
@@ -66,10 +67,10 @@ def card(run: Collected, license: str) -> str:
 
 
 def _front_matter(run: Collected, license: str) -> str:
-    """Metadata as the hub reads them: the scores of the saved model, which is the first seed's."""
+    """Metadata as the hub reads them, with the scores of the saved model."""
     text = _kind(run) == "text"
     task = "text-classification" if text else "image-classification"
-    outcome, results = run.first.outcome, []
+    outcome, results = _saved(run), []
     if outcome is not None and run.split in outcome.scores:
         scores = outcome.scores[run.split]
         for metric, value in scores.named().items():
@@ -106,7 +107,7 @@ def _scores(run: Collected) -> str:
         " | ".join(["---"] * len(header)),
         *map(" | ".join, rows),
     ]
-    kept = f"\n\nThe saved model is that of seed {run.seeds[0]}." if len(run.seeds) > 1 else ""
+    kept = f"\n\nThe saved model is that of {run.saved}." if run.saved is not None else ""
     return "\n".join(f"| {line} |" for line in lines) + kept
 
 
@@ -148,12 +149,20 @@ def _probabilities(run: Collected) -> str:
     else:
         rows = "the dev rows" if how == "dev" else "labels held out in turn"
         said = f"Calibrated: the last layer holds a temperature of {temperature:.3f}, fitted on {rows}."
-    outcome = run.first.outcome
+    outcome = _saved(run)
     if outcome is not None and run.split in outcome.scores:
         said += (
             f" Expected calibration error on the {run.split} rows: {outcome.scores[run.split].calibration_error:.3f}."
         )
     return said
+
+
+def _saved(run: Collected) -> Outcome | None:
+    """What the saved model came to: of runs before it was noted, the first seed's of the method."""
+    compared, saved = run.comparison, run.saved
+    if compared is None or saved is None or saved.side not in compared.results or saved.seed not in compared.seeds:
+        return run.first.outcome
+    return compared.results[saved.side][compared.seeds.index(saved.seed)]
 
 
 def _use(run: Collected) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.experiments.compare import PSEUDO_LABELED, Comparison
 from nlp_ssl.experiments.pipeline import DISTILLED, FOLDERS, PRETRAINED
+from nlp_ssl.experiments.saving import Saved
 from nlp_ssl.report.checked import metrics_line, read_predictions
 from nlp_ssl.training.outcome import Outcome
 from nlp_ssl.training.run_folder import RunFolder
@@ -92,6 +93,7 @@ class Collected:
     seeds: tuple[int, ...]
     runs: tuple[Side, ...]
     baselines: tuple[Side | None, ...]
+    saved: Saved | None
     starts: tuple[Outcome | None, ...]
     earlier: tuple[Mapping[str, Side], ...]
     stage: str = ""
@@ -185,6 +187,7 @@ def collect(folder: Path) -> Collected:
         seeds=tuple(_seed(place, run) for place, run in zip(places, runs, strict=True)),
         runs=runs,
         baselines=tuple(_side(place) if place.is_run() else None for place in baselines),
+        saved=Saved.read(whole),
         starts=tuple(_start(place) for place in places),
         earlier=tuple({_named(place): _side(place) for place in of_seed[:-1]} for of_seed in stages),
         stage=_stage(stages[0][-1], runs[0], baselines[0].is_run()),
@@ -192,7 +195,7 @@ def collect(folder: Path) -> Collected:
     comparison = collected.comparison
     sides = comparison.results.values() if comparison is not None else ()
     if len({scores.leading for side in sides for outcome in side for scores in outcome.scores.values()}) > 1:
-        raise RunError(303, f"{folder}: some results are of one label a row, others of several: train again")
+        raise RunError(306, f"{folder}: some results are of one label a row, others of several: train again")
     return collected
 
 

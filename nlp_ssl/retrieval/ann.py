@@ -11,6 +11,7 @@ import numpy as np
 
 from nlp_ssl.errors import ConfigError, RunError, nearest
 from nlp_ssl.retrieval.bank import Bank
+from nlp_ssl.utils.progress import track
 
 KINDS = ("auto", "flat", "sq8", "pq", "rabitq", "hnsw")
 SAMPLES = 100  # queries that measure recall
@@ -151,7 +152,7 @@ def _configure_training(index: Any) -> None:
 
 def fill(index: Any, bank: Bank) -> None:
     """Adds the vectors that the index lacks."""
-    for _, block in bank.blocks(index.ntotal):
+    for _, block in track(bank.blocks(index.ntotal), "indexing"):
         index.add(block)
 
 
@@ -213,7 +214,7 @@ def exact(bank: Bank, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarr
     """(true cosines [q, k], ids [q, k]), by comparing all vectors, a block at a time."""
     scores = np.full((len(queries), 0), -np.inf, dtype=np.float32)
     numbers = np.zeros((len(queries), 0), dtype=np.int64)
-    for first, block in bank.blocks():
+    for first, block in track(bank.blocks(), "searching"):
         length = np.linalg.norm(block, axis=1).clip(1e-12)
         of_block = (queries @ block.T / length).clip(-1, 1)
         top = np.argpartition(-of_block, k - 1, axis=1)[:, :k] if k < len(block) else np.argsort(-of_block, axis=1)

@@ -13,6 +13,7 @@ from nlp_ssl.errors import RunError
 from nlp_ssl.retrieval.bank import read_piece, write_part
 from nlp_ssl.retrieval.plan import PARTS, TEXTS
 from nlp_ssl.utils import atomic
+from nlp_ssl.utils.progress import track
 from nlp_ssl.utils.ray_pool import Work, on_ray
 
 log = logging.getLogger("nlp_ssl")
@@ -55,8 +56,8 @@ def encode(folder: Path, embed: Callable[[Sequence[str]], np.ndarray], ray_worke
     pairs = [(piece, folder / PARTS / piece.name) for piece in pieces]
     pairs = [(piece, part) for piece, part in pairs if not part.exists()]
     job, done, errors, began = Encoding(embed), 0, [], time.monotonic()
-    answers = on_ray(job.open, pairs, ray_workers) if ray_workers else _in_process(job, pairs)
-    for at, (size, error) in enumerate(answers, 1):
+    encoded = on_ray(job.open, pairs, ray_workers) if ray_workers else _in_process(job, pairs)
+    for at, (size, error) in enumerate(track(encoded, "encoding parts", len(pairs)), 1):
         if error:
             errors.append(error)
             continue

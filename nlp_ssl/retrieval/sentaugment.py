@@ -35,7 +35,7 @@ class Retrieval:
     Differs from the paper: near copies of the task's own texts are recognised by the cosine of the embeddings.
     """
 
-    queries: Annotated[
+    query_by: Annotated[
         Literal["label", "average", "text"], "one query per class, one for the whole task, or one per labeled text"
     ] = "label"
     per_query: Annotated[int, Range(1, 1e7), "sentences retrieved for each query"] = 2000
@@ -131,7 +131,7 @@ def augment(
         DataError: the bank has no such sentence.
     """
     refuse_one_text(scored, "scored")
-    queries = task_queries(index.embed(texts), labels, options.queries)
+    queries = task_queries(index.embed(texts), labels, options.query_by)
     sentences = label(retrieve(index, queries, [*texts, *scored], options), teacher, options.per_class)
     if not sentences:
         raise DataError(148, "the bank has no sentences like these: retrieve more, or raise --near")

@@ -15,6 +15,7 @@ from nlp_ssl.data.sources import stream_texts
 from nlp_ssl.retrieval.bank import contiguous, open_part, part_name, read_piece, write_piece
 from nlp_ssl.retrieval.plan import PARTS, TEXTS, BankOptions, note_finished
 from nlp_ssl.utils import atomic
+from nlp_ssl.utils.progress import track
 from nlp_ssl.utils.sentences import split
 
 _TIER = 1 << 16
@@ -81,7 +82,7 @@ def read_corpora(folder: Path, plan: dict[str, Any], options: BankOptions) -> No
         seen.add_all(keys)
         place = (meta["read"][0], meta["read"][1])
     finished = plan["finished"] if len(saved) >= plan["parts_then"] else 0
-    texts = _kept_texts(plan, options, seen, max(place, (finished, 0)), counts)
+    texts = track(_kept_texts(plan, options, seen, max(place, (finished, 0)), counts), "reading")
     for at in itertools.count(len(saved)):
         rows = list(itertools.islice(texts, options.part_size))
         if not rows:

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
-from nlp_ssl.errors import ConfigError
+from nlp_ssl.errors import ConfigError, Interrupted
 from nlp_ssl.inference.metrics import score, score_splits
 from nlp_ssl.inference.predict import predict, predict_splits
 from nlp_ssl.method import Method
@@ -35,7 +35,7 @@ from nlp_ssl.training.outcome import Outcome
 from nlp_ssl.training.predictions import Finish, write_predictions
 from nlp_ssl.training.roles import AVERAGE, mix
 from nlp_ssl.training.run_folder import RunFolder
-from nlp_ssl.training.signals import Interrupted, signals
+from nlp_ssl.training.signals import signals
 from nlp_ssl.training.trackers import check_trackers, start_trackers
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.precision import Format, resolve

@@ -42,8 +42,11 @@ def place_files(folder: Path, write: Callable[[Path], object]) -> None:
             os.replace(path, folder / path.name)
 
 
-def copy_model(source: Path, folder: Path) -> None:
-    """Puts a finished run's model files into another folder, each whole or not at all; the first process does it.
+def copy_model(source: Path, folder: Path, *, predictions: bool = True) -> None:
+    """Puts a finished run's model files, and its predictions, into another folder, each whole or not at all.
+
+    Weights take no further space where the disk can give a file two names: they are written anew, never changed. The
+    first process does it.
 
     Raises:
         RunError: the disk is full, or the folder cannot be written.
@@ -51,9 +54,41 @@ def copy_model(source: Path, folder: Path) -> None:
     if not is_main():
         return
     with _staging(folder) as staging:
-        for path in sorted({p for pattern in MODEL_FILES for p in source.glob(pattern)}, key=_order):
-            shutil.copyfile(path, staging / path.name)
+        for path in sorted(_present(source), key=_order):
+            if path.name == PREDICTIONS and not predictions:
+                continue
+            (_link if path.suffix == ".safetensors" else shutil.copyfile)(path, staging / path.name)
             os.replace(staging / path.name, folder / path.name)
+
+
+def has_model(folder: Path) -> bool:
+    """Whether there is a whole model in a folder."""
+    return any(path.suffix == ".safetensors" for path in _present(folder)) and any(
+        (folder / name).is_file() for name in (_LAST, "image_net.json")
+    )
+
+
+def remove_model(folder: Path) -> None:
+    """Removes the weights of a run's model and what goes with them; results and predictions stay.
+
+    Raises:
+        RunError: a file cannot be removed.
+    """
+    with atomic.writing(folder):
+        for path in sorted(_present(folder), key=_order, reverse=True):
+            if path.name != PREDICTIONS:
+                path.unlink()
+
+
+def _present(folder: Path) -> set[Path]:
+    return {path for pattern in MODEL_FILES for path in folder.glob(pattern)}
+
+
+def _link(path: Path, other: Path) -> None:
+    try:
+        os.link(path, other)
+    except OSError:  # a disk that gives no file a second name
+        shutil.copyfile(path, other)
 
 
 @contextmanager

@@ -13,7 +13,15 @@ from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.nets.base import Module
 from nlp_ssl.ops.distributed import is_main
 from nlp_ssl.training.identity import as_identity, differences
-from nlp_ssl.training.model_files import MODEL_FILES, PREDICTIONS, STAGING, copy_model, save_model
+from nlp_ssl.training.model_files import (
+    MODEL_FILES,
+    PREDICTIONS,
+    STAGING,
+    copy_model,
+    has_model,
+    remove_model,
+    save_model,
+)
 from nlp_ssl.training.outcome import Outcome
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.lock import LOCK, exclusive
@@ -36,6 +44,7 @@ class RunFolder:
         metrics, rounds, trials: a line for each logged step, round, and finished run of a choice of settings.
         checkpoints, tuning: folders of checkpoints, and of the run under way of a choice of settings.
         start: what the warm start scored.
+        saved: whose model is in the folder, where several were trained.
         predictions, report, card, out_of_scope, encoder, pseudo_labels: files for those who come later.
     """
 
@@ -55,6 +64,7 @@ class RunFolder:
         self.encoder = self.path / "encoder.safetensors"
         self.report = self.path / "report.html"
         self.card = self.path / "README.md"
+        self.saved = self.path / "saved.json"
 
     def __str__(self) -> str:
         return str(self.path)
@@ -194,13 +204,25 @@ class RunFolder:
         if is_main():
             save_model(module, self.path)
 
-    def copy_model(self, source: "RunFolder") -> None:
+    def copy_model(self, source: "RunFolder", *, predictions: bool = True) -> None:
         """Puts a finished run's model files here, each whole or not at all; the first process does it.
 
         Raises:
             RunError: the disk is full, or the folder cannot be written.
         """
-        copy_model(source.path, self.path)
+        copy_model(source.path, self.path, predictions=predictions)
+
+    def has_model(self) -> bool:
+        """Whether there is a whole model in the folder."""
+        return has_model(self.path)
+
+    def remove_model(self) -> None:
+        """Removes the model's weights and what goes with them; results and predictions stay.
+
+        Raises:
+            RunError: a file cannot be removed.
+        """
+        remove_model(self.path)
 
     # --- starting over ---
 
@@ -274,7 +296,7 @@ class RunFolder:
         """The files and folders of a run, and of its model, that are in the folder."""
         files = (
             self.identity, self.metrics, self.result, self.start, self.out_of_scope, self.rounds, self.trials,
-            self.report,
+            self.report, self.saved,
         )  # fmt: skip
         folders = (self.checkpoints, self.baseline.path, self.tuning)
         numbered = (f"{_SEED}[0-9]*", f"{_ROUND}[0-9]*")

@@ -5,19 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from nlp_ssl.nets.base import Module
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal stopped the run after a complete step.
-
-    `exit_code` is 128 + signal number, `module` the net as far as it was trained.
-    """
-
-    def __init__(self, number: int, module: Module | None = None) -> None:
-        super().__init__(f"stopped by signal {number}")
-        self.exit_code, self.module = 128 + number, module
-
 
 @contextmanager
 def signals(processes: int) -> Iterator[list[int]]:

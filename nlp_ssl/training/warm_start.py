@@ -15,6 +15,7 @@ from nlp_ssl.nets.base import Module
 from nlp_ssl.ops.fits import without_remarks
 from nlp_ssl.training.imbalance import adjustment, weighed
 from nlp_ssl.utils.precision import Autocast
+from nlp_ssl.utils.progress import track
 
 _CONTRASTIVE_RATE = 2e-5
 _MAX_ROWS = 32  # rows of one contrastive batch: all their pairs count, so labels are never paired up in advance
@@ -60,7 +61,7 @@ def contrastive(module: Module, data: Data, config: TrainConfig, context: Autoca
         [p for n, p in module.named_parameters() if not n.startswith("classifier")], lr=_CONTRASTIVE_RATE, fused=True
     )
     module.train()
-    for step in range(steps):
+    for step in track(range(steps), "contrastive start", steps):
         rng = np.random.default_rng((config.seed, 3, step))
         rows = balanced_rows(labels, min(_MAX_ROWS, len(labels)), rng)
         inputs, _ = data.store.views([(data.labeled[rows], None, np.zeros(len(rows), dtype=np.uint64))])

@@ -2,17 +2,20 @@
 
 import logging
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 T = TypeVar("T")
 console = Console(stderr=True)
+_DELAY = 0.3  # seconds before a bar is shown: what is done sooner needs none
+_PAUSE = 0.1  # seconds between two moves of a bar
 _VERBOSE: ContextVar[bool] = ContextVar("_VERBOSE", default=True)
 _OPEN: list[Progress] = []  # at most one, which all bars that are shown at the same time share
 
@@ -21,6 +24,21 @@ class Advance(Protocol):
     """Moves a bar on."""
 
     def __call__(self, items: int = 1, /) -> None: ...
+
+
+class _Mover:
+    """Moves a bar on, a few times a second at most: a file may have a million rows."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self.progress, self.task, self.done = progress, task, 0
+        self.next = time.monotonic() + _DELAY
+
+    def __call__(self, items: int = 1, /) -> None:
+        self.done += items
+        now = time.monotonic()
+        if now >= self.next:
+            self.progress.update(self.task, completed=self.done, visible=True)
+            self.next = now + _PAUSE
 
 
 @contextmanager
@@ -54,9 +72,9 @@ def bar(description: str, total: int | None = None) -> Iterator[Advance]:
         yield lambda items=1, /: None
         return
     with _shared() as progress:
-        task = progress.add_task(description, total=total)
+        task = progress.add_task(description, total=total, visible=False)
         try:
-            yield lambda items=1, /: progress.advance(task, items)
+            yield _Mover(progress, task)
         finally:
             progress.remove_task(task)
 

@@ -22,7 +22,7 @@ from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
 from nlp_ssl import LabelPropagationClassifier, SentenceEmbedding, build_data
 from nlp_ssl.cli import console
-from nlp_ssl.data.embedded import load_embedded, load_named
+from nlp_ssl.data.bundled import load_bundled, load_named
 from nlp_ssl.utils.atomic import write_text
 
 # The logistic regression of all of them is the one of `LabelPropagationClassifier`; the graphs have as many neighbors.
@@ -40,14 +40,14 @@ CLASSIFIERS = {
 def main(argv):
     """Runs all and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="embedded", help="embedded, embedded:bbc, or a folder with train and test")
-    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--data", default="bundled", help="bundled, bundled:bbc, or a folder with train and test")
+    parser.add_argument("--model", default="bundled")
     parser.add_argument("--labels-per-class", type=int, default=10)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(argv)
-    if given.data.startswith("embedded"):
-        train, test = load_embedded("bbc" if given.data.endswith("bbc") else "reviews")
+    if given.data.startswith("bundled"):
+        train, test = load_bundled("bbc" if given.data.endswith("bbc") else "reviews")
     else:
         train, _, test = load_named(given.data)
     drawn = {seed: build_data(train, None, None, test, labels_per_class=given.labels_per_class, seed=seed,

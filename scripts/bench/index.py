@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from methods import provenance
 
-from nlp_ssl.data.embedded import encoder_name
+from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.sources import stream_texts
 from nlp_ssl.errors import DataError
 from nlp_ssl.inference.embedder import Embedder
@@ -77,7 +77,7 @@ def measured_build(folder, corpora, count, precision):
     sources = [(s for line in stream_texts(c, counts=counts) for s in split(line)) for c in corpora]
     lines = itertools.chain(*(itertools.islice(source, count // len(sources)) for source in sources))
     path.write_text("".join(f"{line}\n" for line in lines))
-    encoder = encoder_name("embedded")
+    encoder = encoder_name("bundled")
     embed, spent = Embedder(encoder, precision), []
     embed(["a first text, so that the model is loaded"])
 

@@ -28,7 +28,7 @@ import transformers
 from nlp_ssl import RoundMethod, TfidfReplace, TrainConfig, build_data, fit, image_task, list_methods, text_task
 from nlp_ssl.cli import console, options
 from nlp_ssl.cli.recipe import IMAGE_LOOP
-from nlp_ssl.data.embedded import encoder_name, load_embedded, load_named
+from nlp_ssl.data.bundled import encoder_name, load_bundled, load_named
 from nlp_ssl.data.images import load_images
 from nlp_ssl.data.splits import draw_rows
 from nlp_ssl.experiments.start import SharedStart
@@ -46,10 +46,8 @@ from nlp_ssl.utils.ranges import make
 class Bench:
     """Flags beside those of the loop."""
 
-    data: Annotated[str, "embedded, embedded:bbc, a folder with train and test rows, fashion_mnist or digits"] = (
-        "embedded"
-    )
-    model: str = "embedded"
+    data: Annotated[str, "bundled, bundled:bbc, a folder with train and test rows, fashion_mnist or digits"] = "bundled"
+    model: str = "bundled"
     pooling: Pooling = "auto"
     backbone: Annotated[str, "net of the images"] = "wrn-10-1"
     labels_per_class: int = 10
@@ -135,8 +133,8 @@ def tasks(bench, config, strong=None, views=None):
         return lambda seed: image_task(
             load_images(bench.data, bench.labels_per_class, seed, pool_size=pool), bench.backbone
         )
-    if bench.data.startswith("embedded"):
-        train, test = load_embedded("bbc" if bench.data.endswith("bbc") else "reviews")
+    if bench.data.startswith("bundled"):
+        train, test = load_bundled("bbc" if bench.data.endswith("bbc") else "reviews")
     else:
         train, _, test = load_named(bench.data)
     if 0 < bench.test_rows < len(test):

@@ -2,7 +2,7 @@
 
     python scripts/bench/pipeline_kill.py --kills 10 --out results/pipeline_kill.json
 
-A short `nlp-ssl pipeline` on embedded reviews (5 labels a class, 120 texts without, the embedded encoder) gets SIGKILL,
+A short `nlp-ssl pipeline` on bundled reviews (5 labels a class, 120 texts without, the bundled encoder) gets SIGKILL,
 with all its processes, after a tenth to three tenths of the time of an unbroken run, and is started again with the same
 command. Each restart comes further by at least the steps between two checkpoints, or else starts the stage anew; in the
 end all models, labels and scores must be those of the unbroken run. Seconds and times of day may differ.
@@ -23,11 +23,11 @@ from pathlib import Path
 
 from methods import provenance
 
-from nlp_ssl.data.embedded import load_embedded
+from nlp_ssl.data.bundled import load_bundled
 from nlp_ssl.utils.atomic import write_text
 
 LABELED, POOL, TEST = 10, 120, 60
-FLAGS = "--method fixmatch --seeds 0 --pretrain-steps 8 --max-steps 8 --warm-steps 8 --batch-size 4 --max-length 32"
+FLAGS = "--method fixmatch --seed 0 --pretrain-steps 8 --max-steps 8 --warm-steps 8 --batch-size 4 --max-length 32"
 MORE = "--unlabeled-ratio 2 --save-steps 2 --logging-steps 1 --mixed-precision no --resume"
 TIMES = re.compile(r"\d+(\.\d+)?( ?s\b|\s*$)")
 
@@ -76,9 +76,9 @@ def kill(folder, kills, rng):
 
 
 def written(folder):
-    """l.csv, u.txt and t.csv of embedded reviews."""
+    """l.csv, u.txt and t.csv of bundled reviews."""
     folder.mkdir(parents=True, exist_ok=True)
-    train, test = load_embedded("reviews")
+    train, test = load_bundled("reviews")
     texts = [" ".join(text.split()) for text in train.texts.to_pylist()]
     of = {
         name: [t for t, label in zip(texts, train.labels, strict=True) if label == name]

@@ -6,7 +6,7 @@ The texts are made up and lie in a JSONL file, so that nothing of them is in mem
 gives the seconds of its stage and the highest resident memory up to its end: mapped file pages included, and the
 imports, which the first line shows. The second text_task finds the tokenized texts of the first.
 
-The default model is a small random BERT with the tokenizer of the embedded encoder, so that what is measured is the
+The default model is a small random BERT with the tokenizer of the bundled encoder, so that what is measured is the
 pool; `--model` takes a real one, whose weights, optimizer state and activations come on top.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from nlp_ssl import UDA, TrainConfig, build_data, fit, read_table, table_of, text_task
-from nlp_ssl.data.embedded import embedded_encoder
+from nlp_ssl.data.bundled import bundled_encoder
 
 _LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 
@@ -48,8 +48,8 @@ def write_pool(path: Path, rows: int, mean: int, rng: np.random.Generator) -> No
 
 
 def small_bert(folder: Path) -> str:
-    """A random two-layer BERT of width 64, saved with the tokenizer of the embedded encoder."""
-    tokenizer = AutoTokenizer.from_pretrained(embedded_encoder())
+    """A random two-layer BERT of width 64, saved with the tokenizer of the bundled encoder."""
+    tokenizer = AutoTokenizer.from_pretrained(bundled_encoder())
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,

@@ -11,7 +11,7 @@ All take the same texts, cut at the same length, with the threads that torch tak
 median of the rounds is reported, in texts per second and per second of processor time (which other programs on the
 machine hardly change; of use with one thread), and how far the answers are from those of the pipeline. Then `budgets`:
 tokens of a batch against texts per second of processor time, on a tenth of the texts. Without --model, a classifier is
-trained first: the embedded encoder, 50 labeled texts of each class, 60 steps of `supervised`.
+trained first: the bundled encoder, 50 labeled texts of each class, 60 steps of `supervised`.
 """
 
 import argparse
@@ -27,7 +27,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from nlp_ssl import TrainConfig, build_data, fit, text_task
-from nlp_ssl.data.embedded import embedded_encoder, load_named
+from nlp_ssl.data.bundled import bundled_encoder, load_named
 from nlp_ssl.data.splits import draw_per_class
 from nlp_ssl.inference import export, predict
 from nlp_ssl.inference.predictor import answer, open_predictor
@@ -43,7 +43,7 @@ def train(data, folder):
     """A classifier of the labels alone."""
     rows, _, test = load_named(data)
     drawn = rows.take(draw_per_class(rows.labels, 50, 0))
-    task = text_task(build_data(drawn, None, None, test), str(embedded_encoder()), cache_dir=folder / "cache")
+    task = text_task(build_data(drawn, None, None, test), str(bundled_encoder()), cache_dir=folder / "cache")
     found = fit(get_method("supervised")(), task.data, task.build, TrainConfig(max_steps=60), augment=task.augment)
     (folder / "model").mkdir()
     found.module.save(folder / "model")

@@ -4,7 +4,7 @@
     python scripts/bench/rewriting.py models --sentences 128
     python scripts/bench/rewriting.py kill --texts 3000 --kills 10
 
-The texts are the embedded film reviews. The models have random weights: the rates are those of models of this size,
+The texts are the bundled film reviews. The models have random weights: the rates are those of models of this size,
 their output is noise that ends at its limit of tokens. With --out FILE the numbers are added to a JSON file.
 """
 
@@ -25,7 +25,7 @@ import sentencepiece
 import torch
 from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
-from nlp_ssl.data.embedded import load_embedded
+from nlp_ssl.data.bundled import load_bundled
 from nlp_ssl.paraphrase.apertium import Apertium
 from nlp_ssl.paraphrase.cache import Cache
 from nlp_ssl.paraphrase.marian import CTranslate2, Marian
@@ -63,7 +63,7 @@ def main() -> None:
 
 def reviews(count: int) -> list[str]:
     """Texts of the training rows, repeated with a number in front where they do not suffice."""
-    texts = load_embedded("reviews")[0].texts.to_pylist()
+    texts = load_bundled("reviews")[0].texts.to_pylist()
     return [texts[i % len(texts)] if i < len(texts) else f"{i} {texts[i % len(texts)]}" for i in range(count)]
 
 

@@ -17,7 +17,7 @@ from methods import provenance, spread
 
 from nlp_ssl import TrainConfig, build_data, table_of, text_task
 from nlp_ssl.cli import console, options
-from nlp_ssl.data.embedded import encoder_name, load_named
+from nlp_ssl.data.bundled import encoder_name, load_named
 from nlp_ssl.experiments.compare import compare
 from nlp_ssl.registry import get
 from nlp_ssl.utils.atomic import write_text
@@ -65,7 +65,7 @@ def task(bench, train, test, config, seed):
     pool = joined(train, bench.unlabeled, bench.words, rng)
     scored = joined(test, bench.test, bench.words, rng)
     data = build_data(table_of(*known), table_of(pool[0]), None, table_of(*scored), drop_leaks=True)
-    return text_task(data, encoder_name("embedded"), max_length=config.max_length)
+    return text_task(data, encoder_name("bundled"), max_length=config.max_length)
 
 
 def joined(table, rows, words, rng):

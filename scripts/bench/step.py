@@ -8,7 +8,7 @@
   forward passes of the stock model in float32 (the target pass without gradient), AdamW.
 
 All three see 8 labeled and 24 unlabeled texts a step and run in turn within every round. Prints the median of the
-rounds and the ratios. The default data are the embedded reviews.
+rounds and the ratios. The default data are the bundled reviews.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
 from nlp_ssl import UDA, TfidfReplace, TrainConfig, build_data, fit, text_task
-from nlp_ssl.data.embedded import embedded_encoder, load_embedded, load_named
+from nlp_ssl.data.bundled import bundled_encoder, load_bundled, load_named
 from nlp_ssl.data.loader import Loader, Sizes
 from nlp_ssl.nets.base import Net
 from nlp_ssl.utils.precision import autocast, resolve
@@ -49,7 +49,7 @@ def bare_seconds(task, config, batches, precision):
 def straightforward_seconds(task, texts, labels, config, steps, tokenizer):
     """Seconds per step of a loop as one writes it first."""
     model = AutoModelForSequenceClassification.from_pretrained(
-        str(embedded_encoder()), num_labels=len(task.data.classes), dtype=torch.float32
+        str(bundled_encoder()), num_labels=len(task.data.classes), dtype=torch.float32
     ).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     idf = _idf(texts[i] for i in task.data.unlabeled)
@@ -106,7 +106,7 @@ def _replace(text, idf, common, rng):
 def main():
     """Measures in rounds and prints medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="a folder with train and test rows; the embedded reviews by default")
+    parser.add_argument("--data", help="a folder with train and test rows; the bundled reviews by default")
     parser.add_argument("--labels-per-class", type=int, default=40)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
@@ -115,7 +115,7 @@ def main():
     if given.data:
         train, _, _ = load_named(given.data)
     else:
-        train, _ = load_embedded("reviews")
+        train, _ = load_bundled("reviews")
     data = build_data(train, labels_per_class=given.labels_per_class)
     texts, labels = data.texts.to_pylist(), data.labels
     config = TrainConfig(
@@ -123,7 +123,7 @@ def main():
     )
     precision = resolve(config.mixed_precision, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as cache:
-        task = text_task(data, str(embedded_encoder()), strong=TfidfReplace(0.2), cache_dir=Path(cache))
+        task = text_task(data, str(bundled_encoder()), strong=TfidfReplace(0.2), cache_dir=Path(cache))
         tokenizer = task.build(0).tokenizer
         loader = Loader(task.data, UDA.views, task.augment, Sizes(8, 24), seed=0, max_steps=given.steps, max_length=128)
         batches = [loader[i] for i in range(given.steps)]

@@ -1,6 +1,6 @@
 """UDA with word replacement, back-translation, both, and published back-translations as its strong view; writes JSON.
 
-    python scripts/bench/strong_views.py --data embedded --labels-per-class 20 --out results.json
+    python scripts/bench/strong_views.py --data bundled --labels-per-class 20 --out results.json
     python scripts/bench/strong_views.py --data FOLDER --published FOLDER/train.csv --out results.json
 
 Every seed draws its labels, tunes the start once and runs all views from it. Apertium makes the back-translations, once
@@ -22,7 +22,7 @@ from nlp_ssl import TrainConfig, fit, get_method
 from nlp_ssl.augment.policy import parse_policy
 from nlp_ssl.cli import console, options
 from nlp_ssl.cli.strong import StrongView
-from nlp_ssl.data.embedded import load_embedded, load_named
+from nlp_ssl.data.bundled import load_bundled, load_named
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.utils.atomic import write_text
 
@@ -31,7 +31,7 @@ from nlp_ssl.utils.atomic import write_text
 class Views:
     """Flags beside those of the loop."""
 
-    data: Annotated[str, "embedded, or a folder with train and test rows"] = "embedded"
+    data: Annotated[str, "bundled, or a folder with train and test rows"] = "bundled"
     published: Annotated[Path | None, "CSV file of published back-translations of the training texts"] = None
     labels_per_class: int = 20
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -47,7 +47,7 @@ def main(argv):
     settings = {"bench": told, "config": asdict(replace(config, seed=0))}
     if results.setdefault("settings", settings) != settings:
         raise SystemExit(f"{flags.out} holds results of other settings: name another file")
-    train = (load_embedded("reviews") if flags.data == "embedded" else load_named(flags.data))[0]
+    train = (load_bundled("reviews") if flags.data == "bundled" else load_named(flags.data))[0]
     apertium = StrongView(back_translation="apertium").rewritings([train])
     strong = {"supervised": None, "TF-IDF": (None, None), "Apertium": (None, apertium),
               "Apertium + TF-IDF": (parse_policy("back_translation+tfidf(p=0.1)"), apertium)}  # fmt: skip

@@ -172,4 +172,4 @@ def test_augment_refuses_to_compare_with_a_pipe(tmp_path: Path, capsys: pytest.C
     (tmp_path / "u.txt").write_text("good fun\n")
     out = pipe(tmp_path, "views.parquet")
     assert cli.run(["augment", str(tmp_path / "u.txt"), "--how", "swap:0.2", "--out", str(out)]) == 2
-    assert "SSL224" in capsys.readouterr().err
+    assert "SSL442" in capsys.readouterr().err

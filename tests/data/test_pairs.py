@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from nlp_ssl import build_data, fit, read_table, table_of, text_task
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.cli import run as cli
-from nlp_ssl.data.embedded import embedded_encoder
+from nlp_ssl.data.bundled import bundled_encoder
 from nlp_ssl.data.pairs import longest_first
 from nlp_ssl.data.tokens import TokenStore
 from nlp_ssl.errors import ConfigError, DataError
@@ -41,7 +41,7 @@ def stored(tokenizer, folder: Path, first=FIRST, second=SECOND) -> TokenStore:
 
 
 @pytest.mark.parametrize(
-    "make", [pair_tokenizer, roberta_like, lambda: AutoTokenizer.from_pretrained(embedded_encoder())]
+    "make", [pair_tokenizer, roberta_like, lambda: AutoTokenizer.from_pretrained(bundled_encoder())]
 )
 def test_tokens_are_the_tokenizers_own(make, tmp_path: Path) -> None:
     tokenizer = make()

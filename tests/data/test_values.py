@@ -166,7 +166,7 @@ def test_what_has_no_rows_in_order_is_no_column(what):
 
 @pytest.mark.parametrize("what", [5, [1, 2], {"text": ["a"]}, None, pl.Series(["a"])])
 def test_what_is_no_table_is_refused(what):
-    with pytest.raises(DataError, match="SSL105.*is not a table|SSL136: no labeled rows"):
+    with pytest.raises(DataError, match="SSL105.*is not a table|SSL132: no row has a label"):
         build_data(what)
 
 

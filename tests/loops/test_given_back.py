@@ -59,7 +59,12 @@ def test_a_round_given_back_is_trained_on_the_same_rows(task, tmp_path, loop):
 
 
 def test_the_files_of_a_run_hold_the_rows_of_its_students(task, tmp_path):
-    fit_rounds(SelfTraining(rounds=2, threshold=0.0, per_class=20), task, replace(FAST, max_steps=1), folder=RunFolder(tmp_path))
+    fit_rounds(
+        SelfTraining(rounds=2, threshold=0.0, per_class=20),
+        task,
+        replace(FAST, max_steps=1),
+        folder=RunFolder(tmp_path),
+    )
     for number in (1, 2):
         table = pq.read_table(tmp_path / f"round-{number}/pseudo_labels.parquet")
         copies, weights = (table[name].to_numpy() for name in ("copies", "weight"))

@@ -226,7 +226,7 @@ def test_a_teacher_and_every_command_refuse_alike(folder, tmp_path, capsys):
     doors = [
         ["eval", model, labeled],
         ["predict", model, pool],
-        ["select", pool, "--model", model, "--out", str(tmp_path / "s.parquet")],
+        ["select", pool, "--classifier", model, "--out", str(tmp_path / "s.parquet")],
         ["select", pool, "--in-domain", labeled, "--encoder", model, "--out", str(tmp_path / "s.parquet")],
         ["export", model, "--out", str(tmp_path / "onnx")],
         ["index", "build", pool, "--encoder", model, "--out", str(tmp_path / "bank")],

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from engines import needs_apertium
 
-from nlp_ssl.data.embedded import load_embedded
+from nlp_ssl.data.bundled import load_bundled
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.paraphrase.apertium import Apertium, ApertiumPipe
 
@@ -41,7 +41,7 @@ def test_many_texts_do_not_block_the_pipe():
 @needs_apertium
 def test_a_text_that_comes_late_is_translated_as_early():
     """After some 140 texts a tagger that never starts again takes nouns for verbs here and there."""
-    texts = load_embedded("reviews")[0].texts.to_pylist()[:330]
+    texts = load_bundled("reviews")[0].texts.to_pylist()[:330]
     with Apertium().open() as pipe:
         found = dict(pipe.translate(texts, 0))
     with Apertium().open() as pipe:

@@ -66,7 +66,7 @@ def test_progress_counts_what_is_made_before_it_is_shown(monkeypatch, caplog):
     report = Report()
     assert len(list(strong.watched(views(), 4, report, lambda: next(made, 4)))) == 4
     lines = [record.getMessage() for record in caplog.records]
-    assert lines[0].startswith("0 of 4 views, 0 a second, no rate yet")
+    assert lines[0].startswith("0 of 4 views, 0 per second, no rate yet")
     assert lines[1].startswith("2 of 4 views") and "left" in lines[1] and lines[2].startswith("4 of 4 views")
     assert report.outcomes == {"changed": 4}
 

@@ -244,7 +244,7 @@ def test_command_writes_where_it_is_told_and_refuses_what_is_no_run(run, tmp_pat
     assert (tmp_path / "page.html").exists() and not (run / "report.html").exists()
     assert command(["report", str(run)]) == 0 and (run / "report.html").exists()
     capsys.readouterr()
-    for argv, code in ((["report", str(tmp_path)], "SSL402"), (["report"], "SSL403")):
+    for argv, code in ((["report", str(tmp_path)], "SSL402"), (["report"], "Error: Missing argument 'RUN'")):
         assert command(argv) == 2
         assert capsys.readouterr().err.strip().splitlines()[-1].startswith(code)
 

