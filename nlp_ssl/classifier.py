@@ -419,7 +419,7 @@ def _with_weights(task: Task, sample_weight: Column, rows: int) -> Task:
     """The task with the labeled rows weighted; rows that were dropped take their weight with them."""
     weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.shape != (rows,) or not np.isfinite(weights).all() or (weights < 0).any():
-        raise InputError(195, f"sample_weight should be {rows} numbers of 0 or more: give one for each text")
+        raise InputError(188, f"sample_weight should be {rows} numbers of 0 or more: give one for each text")
     assert isinstance(task.source, TextSource)
     table = task.source.tables["labeled"]
     assert table is not None

@@ -110,7 +110,7 @@ class Task:
         if self.source is not None:
             return self.source.task(seed, labels_per_class)
         if labels_per_class is not None:
-            raise ConfigError(236, "labels_per_class draws rows: make the task with Task.from_texts or its siblings")
+            raise ConfigError(259, "labels_per_class draws rows: make the task with Task.from_texts or its siblings")
         return self
 
     def without_pool(self) -> "Task":
@@ -383,7 +383,7 @@ class Task:
         """
         if isinstance(images, str):
             if labels is not None or labels_per_class is None:
-                raise ConfigError(250, f"{images} brings its own labels: give labels_per_class, and no labels")
+                raise ConfigError(260, f"{images} brings its own labels: give labels_per_class, and no labels")
             rows = named_images(images)
         else:
             rows = image_rows(images, labels, unlabeled, dev, test, class_names, flip)

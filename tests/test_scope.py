@@ -72,7 +72,7 @@ def test_half_a_pool_of_another_domain(tmp_path: Path, caplog: pytest.LogCapture
     rest = np.setdiff1d(np.arange(200), few)[:60]
     foreign_texts = [text[:160] for text in news.texts.slice(0, 60).to_pylist()]
     text = build_data(reviews.take(few), table_of([*reviews.take(rest).texts.to_pylist(), *foreign_texts]))
-    task = text_task(text, str(embedded_encoder()), max_length=24, cache_dir=tmp_path)
+    task = text_task(text, str(bundled_encoder()), max_length=24, cache_dir=tmp_path)
     config = replace(STARTED, warm_steps=8)
     with caplog.at_level("INFO", "nlp_ssl"):
         found = in_scope(task, SharedStart(task, config), config, "auto", folder=RunFolder(tmp_path))

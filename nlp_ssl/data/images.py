@@ -111,7 +111,7 @@ def image_rows(
     names = [label_name(value) or "" for value in known.classes.tolist()]
     if class_names is not None:
         if any(not name.isdecimal() or int(name) >= len(class_names) for name in names):
-            raise DataError(176, f"labels {names[:5]} for {len(class_names)} class_names: give their numbers from 0")
+            raise DataError(186, f"labels {names[:5]} for {len(class_names)} class_names: give their numbers from 0")
         number = np.array([int(name) for name in names])[known.number]
         numbers = [np.where(known.number < 0, -1, number)]
         names = list(class_names)
@@ -135,9 +135,9 @@ def image_rows(
 
 def _checked(images: NDArray[np.uint8], rows: int, size: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
     if len(images) != rows:
-        raise DataError(178, f"{rows} labels for {len(images)} images: give one label for each image")
+        raise DataError(121, f"{rows} labels for {len(images)} images: give one label for each image")
     if size is not None and images.shape[1:] != size:
-        raise DataError(176, f"images of {list(images.shape[1:])} beside others of {list(size)}: make them of one size")
+        raise DataError(187, f"images of {list(images.shape[1:])} beside others of {list(size)}: make them of one size")
     return images
 
 
@@ -147,7 +147,7 @@ def _numbers(y: Column, names: Sequence[str], numbered: bool) -> NDArray[np.int6
     index = {str(i) if numbered else name: i for i, name in enumerate(names)}
     unknown = next((name for name in found if name not in index), None)
     if unknown is not None:
-        raise DataError(134, f"label {unknown!r} is not a class of the labeled images.{nearest(unknown, index)}")
+        raise DataError(134, f"label {unknown!r} is not a class of the labeled set.{nearest(unknown, index)}")
     return np.array([index[name] for name in found if name is not None], dtype=np.int64)
 
 

@@ -61,7 +61,7 @@ def run_one(
     start = start or SharedStart(task, config, folder)
     if isinstance(method, RoundMethod) and len(learned.data.unlabeled):
         if frozen:
-            raise ConfigError(233, f"{method.name} takes no frozen nets: give the task a teacher")
+            raise ConfigError(267, f"{method.name} takes no frozen nets: give the task a teacher")
         other = None if task.student is None else SharedStart(task.student, config)
         trained = fit_rounds(
             method, learned, config, start=start, student_start=other, folder=folder, callbacks=callbacks

@@ -22,7 +22,7 @@ from nlp_ssl.cli.options import flags_of
 from nlp_ssl.cli.table import written
 from nlp_ssl.cli.tasks import Options
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.registry import list_loops, list_methods
+from nlp_ssl.registry import list_methods
 
 NAMES = [*table()["commands"]]
 HELPS = [[], ["index"], *(name.replace("--index", "--index b").split() for name in NAMES)]
@@ -213,7 +213,7 @@ def test_a_former_flag_names_todays(former, new, capsys):
 def test_methods_are_a_line_each(capsys):
     assert run(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    names = [*list_methods(), *list_loops()]
+    names = list_methods()
     assert [line.split()[0] for line in lines] == names == [name for name, _, _ in rows()]
 
 

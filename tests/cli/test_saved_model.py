@@ -8,6 +8,7 @@ import pytest
 from cli_files import command_files, train
 from safetensors.torch import load_file
 
+from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.saving import Saved, choose, keep
@@ -110,7 +111,7 @@ def test_the_best_side_of_one_seed_is_saved_and_stays_so(files, tmp_path, monkey
     seen = {}
 
     def worst(saved, method, seeds, folder):
-        seen["method"], seen["baseline"] = (load_file(place / WEIGHTS) for place in (folder, folder / "baseline"))
+        seen["method"], seen["baseline"] = (load_file(place.path / WEIGHTS) for place in (folder, folder.baseline))
         keep(Saved("supervised", 0, "dev"), method, seeds, folder)
 
     monkeypatch.setattr("nlp_ssl.experiments.compare.keep", worst)
@@ -123,9 +124,9 @@ def test_the_best_side_of_one_seed_is_saved_and_stays_so(files, tmp_path, monkey
     assert json.loads((out / "result.json").read_text())["identity"]["method"] == "uda", "the run is the method's"
     write_card(out)
     assert "The saved model is that of supervised, seed 0, the best on the dev rows." in (out / "README.md").read_text()
-    keep(Saved("supervised", 0, "dev"), "uda", [0], out)
+    keep(Saved("supervised", 0, "dev"), "uda", [0], RunFolder(out))
     with pytest.raises(ConfigError, match="SSL496"):
-        keep(Saved("uda", 0, ""), "uda", [0], out)
+        keep(Saved("uda", 0, ""), "uda", [0], RunFolder(out))
 
 
 def test_the_best_cannot_be_told_without_dev_rows(files, tmp_path, capsys):
