@@ -11,7 +11,7 @@ from tiny import FAST, tiny_task
 
 from nlp_ssl import Supervised, build_data, compare, table_of, text_task
 from nlp_ssl.cli import run as cli
-from nlp_ssl.data.bundled import load_bundled
+from nlp_ssl.data.bundled import bundled_encoder, load_bundled
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.experiments.out_of_scope import foreign, in_scope, likeness, share_of, without
 from nlp_ssl.experiments.start import SharedStart

@@ -191,8 +191,9 @@ def _order_in(source: str | Path, classes: Sequence[str]) -> list[int]:
     try:
         order = _order(parquet_schema(Path(source)), classes) if is_parquet(source) else list(range(len(classes)))
     except (ValueError, TypeError) as error:
-        message = f"{source}: its note on class names is damaged ({type(error).__name__}): drop the probabilities"
-        raise DataError(146, message) from None
+        raise DataError(
+            146, f"{source}: its note on class names is damaged ({type(error).__name__}): drop the probabilities"
+        ) from None
     if order is None:
         raise DataError(
             146,
