@@ -14,13 +14,12 @@ from safetensors.torch import load_file
 from tiny import FAST, difference, neutral_draws, tiny_bert, tiny_task, tiny_texts, tiny_tokenizer
 from transformers import AutoModelForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
-from nlp_ssl import FixMatch, SSLTrainer, Supervised, TrainConfig, fit
+from nlp_ssl import FixMatch, SSLTrainer, SSLTrainingArguments, Supervised, fit
 from nlp_ssl.errors import ConfigError, DataError, RunError
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.methods import DivideMix, MeanTeacher
 from nlp_ssl.training import warm_start as warm_stage
 
-SETTINGS = TrainConfig(unlabeled_ratio=2, warm_start="none")
 OPEN = FixMatch(threshold=0.0)
 
 
@@ -52,14 +51,13 @@ def decided(folder, dropout=None):
 
 def arguments(out, **more):
     """Those of `tiny.FAST`."""
-    usual = {"max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "weight_decay": 0.01, "seed": 0,
-             "lr_scheduler_type": "constant", "save_strategy": "no", "disable_tqdm": True}  # fmt: skip
-    return TrainingArguments(str(out), use_cpu=True, **(usual | more))
+    usual = {"max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "head_learning_rate": 1e-3,
+             "warmup_steps": 0, "lr_scheduler_type": "constant", "unlabeled_ratio": 2, "warm_start": "none",
+             "max_length": 24, "save_strategy": "no", "disable_tqdm": True}  # fmt: skip
+    return SSLTrainingArguments(str(out), use_cpu=True, **(usual | more))
 
 
-def trainer(
-    folder, out, method, model=None, settings=SETTINGS, data=None, callbacks=None, compute_metrics=None, **more
-):
+def trainer(folder, out, method, model=None, data=None, callbacks=None, compute_metrics=None, **more):
     labeled, pool, evaluated = data or sets()
     return SSLTrainer(
         model=model or decided(folder),
@@ -69,7 +67,6 @@ def trainer(
         eval_dataset=evaluated,
         processing_class=tiny_tokenizer(),
         method=method,
-        settings=settings,
         callbacks=callbacks,
         compute_metrics=compute_metrics,
     )
@@ -160,18 +157,22 @@ def test_micro_batches_are_those_of_fit_and_make_one_batch(folder, tmp_path, mon
         assert np.array(other) == pytest.approx(np.array(norms[0]), rel=1e-3)
 
 
-def test_the_stock_schedule_warms_up_and_decays(folder, tmp_path):
+def test_the_schedule_is_that_of_fit(folder, tmp_path):
     made = trainer(folder, tmp_path, OPEN, max_steps=4, lr_scheduler_type="linear", warmup_steps=2, logging_steps=1)
     made.train()
     rates = [line["learning_rate"] for line in made.state.log_history if "loss" in line]
-    assert rates == pytest.approx([0.0, 5e-4, 1e-3, 5e-4])
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
+    made = trainer(folder, tmp_path, OPEN, max_steps=4, lr_scheduler_type="polynomial", warmup_steps=2, logging_steps=1)
+    made.train()
+    rates = [line["learning_rate"] for line in made.state.log_history if "loss" in line]
+    assert rates == pytest.approx([0.0, 5e-4, 1e-3, 5e-4], rel=1e-3), "others are the stock ones"
 
 
 def test_each_net_is_started_from_the_model_as_it_was_given(folder, tmp_path, monkeypatch):
     """Not from the one that was started before it, in whose memory the student's weights lie."""
     monkeypatch.setattr(warm_stage, "_CONTRASTIVE_RATE", 1e-3)
-    made = trainer(folder, tmp_path, DivideMix(), settings=replace(SETTINGS, warm_start="auto", warm_steps=3),
-                   max_steps=1, learning_rate=0.0)  # fmt: skip
+    made = trainer(folder, tmp_path, DivideMix(), warm_start="auto", warm_steps=3,
+                   max_steps=1, learning_rate=0.0, head_learning_rate=0.0)  # fmt: skip
     twin = made._net(1)
     made.train()
     SharedStart(made.task, made.engine.config)(twin, 1)
@@ -181,8 +182,8 @@ def test_each_net_is_started_from_the_model_as_it_was_given(folder, tmp_path, mo
 
 def test_warm_start_comes_before_the_method(folder, tmp_path):
     """With a rate of zero all that changes is the start; its class shares of the pool are then known to the method."""
-    made = trainer(folder, tmp_path, OPEN, settings=replace(SETTINGS, warm_start="auto", warm_steps=3), max_steps=1,
-                   learning_rate=0.0)  # fmt: skip
+    made = trainer(folder, tmp_path, OPEN, warm_start="auto", warm_steps=3, max_steps=1,
+                   learning_rate=0.0, head_learning_rate=0.0)  # fmt: skip
     before = copy.deepcopy(made.model.state_dict())
     made.train()
     assert not torch.equal(made.model.classifier.weight, before["classifier.weight"])
@@ -291,33 +292,35 @@ def test_a_single_bad_update_is_skipped(folder, tmp_path, monkeypatch):
         ("no labeled rows", "SSL471: train_dataset is a NoneType: give a datasets.Dataset"),
         ("a list of texts", "SSL471: unlabeled_dataset is a list: give a datasets.Dataset"),
         ("no tokenizer", "SSL470"),
-        ("rate in settings", "SSL472: learning_rate is not taken from settings"),
-        ("supervised start", "SSL472: no warm start"),
+        ("plain arguments", "SSL472: args is a TrainingArguments: give SSLTrainingArguments"),
         ("label smoothing", "SSL473: SSLTrainer does not support label smoothing"),
         ("third class", "SSL475: label '2' is not a class of the model: it has 0 to 1"),
         ("unknown method", "SSL201: unknown method 'fixmach'. Did you mean 'fixmatch'"),
         ("rounds", "SSL201: self_training works in rounds"),
-        ("no method", "SSL480: method is None"),
+        ("no method", "SSL487: SSLTrainer has no default method: give one.*SSLClassifier chooses one"),
+        ("two methods", "SSL487: method 'uda' in args and another for SSLTrainer"),
+        ("a number", "SSL480: method is 3: give a name"),
         ("optimizer of the model alone", "SSL474: dividemix trains more than the model"),
     ],
 )
 def test_misuse(problem, message, folder, tmp_path):
     labeled, pool, evaluated = sets()
     given = {"model": decided(folder), "args": arguments(tmp_path), "train_dataset": labeled, "method": "fixmatch",
-             "unlabeled_dataset": pool, "processing_class": tiny_tokenizer(), "settings": SETTINGS}  # fmt: skip
+             "unlabeled_dataset": pool, "processing_class": tiny_tokenizer()}  # fmt: skip
     tokens = Dataset.from_dict({"input_ids": [[2, 5, 3], [2, 6, 3]], "label": [0, 1]})
     changes = {
         "tokens alone": {"train_dataset": tokens},
         "no labeled rows": {"train_dataset": None},
         "a list of texts": {"unlabeled_dataset": pool["text"][:]},
         "no tokenizer": {"processing_class": None},
-        "rate in settings": {"settings": replace(SETTINGS, learning_rate=1e-4)},
-        "supervised start": {"settings": replace(SETTINGS, warm_start="supervised")},
+        "plain arguments": {"args": TrainingArguments(str(tmp_path), use_cpu=True)},
         "label smoothing": {"args": arguments(tmp_path, label_smoothing_factor=0.1)},
         "third class": {"train_dataset": sets(labels=("neg", "", "pos"))[0]},
         "unknown method": {"method": "fixmach"},
         "rounds": {"method": "self_training"},
         "no method": {"method": None},
+        "two methods": {"args": arguments(tmp_path, method="uda")},
+        "a number": {"method": 3},
         "optimizer of the model alone": {
             "method": "dividemix", "optimizers": (torch.optim.SGD(given["model"].parameters(), lr=0.1), None)},
     }  # fmt: skip
@@ -333,7 +336,7 @@ def test_evaluated_texts_must_not_be_trained_on(folder, tmp_path):
     with pytest.raises(DataError, match="SSL137"):
         trainer(folder, tmp_path, OPEN, data=(labeled, leaky, {"a": evaluated, "b": evaluated}))
     SSLTrainer(decided(folder), arguments(tmp_path), None, labeled, evaluated, tiny_tokenizer(), method=OPEN,
-               unlabeled_dataset=leaky, settings=SETTINGS, allow_transductive=True)  # fmt: skip
+               unlabeled_dataset=leaky, allow_transductive=True)  # fmt: skip
 
 
 # --- data
@@ -352,8 +355,7 @@ def test_labels_keep_their_place_in_the_model(tmp_path):
         "label", ClassLabel(names=["a", "b", "c"])
     )
     for labeled in (numbers, strings, classes, numbers.with_format("torch")):
-        made = SSLTrainer(model, arguments(tmp_path), None, labeled, None, tiny_tokenizer(), method="supervised",
-                          settings=SETTINGS)  # fmt: skip
+        made = SSLTrainer(model, arguments(tmp_path), None, labeled, None, tiny_tokenizer(), method="supervised")
         data = made.task.data
         assert data.classes == ("pos", "odd", "neg") and data.labels[data.labeled].tolist() == wanted
 
@@ -447,8 +449,7 @@ def test_logs_tell_losses_and_pseudo_labels(folder, tmp_path):
 def test_a_second_training_starts_afresh_and_model_init_makes_the_model_anew(folder, tmp_path):
     labeled, pool, _ = sets()
     made = SSLTrainer(args=arguments(tmp_path), train_dataset=labeled, unlabeled_dataset=pool, method=DivideMix(),
-                      processing_class=tiny_tokenizer(), model_init=lambda: decided(folder),
-                      settings=SETTINGS)  # fmt: skip
+                      processing_class=tiny_tokenizer(), model_init=lambda: decided(folder))  # fmt: skip
     made.train()
     first = {k: v.clone() for k, v in made.model.state_dict().items()}
     made.train()
@@ -531,11 +532,13 @@ trainer.save_model("out")
 """
 
 
-def test_a_script_of_the_stock_trainer_changes_in_two_lines(folder, tmp_path, monkeypatch):
+def test_a_script_of_the_stock_trainer_changes_in_few_words(folder, tmp_path, monkeypatch):
     changes = {
-        "from transformers import Trainer\n": "from nlp_ssl import SSLTrainer as Trainer, TrainConfig\n",
-        "trainer = Trainer(\n": 'trainer = Trainer(method="uda", unlabeled_dataset=Dataset.from_text("pool.txt"), '
-        "settings=TrainConfig(max_length=24, warm_steps=2),\n",
+        "from transformers import Trainer\n": "from nlp_ssl import SSLTrainer as Trainer\n"
+        "from nlp_ssl import SSLTrainingArguments, load_classifier\n",
+        "=AutoModelForSequenceClassification.from_pretrained(": "=load_classifier(",
+        "=TrainingArguments(": '=SSLTrainingArguments(method="uda", max_length=24, warm_steps=2, output_dir=',
+        "trainer = Trainer(\n": 'trainer = Trainer(unlabeled_dataset=Dataset.from_text("pool.txt"),\n',
     }
     changed = SCRIPT
     for old, new in changes.items():
@@ -551,5 +554,8 @@ def test_a_script_of_the_stock_trainer_changes_in_two_lines(folder, tmp_path, mo
         names = {}
         exec(script, names)
         assert type(names["trainer"]) is kind and 0.0 <= names["scores"]["eval_accuracy"] <= 1.0
-        opened = AutoModelForSequenceClassification.from_pretrained("out")
-        assert same(opened.state_dict(), names["trainer"].model.state_dict())
+        opened = AutoModelForSequenceClassification.from_pretrained("out").eval()
+        tokens = {k: v for k, v in names["tokenizer"](test["text"][:8], padding=True, return_tensors="pt").items()}
+        with torch.no_grad():
+            logits = [model(**tokens).logits for model in (opened, names["trainer"].model.eval())]
+        assert torch.allclose(*logits, atol=1e-5) and type(opened).__name__ == "BertForSequenceClassification"
