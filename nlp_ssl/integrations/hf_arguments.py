@@ -1,7 +1,7 @@
 """`SSLTrainingArguments`: what a `transformers.Trainer` is told, and what there is to tell about unlabeled texts."""
 
 import json
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from transformers import SchedulerType, TrainingArguments
@@ -10,7 +10,8 @@ from nlp_ssl.config import ClassWeights, Schedule, TrainConfig, WarmStart
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.registry import as_method, get_method
-from nlp_ssl.utils.ranges import make
+from nlp_ssl.utils.documentation import describe_fields
+from nlp_ssl.utils.ranges import check, make
 
 # Settings of `TrainConfig` that TrainingArguments have no word for, and those that they have the same word for.
 _OWN = (
@@ -25,9 +26,8 @@ _SHARED = (
 
 def _as_in_config(name: str) -> Any:
     """A field with the default and the sentence that it has in `TrainConfig`."""
-    known = next(known for known in fields(TrainConfig) if known.name == name)
-    sentence = next((note for note in get_args(known.type)[1:] if isinstance(note, str)), name)
-    return field(default=known.default, metadata={"help": sentence})
+    known = next(known for known in describe_fields(TrainConfig) if known.name == name)
+    return field(default=known.default, metadata={"help": known.sentence})
 
 
 @dataclass
@@ -44,17 +44,9 @@ class SSLTrainingArguments(TrainingArguments):
     Args:
         method: name of a method that runs in one loop: `nlp_ssl.list_methods(in_rounds=False)`.
         method_args: its hyper-parameters, a dict or the same as JSON: `{"threshold": 0.9}`.
-        unlabeled_ratio: unlabeled rows per labeled row.
         max_length: tokens of a text; longer ones are cut.
-        head_learning_rate: of layers that start untrained; `learning_rate` is that of the encoder.
-        layer_decay: learning-rate factor per encoder layer from top to bottom.
-        warm_start: stage before the method: "auto", "contrastive" or "none".
-        warm_steps: steps of the warm start; 0 chooses by the number of labels.
-        align: align pseudo-labels to class shares estimated on the pool after the warm start.
-        class_weights: of the labeled loss: "none", "inverse" frequency, or "effective" number.
-        effective_beta: of effective numbers; the nearer to 1, the more a rare class counts.
-        logit_adjustment: strength of correcting for unequal classes, 1 in full; 0 is off.
-        guard: warn on collapsing pseudo-labels.
+        unlabeled_ratio, head_learning_rate, layer_decay, warm_start, warm_steps, align, class_weights, effective_beta,
+            logit_adjustment, guard: as in `TrainConfig`; there is no warm start "supervised".
 
     Raises:
         ConfigError: there is no such method or hyper-parameter, or a value is out of range.
@@ -101,6 +93,7 @@ class SSLTrainingArguments(TrainingArguments):
             self.method_args = _parsed(self.method_args)
         super().__post_init__()
         self.loop_config()
+        check(self.max_length, "max_length", 1, 1e6)
         if self.warm_start == "supervised":
             raise ConfigError(472, 'no warm start "supervised" here: train with method="supervised" first, then again')
         self.named_method()
@@ -118,8 +111,9 @@ class SSLTrainingArguments(TrainingArguments):
         assert not isinstance(self.method_args, str)
         if not isinstance(self.method, str):
             as_method(self.method)  # refuses what is none
-            raise ConfigError(487, "method is a value, here it is a name: give method_args beside it, or the value "
-                              "to SSLTrainer(method=...)")  # fmt: skip
+            raise ConfigError(
+                487, "method is a value, these arguments take its name and method_args: give the value to SSLTrainer"
+            )
         method: Method | RoundMethod = make(get_method(self.method), self.method_args or {})
         return method
 

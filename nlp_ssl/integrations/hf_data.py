@@ -131,7 +131,7 @@ def _with_numbers(dataset: datasets.Dataset, config: PreTrainedConfig, scored: b
         refuse_markers(table, "eval")
     _check_classes(table, config)
     numbers = [None if name is None else int(name) for name in table.labels or ()]
-    if numbers == values and label in _READ_AS_LABELS:
+    if numbers == values and all(type(value) is int for value in values) and label in _READ_AS_LABELS:
         return dataset
     there = [column for column in {label, *_READ_AS_LABELS} if column in dataset.column_names]
     dataset, known = dataset.remove_columns(there), [i for i, number in enumerate(numbers) if number is not None]
@@ -272,12 +272,15 @@ def _as_numbers(labels: Sequence[Any], config: PreTrainedConfig, name: str) -> l
 
 
 def _number(word: str | bool, label2id: dict[str, int]) -> Any:
-    """The number of a class by its name, as it is written or as names are kept; the word itself where there is none."""
+    """The number of a class by its name, as it is written or as names are kept.
+
+    Where there is none a truth value is a number, and a word stays as it is.
+    """
     with suppress(TypeError):  # a list in a string is no name
         for name in (stripped(str(word)), clean_name(word)):
             if name in label2id:
                 return label2id[name]
-    return word
+    return int(word) if isinstance(word, bool) else word
 
 
 def _check_order(feature: Any, name: str, config: PreTrainedConfig) -> None:

@@ -396,6 +396,129 @@ def test_evaluation_takes_texts_or_tokens(folder, tmp_path):
     assert np.allclose(made.predict(evaluated).predictions, made.predict(tokens).predictions, atol=1e-5)
 
 
+def accuracy(found):
+    return {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())}
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        lambda y: ["neg", " pos"][y],
+        lambda y: ["neg", "pos\u200b"][y],
+        float,
+        bool,
+        str,
+        lambda y: [int(y == 0), int(y == 1)],
+    ],
+    ids=["words", "signs of no width", "floats", "truth", "digits", "rows of 0 and 1"],
+)
+@pytest.mark.parametrize("column", ["label", "category"])
+def test_labels_of_evaluated_rows_are_read_as_those_of_training(named, column, folder, tmp_path):
+    labeled, pool, evaluated = sets()
+    model = decided(folder)
+    model.config.problem_type = "single_label_classification"
+    texts, y = list(evaluated["text"]), list(evaluated["label"])
+    other = Dataset.from_dict({"text": texts, column: [named(label) for label in y]})
+    made = trainer(folder, tmp_path, OPEN, model, (labeled, pool, other), compute_metrics=accuracy)
+    wanted = made.evaluate(evaluated)
+    tokens = other.map(lambda rows: tiny_tokenizer()(rows["text"]), batched=True)
+    for scores in (made.evaluate(), made.evaluate(other), made.evaluate(tokens)):
+        assert scores["eval_accuracy"] == wanted["eval_accuracy"]
+        assert scores["eval_loss"] == pytest.approx(wanted["eval_loss"], rel=1e-5)
+    assert made.predict(other).label_ids.tolist() == y
+
+
+def test_evaluated_rows_without_a_label(folder, tmp_path, caplog):
+    """Where rows are scored they are left out, or refused where they are marked; predictions are for all of them."""
+    labeled, pool, evaluated = sets()
+    made = trainer(folder, tmp_path, OPEN, data=(labeled, pool, None), compute_metrics=accuracy)
+    texts, y = list(evaluated["text"]), list(evaluated["label"])
+
+    def rows(labels):
+        return Dataset.from_dict({"text": texts, "label": labels})
+
+    half = made.evaluate(rows([*y[:20], *[None] * 20]))
+    assert half["eval_loss"] == pytest.approx(made.evaluate(evaluated.select(range(20)))["eval_loss"], rel=1e-5)
+    assert "eval_dataset: rows left out because they have no label: 20" in caplog.text
+    assert "eval_loss" not in made.evaluate(rows([None] * 40))
+    with pytest.raises(DataError, match="SSL124: eval_dataset row 1: label '-1' marks"):
+        made.evaluate(rows([-1, *y[1:]]))
+    with pytest.raises(ConfigError, match="SSL475: label 'odd' is not a class of the model"):
+        made.evaluate(rows(["odd", *["pos"] * 39]))
+    with pytest.raises(ConfigError, match="SSL484"):
+        made.evaluate(evaluated.cast_column("label", ClassLabel(names=["pos", "neg"])))
+    for labels in ([-1] * 40, [-1, *y[1:]], [None, *y[1:]]):
+        found = made.predict(rows(labels))
+        assert found.label_ids is None and len(found.predictions) == 40
+
+
+# --- a model by name
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["pos", "neg"], ("neg", "pos")),
+        ([" pos", "neg"], ("neg", "pos")),
+        ([True, False], ("false", "true")),
+        (["True", "False"], ("false", "true")),
+        ([2, 1], ("0", "1", "2")),
+        ([1.0, 0.0], ("0", "1")),
+        (["10", "9"], ("9", "10")),
+        (["2.0", "1.0"], ("1", "2")),
+    ],
+)
+def test_a_model_by_name_has_the_classes_of_the_labels(labels, classes, folder, tmp_path):
+    texts = tiny_texts(8, seed=1)[0]
+    made = SSLTrainer(str(folder / "model"), arguments(tmp_path, method="supervised"), train_dataset=Dataset.from_dict(
+        {"text": texts, "label": [*labels * 3, None, None]}))  # fmt: skip
+    data = made.task.data
+    names = [classes[i] for i in data.labels[data.labeled]]
+    same = {"true": True, "false": False}
+    spelled = [str(same.get(str(y).strip().lower(), y)).strip().lower().removesuffix(".0") for y in labels * 3]
+    assert data.classes == classes and names == spelled and made.model.config.id2label == dict(enumerate(classes))
+    assert made.processing_class is made.tokenizer and len(made.tokenizer) == len(tiny_tokenizer())
+
+
+def test_declared_classes_of_a_model_by_name(folder, tmp_path):
+    rows = Dataset.from_dict({"text": tiny_texts(8, seed=1)[0], "label": [0, 2] * 4})
+    rows = rows.cast_column("label", ClassLabel(names=["z", "y", "x"]))
+    made = SSLTrainer(str(folder / "model"), arguments(tmp_path, method="supervised"), train_dataset=rows)
+    assert made.task.data.classes == ("z", "y", "x")
+    for train_dataset, message in (
+        (None, "SSL471: train_dataset is a NoneType"),
+        (Dataset.from_dict({"text": ["a film"]}), "SSL132: train_dataset: no row has a label"),
+        (Dataset.from_dict({"text": ["a film", "a plot"], "label": [["a"], ["b"]]}), "SSL477"),
+        (Dataset.from_dict({"text": ["a film", "a plot"], "label": [0, 10**9]}), "SSL475: label '1000000000'"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=message):
+            SSLTrainer(str(folder / "model"), arguments(tmp_path, method="uda"), train_dataset=train_dataset)
+
+
+def test_classes_of_one_name_are_refused(folder, tmp_path):
+    model = decided(folder)
+    model.config.id2label = {0: "a", 1: "a"}
+    with pytest.raises(ConfigError, match="SSL488: the model calls two classes alike"):
+        trainer(folder, tmp_path, OPEN, model)
+
+
+def test_layers_that_start_untrained_have_their_own_rate(folder, tmp_path):
+    made = trainer(folder, tmp_path, DivideMix(), learning_rate=1e-3, head_learning_rate=1e-2, layer_decay=0.5)
+    made.train()
+    rates = {id(p): group["initial_lr"] for group in made.optimizer.param_groups for p in group["params"]}
+    decays = {id(p): group["weight_decay"] for group in made.optimizer.param_groups for p in group["params"]}
+    for net in made.engine.trained.values():
+        assert rates[id(net.classifier.weight)] == rates[id(net.classifier.bias)] == 1e-2
+        layers, words = net.model.bert.encoder.layer, net.model.bert.embeddings.word_embeddings.weight
+        encoder = (layers[1].output.dense.weight, layers[0].output.dense.bias, words)
+        assert [rates[id(p)] for p in encoder] == [1e-3, 5e-4, 2.5e-4]
+        assert (decays[id(net.classifier.weight)], decays[id(net.classifier.bias)]) == (0.01, 0.0)
+    sgd = trainer(folder, tmp_path, OPEN)
+    sgd.optimizer_cls_and_kwargs = (torch.optim.SGD, {"lr": 0.5})
+    sgd.train()
+    assert {group["initial_lr"] for group in sgd.optimizer.param_groups} == {0.5}, "whoever brings one sets its rates"
+
+
 # --- as its users expect
 
 
