@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from nlp_ssl.experiments.compare import Comparison, compare
     from nlp_ssl.experiments.fit import Result, fit
     from nlp_ssl.integrations.frozen import LabelPropagationClassifier, SentenceEmbedding
+    from nlp_ssl.integrations.hf_arguments import SSLTrainingArguments
+    from nlp_ssl.integrations.hf_model import load_classifier
     from nlp_ssl.integrations.hf_trainer import SSLTrainer
     from nlp_ssl.method import Method, RoundMethod
     from nlp_ssl.methods import (
@@ -70,6 +72,8 @@ _MODULES = {  # and their names; every other public name is that of a method
     "nlp_ssl.experiments.compare": "Comparison compare",
     "nlp_ssl.experiments.fit": "Result fit",
     "nlp_ssl.integrations.frozen": "LabelPropagationClassifier SentenceEmbedding",
+    "nlp_ssl.integrations.hf_arguments": "SSLTrainingArguments",
+    "nlp_ssl.integrations.hf_model": "load_classifier",
     "nlp_ssl.integrations.hf_trainer": "SSLTrainer",
     "nlp_ssl.method": "Method RoundMethod",
     "nlp_ssl.registry": "get_method list_methods register",

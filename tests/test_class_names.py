@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from tiny import BAD, FILLER, GOOD, tiny_bert, tiny_tokenizer
-from transformers import AutoModelForSequenceClassification, TrainingArguments, pipeline
+from transformers import AutoModelForSequenceClassification, pipeline
 
-from nlp_ssl import SSLClassifier, SSLTrainer, TrainConfig, build_data, fit, table_of, text_task
+from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments, TrainConfig, build_data, fit, table_of, text_task
 from nlp_ssl.cli import run
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.methods import Supervised
@@ -142,10 +142,10 @@ def test_trainer(case, folder, tmp_path, capsys):
     net = AutoModelForSequenceClassification.from_pretrained(
         folder / "model", num_labels=len(classes), ignore_mismatched_sizes=True, **places
     )
-    args = TrainingArguments(str(tmp_path / "out"), max_steps=1, report_to="none", per_device_train_batch_size=4,
-                             use_cpu=True, disable_tqdm=True, save_strategy="no")  # fmt: skip
+    args = SSLTrainingArguments(str(tmp_path / "out"), max_steps=1, report_to="none", per_device_train_batch_size=4,
+                                use_cpu=True, disable_tqdm=True, save_strategy="no", max_length=24)  # fmt: skip
     rows = Dataset.from_dict({"text": texts, "label": labels})
-    trainer = SSLTrainer(net, args, method="supervised", settings=TrainConfig(), train_dataset=rows,
+    trainer = SSLTrainer(net, args, method="supervised", train_dataset=rows,
                          processing_class=tiny_tokenizer())  # fmt: skip
     trainer.train()
     trainer.save_model(str(tmp_path / "out"))

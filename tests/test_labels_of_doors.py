@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from tiny import saved_classifier, tiny_bert, tiny_texts, tiny_tokenizer
-from transformers import AutoModelForSequenceClassification, TrainingArguments
+from transformers import AutoModelForSequenceClassification
 
-from nlp_ssl import SSLClassifier, SSLTrainer, TrainConfig
+from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments
 from nlp_ssl.cli import run
 from nlp_ssl.cli.recipe import Reviews
 from nlp_ssl.data.arrays import InputError, read_labels
@@ -235,9 +235,9 @@ def trainer(folder, labels, *, names=("0", "1"), pool=None, evaluated=None, colu
         label2id={name: i for i, name in enumerate(names)}, ignore_mismatched_sizes=True, **config,
     )  # fmt: skip
     return SSLTrainer(
-        model, TrainingArguments(str(folder / "trainer"), use_cpu=True, report_to=[]), None,
+        model, SSLTrainingArguments(str(folder / "trainer"), use_cpu=True, report_to=[], max_length=24), None,
         Dataset.from_dict({"text": TEXTS[: len(labels)], column: labels}), evaluated, tiny_tokenizer(),
-        method="supervised", unlabeled_dataset=pool, settings=TrainConfig(),
+        method="supervised", unlabeled_dataset=pool,
     ).task.data  # fmt: skip
 
 

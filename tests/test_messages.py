@@ -11,11 +11,12 @@ import torch
 from datasets import Dataset
 from sklearn.exceptions import ConvergenceWarning
 from tiny import FAST, tiny_bert, tiny_task, tiny_texts, tiny_tokenizer
-from transformers import AutoConfig, AutoModelForSequenceClassification, TrainingArguments
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from nlp_ssl import (
     LabelPropagationClassifier,
     SSLTrainer,
+    SSLTrainingArguments,
     Supervised,
     build_data,
     compare,
@@ -163,9 +164,8 @@ def trainer_of(folder, labels, **of_the_model):
     rows = Dataset.from_dict({"text": tiny_texts(len(labels), seed=1)[0], "label": labels})
     return SSLTrainer(
         model=AutoModelForSequenceClassification.from_config(config),
-        args=TrainingArguments(str(folder), report_to=[], use_cpu=True),
+        args=SSLTrainingArguments(str(folder), report_to=[], use_cpu=True, max_length=24),
         train_dataset=rows,
         processing_class=tiny_tokenizer(),
         method="supervised",
-        max_length=24,
     )

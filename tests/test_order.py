@@ -13,9 +13,9 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Sequence, Value
 from pairs import pair_tokenizer
 from tiny import BAD, FAST, FILLER, GOOD, tiny_bert, tiny_tables, tiny_texts, tiny_tokenizer
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from nlp_ssl import SSLClassifier, SSLTrainer, TrainConfig, build_data, compare, fit, table_of, text_task
+from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments, build_data, compare, fit, table_of, text_task
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.cli import run
 from nlp_ssl.data.pseudo_labels import given_labels, write_labels
@@ -274,13 +274,11 @@ def test_the_trainer_trains_beside_them(tmp_path, caplog):
     )  # fmt: skip
     texts, words = tiny_texts(24, seed=1)
     labeled, pool = Dataset.from_dict({"text": texts[:8], "label": words[:8]}), Dataset.from_dict({"text": texts[8:]})
-    args = TrainingArguments(str(tmp_path / "out"), max_steps=2, per_device_train_batch_size=4, save_strategy="no",
-                             report_to=[], use_cpu=True)  # fmt: skip
-    settings = TrainConfig(warm_start="contrastive", warm_steps=1)
+    args = SSLTrainingArguments(str(tmp_path / "out"), max_steps=2, per_device_train_batch_size=4, save_strategy="no",
+                                report_to=[], use_cpu=True, max_length=24, warm_start="contrastive", warm_steps=1)
     with caplog.at_level(logging.WARNING, "nlp_ssl"):
-        made = SSLTrainer(model, args, None, labeled, None, tiny_tokenizer(), method="uda", unlabeled_dataset=pool,
-                          settings=settings)  # fmt: skip
-    assert "classes without a labeled row: 2 ('0', '2')" in caplog.text
+        made = SSLTrainer(model, args, None, labeled, None, tiny_tokenizer(), method="uda", unlabeled_dataset=pool)
+    assert f"classes without a labeled row: 2 ({names[0]!r}, {names[2]!r})" in caplog.text
     made.train()
     assert made.task.data.classes == tuple(names) and made.task.data.labels[:8].tolist() == [
         names.index(word) for word in words[:8]
@@ -292,7 +290,7 @@ def test_the_trainer_trains_beside_them(tmp_path, caplog):
         tiny_bert(tmp_path / "two"), id2label={0: "pos", 1: "neg"}, label2id={"pos": 0, "neg": 1}
     )
     with pytest.raises(ConfigError, match="counts its classes as neg, pos, the model as pos, neg") as caught:
-        SSLTrainer(two, args, None, wrong, None, tiny_tokenizer(), method="supervised", settings=settings)
+        SSLTrainer(two, args, None, wrong, None, tiny_tokenizer(), method="supervised")
     assert caught.value.code == 484
 
 
@@ -466,11 +464,11 @@ def test_tasks_of_pairs_and_of_several_labels_note_so(left_over, tmp_path):
 def test_the_trainer_notes_what_it_trained_for(left_over, tmp_path):
     texts, labels = tiny_texts(8, seed=2)
     model = AutoModelForSequenceClassification.from_pretrained(left_over)
-    args = TrainingArguments(str(tmp_path / "out"), max_steps=1, per_device_train_batch_size=4, save_strategy="no",
-                             report_to=[], use_cpu=True)  # fmt: skip
+    args = SSLTrainingArguments(str(tmp_path / "out"), max_steps=1, per_device_train_batch_size=4, save_strategy="no",
+                                report_to=[], use_cpu=True, max_length=24, warm_start="none")  # fmt: skip
     made = SSLTrainer(
         model, args, None, Dataset.from_dict({"text": texts, "label": labels}), None, tiny_tokenizer(),
-        method="supervised", settings=TrainConfig(warm_start="none"), max_length=24,
+        method="supervised",
     )  # fmt: skip
     made.train()
     made.save_model(str(tmp_path / "out"))

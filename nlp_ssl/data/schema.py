@@ -257,10 +257,15 @@ def _check_markers(stack: _Stack, classes: Sequence[str]) -> None:
             row = _place(table, table.markers.index(MINUS_ONE))
             raise minus_one_error(f"{row}: label '-1', a class of the labeled rows,")
         if name in ("dev", "test"):
-            _refuse_marker(table, name)
+            refuse_markers(table, name)
 
 
-def _refuse_marker(table: Table, name: str) -> None:
+def refuse_markers(table: Table, name: str) -> None:
+    """Refuses rows to be scored whose label marks unlabeled ones.
+
+    Raises:
+        DataError: there is one.
+    """
     at = next((i for i, marker in enumerate(table.markers or ()) if marker is not None), None)
     if at is not None and table.markers is not None:
         marker = table.markers[at]

@@ -4,10 +4,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nlp_ssl.integrations.hf_arguments import SSLTrainingArguments
+    from nlp_ssl.integrations.hf_model import load_classifier
     from nlp_ssl.integrations.hf_trainer import SSLTrainer
 
-_LAZY = {"SSLTrainer": ("nlp_ssl.integrations.hf_trainer", "SSLTrainer")}
-__all__ = ["SSLTrainer"]
+_LAZY = {
+    "SSLTrainer": ("nlp_ssl.integrations.hf_trainer", "SSLTrainer"),
+    "SSLTrainingArguments": ("nlp_ssl.integrations.hf_arguments", "SSLTrainingArguments"),
+    "load_classifier": ("nlp_ssl.integrations.hf_model", "load_classifier"),
+}
+__all__ = ["SSLTrainer", "SSLTrainingArguments", "load_classifier"]
 
 
 def __getattr__(name: str) -> Any:

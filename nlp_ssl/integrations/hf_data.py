@@ -1,6 +1,8 @@
 """Data sets of `datasets` as the toolkit's texts, and what a `transformers.Trainer` iterates over."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -8,16 +10,20 @@ import datasets
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.cleaning import clean_name
 from nlp_ssl.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.label_sets import is_list, list_flags
 from nlp_ssl.data.markers import CONVENTION, MINUS_ONE, spelling, stripped
-from nlp_ssl.data.schema import build, log_notes
+from nlp_ssl.data.schema import MANY_CLASSES, build, in_order, log_notes, refuse_markers
 from nlp_ssl.data.table import Table, hidden_columns, memory_table
 from nlp_ssl.errors import ConfigError, DataError, listed
 from nlp_ssl.nets.text import class_names
 from nlp_ssl.ops.multilabel import refuse
 from nlp_ssl.types import Batch
+
+log = logging.getLogger("nlp_ssl")
+_READ_AS_LABELS = ("label", "labels", "label_ids")  # columns that collators take for the labels of a batch
 
 
 def texts_of(
@@ -37,24 +43,73 @@ def texts_of(
         ConfigError: a dataset has no texts, or a label that is not a class of the model.
         DataError: texts or labels cannot be used as they are.
     """
-    train = _table(labeled, "train_dataset", config, pair_column)
-    _check_classes(train, config)
-    same = hidden_columns(train)
-    pool = None if unlabeled is None else _table(unlabeled, "unlabeled_dataset", config, pair_column, same)
+    names = class_names(config)
+    if len(set(names)) < len(names):
+        raise ConfigError(488, f"the model calls two classes alike ({listed(names)}): make it with other names")
+    numbered = _table(labeled, "train_dataset", config, pair_column)
+    _check_classes(numbered, config)
+    train, same = _named(numbered, names), hidden_columns(numbered)
+    pool = None
+    if unlabeled is not None:
+        pool = _named(_table(unlabeled, "unlabeled_dataset", config, pair_column, same), names)
     devs: list[Table | None] = [
-        _table(dataset, "eval_dataset", config, pair_column)
+        _named(_table(dataset, "eval_dataset", config, pair_column), names)
         for dataset in evaluated
         if isinstance(dataset, datasets.Dataset) and _column(dataset, TEXT_COLUMNS)
     ]
     for dev in devs or [None]:
-        found = build(train, pool, dev, allow_transductive=allow_transductive)
-    log_notes(found.notes)
-    return replace(found, classes=tuple(class_names(config)), dev=found.dev[:0])
+        data = build(train, pool, dev, allow_transductive=allow_transductive)
+    log_notes(data.notes)
+    return replace(data, dev=data.dev[:0])
 
 
-def tokenized(dataset: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, pair_column: str | None = None) -> Any:
-    """A dataset of texts with their tokens; anything else as it is."""
-    if not isinstance(dataset, datasets.Dataset) or "input_ids" in dataset.column_names:
+def classes_of(dataset: Any, pair_column: str | None) -> tuple[str, ...]:
+    """The classes of labeled rows for which there is no model yet, in the order of its outputs.
+
+    Those that the dataset declares; numbers are the places of the outputs; words stand in the order that tasks have
+    them in.
+
+    Raises:
+        ConfigError: the dataset has no texts.
+        DataError: texts or labels cannot be used as they are.
+    """
+    text, label = _columns(dataset, "train_dataset", pair_column, LABEL_COLUMNS)
+    if label is None:
+        raise DataError(132, "train_dataset: no row has a label: label a few texts of each class")
+    if isinstance(dataset.features[label], datasets.ClassLabel):
+        return tuple(dataset.features[label].names)
+    values = dataset.with_format(None)[label][:]
+    if any(map(is_list, values)):
+        refuse("SSLTrainer")
+    names = {name for name in _cleaned(values, "train_dataset", None).labels or () if name is not None}
+    numbers = [int(name) for name in names if name.isdecimal()]
+    all_numbers = len(numbers) == len(names) and not any(map(_is_word, values))
+    if all_numbers and max(numbers, default=MANY_CLASSES) < MANY_CLASSES:
+        return tuple(str(i) for i in range(max(numbers) + 1))
+    return tuple(in_order(names))
+
+
+def tokenized(
+    dataset: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    config: PreTrainedConfig,
+    max_length: int,
+    pair_column: str | None = None,
+    *,
+    scored: bool = True,
+) -> Any:
+    """A dataset of texts with their tokens, and labels as the numbers of the model's outputs; others as they are.
+
+    Where rows are `scored`, those without a label are left out; elsewhere all stay, and have labels if none lacks one.
+
+    Raises:
+        ConfigError: a label is not a class of the model.
+        DataError: a label is none.
+    """
+    if not isinstance(dataset, datasets.Dataset):
+        return dataset
+    dataset = _with_numbers(dataset, config, scored)
+    if "input_ids" in dataset.column_names:
         return dataset
     _check_pairs(dataset, "eval_dataset", pair_column)
     columns = [column for column in (_column(dataset, TEXT_COLUMNS), pair_column) if column is not None]
@@ -62,6 +117,39 @@ def tokenized(dataset: Any, tokenizer: PreTrainedTokenizerBase, max_length: int,
         lambda rows: tokenizer(*(rows[column] for column in columns), truncation=True, max_length=max_length),
         batched=True,
     )
+
+
+def _with_numbers(dataset: datasets.Dataset, config: PreTrainedConfig, scored: bool) -> datasets.Dataset:
+    """The rows with the numbers of their classes in a column "labels"."""
+    label = _column(dataset, LABEL_COLUMNS)
+    if label is None:
+        return dataset
+    values = dataset.with_format(None)[label][:]
+    _check_order(dataset.features[label], "eval_dataset", config)
+    table = _cleaned(_as_numbers(values, config, "eval_dataset"), "eval_dataset", config)
+    if scored:
+        refuse_markers(table, "eval")
+    _check_classes(table, config)
+    numbers = [None if name is None else int(name) for name in table.labels or ()]
+    if numbers == values and all(type(value) is int for value in values) and label in _READ_AS_LABELS:
+        return dataset
+    there = [column for column in {label, *_READ_AS_LABELS} if column in dataset.column_names]
+    dataset, known = dataset.remove_columns(there), [i for i, number in enumerate(numbers) if number is not None]
+    if scored and 0 < len(known) < len(numbers):
+        log.warning("eval_dataset: rows left out because they have no label: %d", len(numbers) - len(known))
+        dataset, numbers = dataset.select(known), [numbers[i] for i in known]
+    return dataset.add_column("labels", numbers) if known and None not in numbers else dataset
+
+
+def _cleaned(labels: Sequence[Any], name: str, config: PreTrainedConfig | None) -> Table:
+    """A table of these labels alone, read as those of training."""
+    names = None if config is None else _numbers(config)
+    return memory_table(["a text"] * len(labels), labels, CONVENTION, None, name, class_names=names)
+
+
+def _is_word(value: Any) -> bool:
+    """Whether a label is a name, and not the number of an output."""
+    return isinstance(value, str | bool)
 
 
 class Pass:
@@ -89,14 +177,14 @@ def only(batches: list[Batch]) -> dict[str, Any]:
     return {**batches[0], **batches[0]["inputs"]}
 
 
-def _check_classes(train: Table, config: PreTrainedConfig) -> None:
+def _check_classes(table: Table, config: PreTrainedConfig) -> None:
     """Refuses labels that are no class of the model.
 
     Raises:
         ConfigError: there is one.
     """
     numbers = _numbers(config)
-    unknown = next((name for name in train.labels or () if name is not None and name not in numbers), None)
+    unknown = next((name for name in table.labels or () if name is not None and name not in numbers), None)
     if unknown is not None:
         raise ConfigError(475, f"label {unknown!r} is not a class of the model: {_remedy(unknown, config)}")
 
@@ -114,6 +202,13 @@ def _numbers(config: PreTrainedConfig) -> tuple[str, ...]:
     return tuple(str(i) for i in range(cast(int, config.num_labels)))
 
 
+def _named(table: Table, names: Sequence[str]) -> Table:
+    """A table of numbers of classes with their names; numbers of no class stay."""
+    name_of = {str(i): name for i, name in enumerate(names)}
+    labels = None if table.labels is None else [None if y is None else name_of.get(y, y) for y in table.labels]
+    return replace(table, labels=labels, classes=tuple(names))
+
+
 def _table(
     dataset: Any,
     name: str,
@@ -122,16 +217,7 @@ def _table(
     label_columns: Sequence[str] = LABEL_COLUMNS,
 ) -> Table:
     """Texts with the numbers of their classes, which stand in one of these columns."""
-    if not isinstance(dataset, datasets.Dataset):
-        raise ConfigError(471, f"{name} is a {type(dataset).__name__}: give a datasets.Dataset with a column 'text'")
-    text, label = _column(dataset, TEXT_COLUMNS), _column(dataset, label_columns)
-    if text is None:
-        raise ConfigError(
-            471,
-            f"{name} has no column of texts but {', '.join(dataset.column_names)}: views are made from words, keep the "
-            "texts in a column 'text' beside the tokens",
-        )
-    _check_pairs(dataset, name, pair_column)
+    text, label = _columns(dataset, name, pair_column, label_columns)
     plain = dataset.with_format(None)
     if label is not None:
         _check_order(dataset.features[label], name, config)
@@ -139,6 +225,25 @@ def _table(
     pairs = None if pair_column is None else plain[pair_column]
     table = memory_table(plain[text], labels, CONVENTION, pairs, name, class_names=_numbers(config))
     return replace(table, label_column=label)
+
+
+def _columns(dataset: Any, name: str, pair_column: str | None, label_columns: Sequence[str]) -> tuple[str, str | None]:
+    """The columns of the texts and of the labels.
+
+    Raises:
+        ConfigError: there are no texts.
+    """
+    if not isinstance(dataset, datasets.Dataset):
+        raise ConfigError(471, f"{name} is a {type(dataset).__name__}: give a datasets.Dataset with a column 'text'")
+    text = _column(dataset, TEXT_COLUMNS)
+    if text is None:
+        raise ConfigError(
+            471,
+            f"{name} has no column of texts but {', '.join(dataset.column_names)}: views are made from words, keep the "
+            "texts in a column 'text' beside the tokens",
+        )
+    _check_pairs(dataset, name, pair_column)
+    return text, _column(dataset, label_columns)
 
 
 def _as_numbers(labels: Sequence[Any], config: PreTrainedConfig, name: str) -> list[Any]:
@@ -163,7 +268,19 @@ def _as_numbers(labels: Sequence[Any], config: PreTrainedConfig, name: str) -> l
             f"{name}: label -1 may be the class '-1' of the model or mean unlabeled: write {label2id[MINUS_ONE]}, the "
             "number of the class, or None",
         )
-    return [label2id.get(stripped(value), value) if isinstance(value, str) else value for value in labels]
+    return [_number(value, label2id) if _is_word(value) else value for value in labels]
+
+
+def _number(word: str | bool, label2id: dict[str, int]) -> Any:
+    """The number of a class by its name, as it is written or as names are kept.
+
+    Where there is none a truth value is a number, and a word stays as it is.
+    """
+    with suppress(TypeError):  # a list in a string is no name
+        for name in (stripped(str(word)), clean_name(word)):
+            if name in label2id:
+                return label2id[name]
+    return int(word) if isinstance(word, bool) else word
 
 
 def _check_order(feature: Any, name: str, config: PreTrainedConfig) -> None:

@@ -6,7 +6,8 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -27,74 +28,91 @@ from transformers import (
 from transformers.trainer_utils import TrainOutput
 
 from nlp_ssl.augment.base import Augment
-from nlp_ssl.config import TrainConfig
+from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.experiments.start import SharedStart
-from nlp_ssl.integrations.hf_data import Pass, only, texts_of, tokenized
+from nlp_ssl.integrations.hf_arguments import SSLTrainingArguments
+from nlp_ssl.integrations.hf_data import Pass, classes_of, only, texts_of, tokenized
+from nlp_ssl.integrations.hf_model import load_classifier
 from nlp_ssl.method import Method
 from nlp_ssl.nets.base import Module
-from nlp_ssl.nets.text import TextNet, set_task
+from nlp_ssl.nets.mean_pooling import pools_first_token
+from nlp_ssl.nets.opening import open_tokenizer
+from nlp_ssl.nets.text import TextNet, final_linear, set_task
 from nlp_ssl.registry import as_method
 from nlp_ssl.task import task_of_nets
 from nlp_ssl.training import checkpoint
 from nlp_ssl.training.engine import Engine
 from nlp_ssl.training.identity import applicable, as_identity, differences, identity
+from nlp_ssl.training.optim import learning_rates, rate_factor
+from nlp_ssl.training.roles import mix
 from nlp_ssl.training.view_strength import Strongest
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.precision import Format
 
 log = logging.getLogger("nlp_ssl")
 _FOLDER = "ssl"  # in a checkpoint: what the method keeps beside the model
-# What TrainingArguments have no word for; all other settings are theirs.
-_OWN = (
-    "unlabeled_ratio", "warm_start", "warm_steps", "align", "guard", "class_weights", "effective_beta",
-    "logit_adjustment",
-)  # fmt: skip
 
 
 class SSLTrainer(Trainer):
     """A `Trainer` that also learns from unlabeled texts, by any method of the package.
 
-    Arguments, callbacks, checkpoints, logs and evaluation are those of `Trainer`, and `model` is trained in place, with
-    its own pooling. Batches are those of `nlp_ssl.fit`: an epoch is a pass over the unlabeled texts, and
+    Callbacks, checkpoints, logs and evaluation are those of `Trainer`, and the model is trained in place, with its own
+    pooling: `load_classifier` makes one that suits few labels. Batches are those of `nlp_ssl.fit`, and so are the
+    weights that the same settings come to: an epoch is a pass over the unlabeled texts, and
     `per_device_train_batch_size` counts labeled rows. Further nets of a method are copies of the model, those that are
     trained with a new last layer; checkpoints hold them too. These are written as `Trainer` does it, in several steps.
 
     Args:
-        train_dataset: labeled texts in a column "text" or one of its usual names, classes in "label" or "labels". Rows
-            without a class (-1 or None) join the unlabeled ones. Tokens beside the texts are not used: views are made
-            from words.
+        model: a sequence classifier, or the folder or hub name of an encoder: `load_classifier` then makes it for the
+            classes of the training rows.
+        args: the settings, with the method; `SSLTrainingArguments` tells them.
+        data_collator: of the evaluated rows.
+        train_dataset: labeled texts in a column "text" or one of its usual names, classes in "label" or "labels":
+            names, or numbers of the model's outputs. Rows without a class (-1 or None) join the unlabeled ones. Tokens
+            beside the texts are not used: views are made from words.
         eval_dataset: tokenized as for any `Trainer`, or texts. Its texts must not be among those trained on.
-        processing_class: the model's tokenizer.
-        method: name of the method, or the method with its hyper-parameters.
+        processing_class: the model's tokenizer; that of the encoder where `model` is a name.
+        model_init: makes the model anew for each training.
+        method: a method with its hyper-parameters, or its name, where `args` name none.
         unlabeled_dataset: texts without labels; labels that are there only show how right the pseudo-labels are.
-        settings: of these `unlabeled_ratio`, `warm_start` and `warm_steps`, `align`, `guard`, and
-            `class_weights`, `effective_beta` and `logit_adjustment` count.
         strong: the strong view of a text, if it is not to be chosen.
-        max_length: tokens of a text; longer ones are cut.
         allow_transductive: whether texts of `eval_dataset` may be trained on, without their labels.
         pair_column: column of the second texts, where rows are pairs of texts.
+        compute_metrics: scores of logits and labels.
+        callbacks: further callbacks.
+        optimizers: an optimizer and a schedule over the parameters of `model`.
+        optimizer_cls_and_kwargs: an optimizer's class and arguments, for methods that train more than the model.
+        preprocess_logits_for_metrics: what is kept of the logits.
 
     Raises:
         ConfigError: arguments do not fit together, or are not supported here.
         DataError: texts or labels cannot be used as they are.
+
+    Example:
+        from datasets import Dataset
+        from nlp_ssl import SSLTrainer, SSLTrainingArguments
+
+        rows = Dataset.from_dict({"text": ["great fun", "a joy", "so dull", "a bore"], "label": ["+", "+", "-", "-"]})
+        pool = Dataset.from_dict({"text": ["great acting", "dull acting", "what fun", "what a bore"]})
+        args = SSLTrainingArguments("out", method="uda", max_steps=2, warm_steps=2, save_strategy="no")
+        trainer = SSLTrainer("bundled", args, train_dataset=rows, unlabeled_dataset=pool)
+        trainer.train()
     """
 
     def __init__(
         self,
-        model: PreTrainedModel | None = None,
-        args: TrainingArguments | None = None,
+        model: PreTrainedModel | str | Path | None = None,
+        args: SSLTrainingArguments | None = None,
         data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         model_init: Callable[..., PreTrainedModel] | None = None,
         *,
-        method: str | Method,
+        method: str | Method | None = None,
         unlabeled_dataset: Dataset | None = None,
-        settings: TrainConfig | None = None,
         strong: Augment | Strongest | None = None,
-        max_length: int = 128,
         allow_transductive: bool = False,
         pair_column: str | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
@@ -103,24 +121,24 @@ class SSLTrainer(Trainer):
         optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
         preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
-        args = args if args is not None else TrainingArguments("tmp_trainer")
-        self.settings = settings if settings is not None else TrainConfig()
-        _check(args, self.settings, model, processing_class)
-        wanted = as_method(method)
-        if not isinstance(wanted, Method):
-            raise ConfigError(201, f"{wanted.name} works in rounds: use SSLClassifier, or nlp_ssl.fit")
+        args = args if args is not None else SSLTrainingArguments()
+        _check_args(args)
+        wanted = _method(args, method)
+        if isinstance(model, str | Path):
+            classes = classes_of(train_dataset, pair_column)
+            torch.manual_seed(mix(args.seed, 7, 0))  # the last layer is that of `nlp_ssl.fit`
+            processing_class = processing_class or open_tokenizer(encoder_name(str(model)))
+            model = load_classifier(model, id2label=dict(enumerate(classes)))
+        _check_model(model, processing_class)
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # it counts one pass for each update, methods take several
-        self.args, self.tokenizer = args, cast(PreTrainedTokenizerBase, processing_class)
-        self.pair_column, self.max_length = pair_column, max_length
-        many = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
-        ready = {name: self._tokenized(one) for name, one in many.items()}
+        self.tokenizer, self.pair_column = cast(PreTrainedTokenizerBase, processing_class), pair_column
         super().__init__(
             model=model,
             args=args,
             data_collator=data_collator,
             train_dataset=train_dataset,
-            eval_dataset=ready if isinstance(eval_dataset, dict) else ready[""],
+            eval_dataset=eval_dataset,
             processing_class=processing_class,
             model_init=model_init,
             compute_metrics=compute_metrics,
@@ -132,22 +150,31 @@ class SSLTrainer(Trainer):
         # It takes encoders for models that divide their loss by what it hands them; a loss is then too large by the
         # number of processes.
         self.model_accepts_loss_kwargs = False
+        self.args: SSLTrainingArguments = args
         self.given_optimizer = self.optimizer is not None
         self.engine: Engine | None = None
         self.begun: list[Iterator[Losses]] = []  # the losses of the step's micro-batches
-        config = cast(PreTrainedModel, self.model).config
-        text = texts_of(config, train_dataset, unlabeled_dataset, list(many.values()), allow_transductive, pair_column)
-        self.task = task_of_nets(text, self._net, strong=strong, max_length=self.max_length)
+        evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+        text = texts_of(
+            self._model().config, train_dataset, unlabeled_dataset, [*evaluated.values()], allow_transductive,
+            pair_column,
+        )  # fmt: skip
+        ready = {name: self._tokenized(dataset) for name, dataset in evaluated.items()}
+        self.eval_dataset = ready if isinstance(eval_dataset, dict) else ready[""]
+        self.task = task_of_nets(text, self._net, strong=strong, max_length=args.max_length)
         self.method = applicable(wanted, self.task.data)
         if self.method is not wanted:
             log.warning("no unlabeled rows: %s becomes supervised training", wanted.name)
+        _warn_of_first_token(self._model())
         self.add_callback(_FurtherUpdates(self))
 
     # --- data ---
 
-    def _tokenized(self, dataset: Any) -> Any:
+    def _tokenized(self, dataset: Any, scored: bool = True) -> Any:
         with self.args.main_process_first():
-            return tokenized(dataset, self.tokenizer, self.max_length, self.pair_column)
+            return tokenized(
+                dataset, self.tokenizer, self._model().config, self.args.max_length, self.pair_column, scored=scored
+            )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Of texts or tokens."""
@@ -155,7 +182,7 @@ class SSLTrainer(Trainer):
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         """Of texts or tokens."""
-        return super().get_test_dataloader(self._tokenized(test_dataset))
+        return super().get_test_dataloader(self._tokenized(test_dataset, scored=False))
 
     def get_train_dataloader(self) -> Any:
         """The method's batches of the pass that the training is in; they exist within `train` alone."""
@@ -178,7 +205,7 @@ class SSLTrainer(Trainer):
         """Steps of `rows` labeled rows in a pass over the pool, or over the labeled rows where none is used."""
         data, uses_pool = self.task.data, any(v.startswith("u") for v in self.method.wanted_views())
         if uses_pool and len(data.unlabeled):
-            return math.ceil(len(data.unlabeled) / (rows * self.settings.unlabeled_ratio))
+            return math.ceil(len(data.unlabeled) / (rows * self.args.unlabeled_ratio))
         return math.ceil(len(data.labeled) / rows)
 
     # --- a run ---
@@ -202,14 +229,10 @@ class SSLTrainer(Trainer):
         rows = batch_size * args.gradient_accumulation_steps * args.world_size
         steps = math.ceil(args.num_train_epochs * self._pass_steps(rows))
         config = replace(
-            self.settings,
+            args.loop_config(),
             max_steps=args.max_steps if args.max_steps > 0 else steps,
             batch_size=rows,
-            gradient_accumulation_steps=args.gradient_accumulation_steps,
-            max_grad_norm=args.max_grad_norm,
             mixed_precision=format_,
-            dataloader_num_workers=args.dataloader_num_workers,
-            seed=args.seed,
         )
         trained = [role for role, kind in self.method.nets.items() if kind == "trained"]
         nets = [self._net(i) for i in range(len(trained))]  # at once: a warm start changes the model
@@ -249,13 +272,16 @@ class SSLTrainer(Trainer):
         return self._now().wrapped if training else model
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """As `TrainingArguments` say, over all trained nets of the method.
+        """As the arguments say, over all trained nets of the method, the layers that start untrained at their own rate.
 
         Raises:
             ConfigError: an optimizer was given that lacks parameters of further nets or heads.
         """
-        trained = nn.ModuleDict(self._now().trained)
+        engine, made_here = self._now(), self.optimizer is None and self.optimizer_cls_and_kwargs is None
+        trained = nn.ModuleDict(engine.trained)
         optimizer = super().create_optimizer(trained)
+        if made_here:
+            _set_rates(optimizer, engine)
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         held |= {id(p) for p in self._model().parameters()}  # of the model's own some may be left out on purpose
         if any(id(p) not in held for p in trained.parameters()):
@@ -265,6 +291,16 @@ class SSLTrainer(Trainer):
                 "`optimizer_cls_and_kwargs`, or optim in TrainingArguments",
             )
         return optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """That of `TrainConfig` where it has one of this name, else the stock one."""
+        if self.lr_scheduler is None and self.args.has_own_schedule():
+            factor = partial(rate_factor, config=self._now().config)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
 
     # --- a step ---
 
@@ -322,8 +358,12 @@ class SSLTrainer(Trainer):
         if self.args.should_save:
             heads = {k: v for k, v in tensors[student].items() if k.startswith("extra.")}
             tensors[student] = heads  # the rest is the saved model
-            meta = engine.meta() | {"identity": identity(self.method, self.task, self.settings)}
+            meta = engine.meta() | {"identity": self._identity()}
             checkpoint.save(Path(output_dir) / _FOLDER, checkpoint.Checkpoint(self.state_step(), tensors, meta), keep=1)
+
+    def _identity(self) -> dict[str, Any]:
+        """What a resumed run must share; of what `TrainingArguments` say the Trainer itself warns."""
+        return identity(self.method, self.task, self.args.own_config())
 
     def _saved(self, folder: Path) -> checkpoint.Checkpoint:
         """What the method kept in a checkpoint."""
@@ -335,7 +375,7 @@ class SSLTrainer(Trainer):
                 "save_only_model, or start anew with its model",
             )
         saved, student = latest[0], f"net.{self.method.default_net()}"
-        changed = differences(as_identity(saved.meta["identity"]), identity(self.method, self.task, self.settings))
+        changed = differences(as_identity(saved.meta["identity"]), self._identity())
         if changed:
             raise ConfigError(214, f"cannot resume: the run was started with other settings ({'; '.join(changed)})")
         saved.tensors[student] |= self._net(0).state_dict()
@@ -354,16 +394,60 @@ class _FurtherUpdates(TrainerCallback):
         self.trainer.further_updates()
 
 
-def _check(args: TrainingArguments, settings: TrainConfig, model: Any, tokenizer: Any) -> None:
-    if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise ConfigError(470, "processing_class is not a tokenizer: give that of the model")
-    for field in fields(TrainConfig):
-        if field.name not in _OWN and settings.__dict__[field.name] != field.default:
-            raise ConfigError(472, f"{field.name} is not taken from settings: set what is like it in TrainingArguments")
-    if settings.warm_start == "supervised":
-        raise ConfigError(472, 'no warm start "supervised" here: train with method="supervised" first, then again')
+def _method(args: SSLTrainingArguments, method: Any) -> Method:
+    """The method to train with: of the arguments, or of the trainer.
+
+    Raises:
+        ConfigError: there is none, there are two, or it works in rounds.
+    """
+    named = args.named_method()
+    if method is not None and named is not None:
+        raise ConfigError(487, f"method {args.method!r} in args and another for SSLTrainer: give one of them")
+    if method is None and named is None:
+        raise ConfigError(
+            487,
+            "SSLTrainer has no default method: give one, as in SSLTrainingArguments(method='uda'); SSLClassifier "
+            "chooses one by itself, and takes those that work in rounds",
+        )
+    wanted = as_method(method) if named is None else named
+    if not isinstance(wanted, Method):
+        raise ConfigError(201, f"{wanted.name} works in rounds: use SSLClassifier, or nlp_ssl.fit")
+    return wanted
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, engine: Engine) -> None:
+    """Gives every parameter its own learning rate, in as many groups as there are rates."""
+    rates: dict[int, float] = {}
+    for module in engine.trained.values():
+        rate_of = learning_rates(module, engine.config)
+        rates |= {id(parameter): rate_of(name) for name, parameter in module.named_parameters()}
+    for group in list(optimizer.param_groups):
+        parts: dict[float, list[Tensor]] = {}
+        for parameter in group["params"]:
+            parts.setdefault(rates[id(parameter)], []).append(parameter)
+        for i, (rate, parameters) in enumerate(parts.items()):
+            if i == 0:
+                group |= {"params": parameters, "lr": rate}
+            else:
+                optimizer.add_param_group({**group, "params": parameters, "lr": rate})
+
+
+def _warn_of_first_token(model: PreTrainedModel) -> None:
+    """Warns of a new last layer on the first token: no training leaves a bias of zeros."""
+    bias = final_linear(model)[1].bias
+    if pools_first_token(model) and bias is not None and not bias.any():
+        log.warning(
+            "the model pools the first token, on which its last layer is untrained: nlp_ssl.load_classifier(%r, "
+            "num_labels=%d) pools the mean, which few labels suffice for", model.name_or_path or "NAME", len(bias),
+        )  # fmt: skip
+
+
+def _check_args(args: Any) -> None:
+    if not isinstance(args, SSLTrainingArguments):
+        raise ConfigError(
+            472, f"args is a {type(args).__name__}: give SSLTrainingArguments, which takes the same and more"
+        )
     unknown = {
-        "a model that is not a PreTrainedModel": not isinstance(model, PreTrainedModel | None),
         "FSDP": args.fsdp,
         "DeepSpeed": args.deepspeed,
         "torch_compile": args.torch_compile,
@@ -374,3 +458,10 @@ def _check(args: TrainingArguments, settings: TrainConfig, model: Any, tokenizer
     for what, there in unknown.items():
         if there:
             raise ConfigError(473, f"SSLTrainer does not support {what}: leave it out")
+
+
+def _check_model(model: Any, tokenizer: Any) -> None:
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise ConfigError(470, "processing_class is not a tokenizer: give that of the model")
+    if not isinstance(model, PreTrainedModel | None):
+        raise ConfigError(473, "SSLTrainer does not support a model that is not a PreTrainedModel: leave it out")

@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig, P
 
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.nets.base import Module
+from nlp_ssl.nets.mean_pooling import MeanBert, MeanPooled, mean_pool, pool_mean, pools_first_token
 from nlp_ssl.nets.opening import (
     ask,
     check_answer,
@@ -34,15 +35,11 @@ from nlp_ssl.types import Edit, Kind
 log = logging.getLogger("nlp_ssl")
 Pooling = Literal["auto", "mean", "stock"]
 
-# Families whose encoder layers have BERT's shape: mean pooling can be saved as one more attention layer.
-_FOLDABLE = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 # Families whose layers take a mask that is added to the attention scores, so that an edit may widen it half-way.
-_ADDED_MASKS = (*_FOLDABLE, "distilbert", "mpnet")
+_ADDED_MASKS = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet")
 ONE: Final = "single_label_classification"  # problem_type in config.json of a model that gives a row one label
 MANY: Final = "multi_label_classification"  # the same of a model that gives several
 PAIRS = "nlp_ssl_pairs"  # in config.json of a model that was trained on pairs of texts
-_POOLED_KEY = "nlp_ssl_pooling"  # in config.json of a saved model whose last layer is the pooling layer
-_MEAN_WEIGHT = 64.0  # weight of the mean against the residual of the first token in the pooling layer
 _HIDDEN_SHARE = 0.15  # of a text's own tokens, in masked language modelling
 _GROUP_OVERHEAD = 96  # tokens of padding that one more forward call on a CPU costs about as much as
 
@@ -50,32 +47,30 @@ _GROUP_OVERHEAD = 96  # tokens of padding that one more forward call on a CPU co
 class TextNet(Module):
     """A transformer encoder with a linear classifier on pooled features.
 
-    `pooling="stock"` pools as the architecture does (the first token, mostly). `pooling="mean"` takes the masked mean
-    of the last layer, layer-normalised, through the stock head. A transformer layer with zero queries attends evenly
-    to all tokens, so `save` writes this mean as one more, ordinary layer: the saved folder opens with
-    `AutoModelForSequenceClassification` and gives the same logits.
+    `pooling="stock"` pools as the model does that is handed over (the first token, mostly). `pooling="mean"` takes the
+    masked mean of the last layer, layer-normalised, through the stock head; the saved folder still opens with
+    `AutoModelForSequenceClassification` and gives the same logits (`MeanPooled`). "auto" takes the mean where it can.
     """
 
     natural_start = "contrastive"
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, pooling: Pooling = "auto") -> None:
         super().__init__()
-        foldable = model.config.model_type in _FOLDABLE and _POOLED_KEY not in model.config.to_dict()
-        if pooling == "mean" and not foldable:
+        if pooling != "stock" and pools_first_token(model):
+            pool_mean(model)
+        self.mean_pooling = isinstance(model, MeanPooled)
+        if pooling == "mean" and not self.mean_pooling:
             raise ConfigError(221, f"mean pooling is not available for {model.config.model_type}: use --pooling stock")
-        self.mean_pooling = foldable if pooling == "auto" else pooling == "mean"
         self.tokenizer = tokenizer
         self.model = cast(Any, model)
-        self._path, classifier = _final_linear(model)
+        self._path, classifier = final_linear(model)
         self.classifier: nn.Linear = classifier
         model.set_submodule(self._path, nn.Identity())
         named = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
         self._special = sorted({tokenizer.pad_token_id, *named} - {None})
         self._causal = any(vars(m).get("is_causal") is True for m in model.modules())
         # Pairwise losses work on features without this dropout: it would drown the few labels in noise.
-        self._dropout_last = self.mean_pooling and model.config.model_type == "bert"
-        if self._dropout_last:
-            _near_identity(cast(nn.Linear, self.model.bert.pooler.dense))
+        self._dropout_last = isinstance(model, MeanBert)
 
     def embed(self, inputs: dict[str, Tensor], edit: Edit | None = None) -> Tensor:
         """Features [R, D] that the final linear layer sees, before the last dropout where that can be told apart."""
@@ -152,7 +147,7 @@ class TextNet(Module):
             if not self.mean_pooling:
                 return cast(Tensor, self.model(**inputs).logits)
             hidden = self.model.base_model(**inputs).last_hidden_state  # [R, L, H]
-        pooled = _mean_pool(hidden, masks[-1], self.model.config.layer_norm_eps)[:, None]  # [R, 1, H]
+        pooled = mean_pool(hidden, masks[-1], self.model.config.layer_norm_eps)[:, None]  # [R, 1, H]
         if self._dropout_last:
             return cast(Tensor, self.model.bert.pooler(pooled))
         return cast(Tensor, self.model.classifier(pooled))
@@ -265,14 +260,16 @@ class TextNet(Module):
         outside = [name for name, _ in self.model.named_children() if name != self.model.base_model_prefix]
         return ("classifier.", *(f"model.{name}." for name in outside))
 
+    def whole(self) -> PreTrainedModel:
+        """A copy of the model with its last layer, without the heads of a method."""
+        model = copy.deepcopy(self.model)
+        model.set_submodule(self._path, copy.deepcopy(self.classifier))
+        return cast(PreTrainedModel, model)
+
     def save(self, folder: Path) -> None:
         """Writes model, tokenizer and label names; opens with `AutoModelForSequenceClassification`."""
-        whole = copy.deepcopy(self.model)
-        whole.set_submodule(self._path, copy.deepcopy(self.classifier))
-        if self.mean_pooling:
-            whole = _fold(whole)
         with quiet():
-            whole.save_pretrained(folder)
+            self.whole().save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
 
 
@@ -394,7 +391,7 @@ def _place_head(model: Any, name: str, known: list[str], wanted: list[str], load
 
     Returns whether the saved one is kept.
     """
-    path, linear = _final_linear(model)
+    path, linear = final_linear(model)
     if f"{path}.weight" in loading["missing_keys"]:
         return False
     if known == wanted:
@@ -484,7 +481,7 @@ def length_groups(lengths: np.ndarray, overhead: int = _GROUP_OVERHEAD) -> list[
     return split(order)
 
 
-def _final_linear(model: PreTrainedModel) -> tuple[str, nn.Linear]:
+def final_linear(model: PreTrainedModel) -> tuple[str, nn.Linear]:
     found = [
         (name, module)
         for name, module in model.named_modules()
@@ -493,38 +490,3 @@ def _final_linear(model: PreTrainedModel) -> tuple[str, nn.Linear]:
     if not found:
         raise ConfigError(226, f"{type(model).__name__} has no linear layer with {model.config.num_labels} outputs")
     return found[-1]
-
-
-def _near_identity(dense: nn.Linear, scale: float = 0.2) -> None:
-    """A dense-tanh layer that starts as (almost) a scaled copy: tanh is near linear for 0.2 x unit variance."""
-    with torch.no_grad():
-        dense.weight.copy_(scale * torch.eye(dense.out_features, dense.in_features))
-        dense.bias.zero_()
-
-
-def _mean_pool(hidden: Tensor, mask: Tensor, eps: float) -> Tensor:
-    """Layer-normalised masked mean [R, H] of hidden [R, L, H], with the trace of token 0 that the saved layer adds."""
-    hidden = hidden.float()
-    weights = mask.to(hidden.dtype)[:, :, None]  # [R, L, 1]
-    mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0)
-    return F.layer_norm(_MEAN_WEIGHT * mean + hidden[:, 0], hidden.shape[-1:], eps=eps)
-
-
-def _fold(model: Any) -> Any:
-    """A copy of the model with mean pooling as one more encoder layer: zero queries make attention uniform."""
-    config = copy.deepcopy(model.config)
-    config.num_hidden_layers += 1
-    config.update({_POOLED_KEY: "mean"})
-    folded = type(model)(config)
-    weights = dict(model.state_dict())
-    prefix = f"{model.base_model_prefix}.encoder.layer.{model.config.num_hidden_layers}."
-    for name, like in folded.state_dict().items():
-        if name.startswith(prefix):
-            weights[name] = torch.zeros_like(like)
-    hidden = torch.eye(config.hidden_size)
-    weights[f"{prefix}attention.self.value.weight"] = hidden
-    weights[f"{prefix}attention.output.dense.weight"] = _MEAN_WEIGHT * hidden
-    for norm in ("attention.output.LayerNorm.weight", "output.LayerNorm.weight"):
-        weights[prefix + norm] = torch.ones(config.hidden_size)
-    folded.load_state_dict(weights)
-    return folded.eval()

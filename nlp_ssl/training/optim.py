@@ -18,20 +18,25 @@ def make_optimizer(nets: Mapping[str, Module], config: TrainConfig) -> tuple[tor
     """
     groups: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
     for role, module in nets.items():
-        scale = _layer_scales(module, config.layer_decay)
+        rate_of = learning_rates(module, config)
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            head = name.startswith((*module.head_prefixes(), "extra."))
-            rate = config.head_learning_rate if head else config.learning_rate * scale(name)
             decay = config.weight_decay if parameter.dim() > 1 else 0.0
-            groups.setdefault((rate, decay), []).append((f"{role}.{name}", parameter))
+            groups.setdefault((rate_of(name), decay), []).append((f"{role}.{name}", parameter))
     names = [name for members in groups.values() for name, _ in members]
     settings = [
         {"params": [p for _, p in members], "lr": rate, "base_lr": rate, "weight_decay": decay}
         for (rate, decay), members in groups.items()
     ]
     return torch.optim.AdamW(settings, fused=True), names
+
+
+def learning_rates(module: Module, config: TrainConfig) -> Callable[[str], float]:
+    """The rate of each parameter of a net, by its name: the head has its own, the encoder's falls with the depth."""
+    scale = _layer_scales(module, config.layer_decay)
+    heads = (*module.head_prefixes(), "extra.")
+    return lambda name: config.head_learning_rate if name.startswith(heads) else config.learning_rate * scale(name)
 
 
 def _layer_scales(module: Module, decay: float) -> Callable[[str], float]:

@@ -17,9 +17,9 @@ import torch.multiprocessing as mp
 from datasets import Dataset
 from safetensors.torch import save_file
 from tiny import neutral_draws, tiny_bert, tiny_task, tiny_texts, tiny_tokenizer, trained
-from transformers import AutoModelForSequenceClassification, TrainingArguments
+from transformers import AutoModelForSequenceClassification
 
-from nlp_ssl import SSLTrainer, TrainConfig, get_method, list_methods
+from nlp_ssl import SSLTrainer, SSLTrainingArguments, get_method, list_methods
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.method import Method
 from nlp_ssl.methods import UDA
@@ -177,16 +177,17 @@ def still_trainer(folder: Path, name: str, size: int) -> SSLTrainer:
         model.classifier.weight.mul_(40.0)
     return SSLTrainer(
         model=model,
-        args=TrainingArguments(str(folder / name), max_steps=3, per_device_train_batch_size=size, use_cpu=True,
-                               per_device_eval_batch_size=4, learning_rate=1e-3, lr_scheduler_type="constant",
-                               seed=0, save_steps=2, disable_tqdm=True),
+        args=SSLTrainingArguments(
+            str(folder / name), max_steps=3, per_device_train_batch_size=size, use_cpu=True, warmup_steps=0,
+            per_device_eval_batch_size=4, learning_rate=1e-3, head_learning_rate=1e-3, lr_scheduler_type="constant",
+            save_steps=2, disable_tqdm=True, unlabeled_ratio=2, warm_start="none", max_length=24,
+        ),
         train_dataset=Dataset.from_dict({"text": texts[:16], "label": y[:16]}),
         eval_dataset=Dataset.from_dict({"text": texts[112:], "label": y[112:]}),
         unlabeled_dataset=Dataset.from_dict({"text": texts[16:112]}),
         processing_class=tiny_tokenizer(),
         method=methods()[name],
-        settings=TrainConfig(unlabeled_ratio=2, warm_start="none"),
-    )  # fmt: skip
+    )
 
 
 def train_all(rank: int, folder: Path) -> None:

@@ -5,9 +5,9 @@ import torch
 from datasets import Dataset
 from pairs import pair_bert, pair_rows
 from tiny import FAST, difference
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from nlp_ssl import FixMatch, SSLTrainer, TrainConfig, build_data, fit, table_of, text_task
+from nlp_ssl import FixMatch, SSLTrainer, SSLTrainingArguments, build_data, fit, table_of, text_task
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.text import check_pairs, load_trained
@@ -22,9 +22,10 @@ def dataset(rows, seed, labels=True):
 
 
 def trainer(folder, **more):
-    arguments = TrainingArguments(
+    arguments = SSLTrainingArguments(
         str(folder / "out"), use_cpu=True, max_steps=3, per_device_train_batch_size=4, learning_rate=1e-3,
-        weight_decay=0.01, lr_scheduler_type="constant", save_strategy="no", disable_tqdm=True, seed=0,
+        head_learning_rate=1e-3, warmup_steps=0, lr_scheduler_type="constant", save_strategy="no", disable_tqdm=True,
+        unlabeled_ratio=2, warm_start="none", max_length=24,
     )  # fmt: skip
     usual = {"train_dataset": dataset(16, 1), "unlabeled_dataset": dataset(48, 2, labels=False)}
     return SSLTrainer(
@@ -33,7 +34,6 @@ def trainer(folder, **more):
         eval_dataset=dataset(12, 3),
         processing_class=AutoTokenizer.from_pretrained(folder / "model"),
         method=OPEN,
-        settings=TrainConfig(unlabeled_ratio=2, warm_start="none"),
         strong=TfidfReplace(0.2),
         **(usual | {"pair_column": "other"} | more),
     )
