@@ -274,8 +274,17 @@ def test_the_trainer_trains_beside_them(tmp_path, caplog):
     )  # fmt: skip
     texts, words = tiny_texts(24, seed=1)
     labeled, pool = Dataset.from_dict({"text": texts[:8], "label": words[:8]}), Dataset.from_dict({"text": texts[8:]})
-    args = SSLTrainingArguments(str(tmp_path / "out"), max_steps=2, per_device_train_batch_size=4, save_strategy="no",
-                                report_to=[], use_cpu=True, max_length=24, warm_start="contrastive", warm_steps=1)
+    args = SSLTrainingArguments(
+        str(tmp_path / "out"),
+        max_steps=2,
+        per_device_train_batch_size=4,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        max_length=24,
+        warm_start="contrastive",
+        warm_steps=1,
+    )
     with caplog.at_level(logging.WARNING, "nlp_ssl"):
         made = SSLTrainer(model, args, None, labeled, None, tiny_tokenizer(), method="uda", unlabeled_dataset=pool)
     assert f"classes without a labeled row: 2 ({names[0]!r}, {names[2]!r})" in caplog.text

@@ -8,13 +8,13 @@ import pytest
 from cli_files import command_files, train
 from safetensors.torch import load_file
 
-from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.saving import Saved, choose, keep
 from nlp_ssl.inference.metrics import Scores
 from nlp_ssl.report.card import write_card
 from nlp_ssl.training.loop import Outcome
+from nlp_ssl.training.run_folder import RunFolder
 
 WEIGHTS = "model.safetensors"
 

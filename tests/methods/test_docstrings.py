@@ -9,11 +9,11 @@ import torch
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.experiments.pretrain import Contrastive, MaskedWords
 from nlp_ssl.method import Method
-from nlp_ssl.registry import describe, get, list_methods, list_methods
+from nlp_ssl.registry import describe, get_method, list_methods
 from nlp_ssl.testing import step_losses
 from nlp_ssl.utils.documentation import describe_fields, describe_method
 
-CLASSES = [*(get(name) for name in [*list_methods(), *list_methods()]), MaskedWords, Contrastive]
+CLASSES = [*map(get_method, list_methods()), MaskedWords, Contrastive]
 every_method = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.name)
 
 
