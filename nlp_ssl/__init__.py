@@ -10,16 +10,13 @@ if TYPE_CHECKING:
     from nlp_ssl.augment.tfidf import TfidfReplace
     from nlp_ssl.classifier import Pool, SSLClassifier
     from nlp_ssl.config import TrainConfig
-    from nlp_ssl.data.schema import build as build_data
-    from nlp_ssl.data.sources import read_table
-    from nlp_ssl.data.table import table_of
     from nlp_ssl.experiments.compare import Comparison, compare
     from nlp_ssl.experiments.fit import Result, fit
     from nlp_ssl.integrations.frozen import LabelPropagationClassifier, SentenceEmbedding
     from nlp_ssl.integrations.hf_arguments import SSLTrainingArguments
     from nlp_ssl.integrations.hf_model import load_classifier
     from nlp_ssl.integrations.hf_trainer import SSLTrainer
-    from nlp_ssl.method import Method, RoundMethod
+    from nlp_ssl.method import Method, RoundMethod, register
     from nlp_ssl.methods import (
         ICT,
         UDA,
@@ -55,47 +52,37 @@ if TYPE_CHECKING:
         Supervised,
         TemporalEnsembling,
     )
-    from nlp_ssl.registry import get_method, list_methods, register
+    from nlp_ssl.registry import get_method, list_methods
     from nlp_ssl.rounds import UST, NoisyStudent, SelfTraining
-    from nlp_ssl.run import Run
-    from nlp_ssl.task import Task, image_task, text_task
+    from nlp_ssl.task import Task
     from nlp_ssl.training.run_folder import RunFolder
-    from nlp_ssl.types import Batch, DataSpec, Losses
 
 _MODULES = {  # and their names; every other public name is that of a method
     "nlp_ssl.augment.tfidf": "TfidfReplace",
     "nlp_ssl.classifier": "Pool SSLClassifier",
     "nlp_ssl.config": "TrainConfig",
-    "nlp_ssl.data.schema": "build_data",
-    "nlp_ssl.data.sources": "read_table",
-    "nlp_ssl.data.table": "table_of",
     "nlp_ssl.experiments.compare": "Comparison compare",
     "nlp_ssl.experiments.fit": "Result fit",
     "nlp_ssl.integrations.frozen": "LabelPropagationClassifier SentenceEmbedding",
     "nlp_ssl.integrations.hf_arguments": "SSLTrainingArguments",
     "nlp_ssl.integrations.hf_model": "load_classifier",
     "nlp_ssl.integrations.hf_trainer": "SSLTrainer",
-    "nlp_ssl.method": "Method RoundMethod",
-    "nlp_ssl.registry": "get_method list_methods register",
+    "nlp_ssl.method": "Method RoundMethod register",
+    "nlp_ssl.registry": "get_method list_methods",
     "nlp_ssl.rounds": "NoisyStudent SelfTraining UST",
-    "nlp_ssl.run": "Run",
-    "nlp_ssl.task": "Task image_task text_task",
+    "nlp_ssl.task": "Task",
     "nlp_ssl.training.run_folder": "RunFolder",
-    "nlp_ssl.types": "Batch DataSpec Losses",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
-_NAME_THERE = {"build_data": "build"}  # where it is another one
 
 __version__ = "0.1.0"
 __all__ = [
     "AdaMatch",
     "Adversarial",
-    "Batch",
     "CRMatch",
     "CoMatch",
     "Comparison",
     "Dash",
-    "DataSpec",
     "DeFixMatch",
     "DebiasPL",
     "Distillation",
@@ -108,7 +95,6 @@ __all__ = [
     "JointMatch",
     "LabelPropagation",
     "LabelPropagationClassifier",
-    "Losses",
     "MarginMatch",
     "MeanTeacher",
     "MetaPseudoLabels",
@@ -126,9 +112,9 @@ __all__ = [
     "Result",
     "RoundMethod",
     "RunFolder",
-    "Run",
     "SSLClassifier",
     "SSLTrainer",
+    "SSLTrainingArguments",
     "SelfTraining",
     "SentenceEmbedding",
     "SimMatch",
@@ -141,16 +127,12 @@ __all__ = [
     "UDA",
     "UST",
     "VAT",
-    "build_data",
     "compare",
     "fit",
     "get_method",
-    "image_task",
     "list_methods",
-    "read_table",
+    "load_classifier",
     "register",
-    "table_of",
-    "text_task",
 ]
 
 
@@ -158,7 +140,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'nlp_ssl' has no attribute {name!r}")
     module = importlib.import_module(_MODULE_OF.get(name, "nlp_ssl.methods"))
-    globals()[name] = value = module.__dict__[_NAME_THERE.get(name, name)]  # the next question finds it here
+    globals()[name] = value = module.__dict__[name]  # the next question finds it here
     return value
 
 

@@ -1,21 +1,39 @@
-"""The contract: a method is a frozen value with a `step`; the engine owns nets, state, optimizer and ranks."""
+"""The contract: a method is a frozen value with a `step`; the engine owns nets, state, optimizer and ranks.
 
-from collections.abc import Iterator, Mapping
+What a method is written with is here and in `nlp_ssl.ops`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from nlp_ssl.run import Run
-from typing import TYPE_CHECKING
-
-from nlp_ssl.types import Batch, DataSpec, Head, Kind, Losses, Role
-from nlp_ssl.utils.ranges import Range, check_ranges
+from nlp_ssl.types import Batch, DataSpec, Head, Kind, Losses, PseudoLabels, Role
+from nlp_ssl.utils.documentation import documented
+from nlp_ssl.utils.ranges import Range, Share, Temperature, Weight, check_ranges
 
 if TYPE_CHECKING:
     from nlp_ssl.rounds.teacher import Teacher
-from nlp_ssl.types import PseudoLabels
+    from nlp_ssl.run import Run
+
+__all__ = [
+    "Batch",
+    "DataSpec",
+    "Head",
+    "Kind",
+    "Losses",
+    "Method",
+    "PseudoLabels",
+    "Range",
+    "Role",
+    "RoundMethod",
+    "Share",
+    "Temperature",
+    "Weight",
+    "documented_method",
+    "register",
+]
 
 
 @dataclass(frozen=True)
@@ -116,3 +134,34 @@ class RoundMethod:
     def for_images(cls) -> "RoundMethod":
         """The loop with the defaults that suit images."""
         return cls(**cls.images)
+
+
+M = TypeVar("M", bound=type[Method] | type[RoundMethod])
+METHODS: dict[str, type[Method]] = {}
+ROUND_METHODS: dict[str, type[RoundMethod]] = {}
+
+
+def register(name: str) -> Callable[[M], M]:
+    """Class decorator that files a method under `name`, and lists its fields in its docstring.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def add(cls: M) -> M:
+        taken = {**METHODS, **ROUND_METHODS}.get(name)
+        if taken is not None:
+            raise ValueError(f"method {name!r} is already registered by {taken.__qualname__}")
+        if issubclass(cls, RoundMethod):
+            ROUND_METHODS[name] = cls
+        else:
+            METHODS[name] = cls
+        cls.name = name
+        return documented_method(cls)
+
+    return add
+
+
+def documented_method(cls: M) -> M:
+    """Class decorator that lists the fields of a method in its docstring, for one that `register` does not file."""
+    return documented(cls, cls.images)

@@ -11,16 +11,18 @@ from typing import Annotated
 
 import numpy as np
 
-from nlp_ssl import Supervised, TrainConfig, build_data, text_task
+from nlp_ssl import Supervised, TrainConfig
 from nlp_ssl.cli import console, options
 from nlp_ssl.cli.recipe import Reviews
 from nlp_ssl.data.bundled import encoder_name
+from nlp_ssl.data.schema import build as build_data
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.compare import Comparison, run_one
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.predict import logits_of_texts
 from nlp_ssl.retrieval import Index
 from nlp_ssl.retrieval.sentaugment import Retrieval, augment, with_sentences
+from nlp_ssl.task import text_task
 from nlp_ssl.training.run_folder import check_output
 
 

@@ -9,10 +9,13 @@ from datasets import Dataset
 from tiny import BAD, FILLER, GOOD, tiny_bert, tiny_tokenizer
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments, TrainConfig, build_data, fit, table_of, text_task
+from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments, TrainConfig, fit
 from nlp_ssl.cli import run
+from nlp_ssl.data.schema import build as build_data
 from nlp_ssl.data.sources import read_table
+from nlp_ssl.data.table import table_of
 from nlp_ssl.methods import Supervised
+from nlp_ssl.task import text_task
 
 SETTINGS = TrainConfig(max_steps=1, batch_size=4, warm_start="none", mixed_precision="no")
 # In the order that a model's outputs are to have: whole numbers as numbers, everything else as strings.

@@ -10,13 +10,15 @@ import torch
 from accelerate import Accelerator
 from tiny import FAST, tiny_bert, tiny_tables, tiny_task
 
-from nlp_ssl import Supervised, Task, TrainConfig, build_data, fit, text_task
+from nlp_ssl import Supervised, Task, TrainConfig, fit
 from nlp_ssl.augment.tfidf import TfidfReplace
+from nlp_ssl.data.schema import build as build_data
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.start import warm_up
 from nlp_ssl.inference.predict import predict
 from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.rounds.teacher import Teacher
+from nlp_ssl.task import text_task
 from nlp_ssl.training.engine import Engine
 from nlp_ssl.training.imbalance import adjustment, class_weights, weighed
 from nlp_ssl.training.loop import train

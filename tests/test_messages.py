@@ -13,19 +13,11 @@ from sklearn.exceptions import ConvergenceWarning
 from tiny import FAST, tiny_bert, tiny_task, tiny_texts, tiny_tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from nlp_ssl import (
-    LabelPropagationClassifier,
-    SSLTrainer,
-    SSLTrainingArguments,
-    Supervised,
-    build_data,
-    compare,
-    fit,
-    table_of,
-    text_task,
-)
+from nlp_ssl import LabelPropagationClassifier, SSLTrainer, SSLTrainingArguments, Supervised, compare, fit
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.data.arrays import read_labels
+from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.table import table_of
 from nlp_ssl.doctor.probe import probe_of
 from nlp_ssl.errors import ConfigError, listed
 from nlp_ssl.experiments.out_of_scope import foreign
@@ -33,6 +25,7 @@ from nlp_ssl.experiments.tuning import Candidate, held_out_start, tune
 from nlp_ssl.inference.metrics import score
 from nlp_ssl.methods import UDA
 from nlp_ssl.ops.targets import clean_probability
+from nlp_ssl.task import text_task
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.types import PseudoLabels
 

@@ -15,13 +15,14 @@ from pairs import pair_tokenizer
 from tiny import BAD, FAST, FILLER, GOOD, tiny_bert, tiny_tables, tiny_texts, tiny_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments, build_data, compare, fit, table_of, text_task
+from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments, compare, fit
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.cli import run
 from nlp_ssl.data.pseudo_labels import given_labels, write_labels
+from nlp_ssl.data.schema import build as build_data
 from nlp_ssl.data.schema import in_order
 from nlp_ssl.data.sources import read_table
-from nlp_ssl.data.table import by_split
+from nlp_ssl.data.table import by_split, table_of
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.predict import logits_of_texts
@@ -30,6 +31,7 @@ from nlp_ssl.methods import Distillation
 from nlp_ssl.nets.text import MANY, PAIRS, kind_of, load_text_net, load_trained, of_pairs
 from nlp_ssl.registry import as_method
 from nlp_ssl.rounds.self_training import SelfTraining
+from nlp_ssl.task import text_task
 from nlp_ssl.training.imbalance import adjustment
 
 NUMBERS = list(range(12))

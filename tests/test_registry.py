@@ -7,19 +7,18 @@ from typing import Annotated, Literal
 
 import pytest
 
-from nlp_ssl import registry
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.methods import UDA, FixMatch
-from nlp_ssl.registry import describe, get_method, list_methods, register
+from nlp_ssl.registry import describe, get_method, list_methods
 from nlp_ssl.utils.documentation import FieldInfo, documented
 from nlp_ssl.utils.ranges import Weight, check, make
 
 
 @pytest.fixture
 def empty(monkeypatch):
-    monkeypatch.setattr(registry, "_METHODS", {})
+    monkeypatch.setattr("nlp_ssl.method.METHODS", {})
 
 
 def test_the_names_are_sorted_and_lead_to_their_classes():
@@ -156,8 +155,6 @@ def test_annotations_kept_as_strings_count_as_well(empty, monkeypatch):
 from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
-from nlp_ssl.method import Method
-from nlp_ssl.registry import register
 from nlp_ssl.utils.ranges import Share
 
 @register("mine")

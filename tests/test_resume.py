@@ -18,12 +18,13 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from tiny import FAST, tiny_bert, tiny_task, tiny_texts
 
-from nlp_ssl import DataSpec, FixMatch, MeanTeacher, TrainConfig, fit, get_method, list_methods
+from nlp_ssl import FixMatch, MeanTeacher, TrainConfig, fit, get_method, list_methods
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.inference.metrics import Scores
 from nlp_ssl.training import loop as module
 from nlp_ssl.training.run_folder import RunFolder
+from nlp_ssl.types import DataSpec
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.ranges import make
 

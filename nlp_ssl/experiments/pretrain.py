@@ -13,11 +13,10 @@ from torch.nn import functional as F
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, documented_method
 from nlp_ssl.nets.base import Module
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce
-from nlp_ssl.registry import documented_method
 from nlp_ssl.run import Run
 from nlp_ssl.task import Task
 from nlp_ssl.training.identity import fingerprint, identity

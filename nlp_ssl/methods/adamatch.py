@@ -6,11 +6,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import gather, mean, stat
 from nlp_ssl.ops.functional import align, ce, cosine_ramp, softmax
 from nlp_ssl.ops.targets import relative
-from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import RampUp, TargetDropout, UnlabeledWeight

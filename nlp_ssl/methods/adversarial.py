@@ -6,11 +6,10 @@ from typing import Annotated
 
 from torch import Tensor
 
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.ops.adversary import AddNoise, Measure, Norm, sized
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce
-from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.ranges import Range, Weight

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.ops import random
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import (
@@ -22,7 +22,6 @@ from nlp_ssl.ops.functional import (
 )
 from nlp_ssl.ops.mixing import Mixer, mix
 from nlp_ssl.ops.targets import clean_probability
-from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import MixAlpha, RampUp

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import torch
 
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, linear_ramp, prediction_entropy, softmax
-from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, Kind, Losses
 from nlp_ssl.utils.hyperparameters import RampUp

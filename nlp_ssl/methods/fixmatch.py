@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, softmax
 from nlp_ssl.ops.targets import confident
-from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.hyperparameters import TargetDropout, Threshold, UnlabeledWeight

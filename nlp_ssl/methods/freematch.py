@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean, shared_mean, stat
 from nlp_ssl.ops.functional import ce, newest, softmax
 from nlp_ssl.ops.targets import classwise
-from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import Decay, TargetDropout, UnlabeledWeight

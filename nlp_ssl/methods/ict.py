@@ -5,12 +5,11 @@ from typing import Annotated
 
 import torch
 
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.ops import random
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import as_logits, ce, early_decay, probabilities, sigmoid_ramp, softmax, squared_error
 from nlp_ssl.ops.mixing import Mixer, mix
-from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.hyperparameters import EmaDecay, MixAlpha, RampUp, SquaredWeight, TargetDropout

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, early_decay, sigmoid_ramp, softmax, squared_error
-from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.hyperparameters import EmaDecay, RampUp, SquaredWeight, TargetDropout

@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.ops import random
 from nlp_ssl.ops.distributed import mean, stat
 from nlp_ssl.ops.functional import as_logits, ce, kl, linear_ramp, sharpen, softmax
-from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Forward, Losses
 from nlp_ssl.utils.hyperparameters import RampUp

@@ -6,12 +6,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.ops import random
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, prediction_entropy, probabilities, softmax
 from nlp_ssl.ops.mixing import Mixer, mix
-from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import MixAlpha, UnlabeledWeight

@@ -6,10 +6,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean, stat
 from nlp_ssl.ops.functional import ce, leads, newest, softmax
-from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Head, Losses
 from nlp_ssl.utils.hyperparameters import Decay, TargetDropout, UnlabeledWeight

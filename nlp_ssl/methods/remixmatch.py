@@ -7,13 +7,12 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.ops import random
 from nlp_ssl.ops.distributed import mean, stat
 from nlp_ssl.ops.functional import align, ce, linear_ramp, probabilities, sharpen, softmax
 from nlp_ssl.ops.mixing import Mixer, mix
 from nlp_ssl.ops.pretext import PretextTask, pretext_loss
-from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Forward, Head, Losses
 from nlp_ssl.utils.hyperparameters import MixAlpha, RampUp, TargetDropout

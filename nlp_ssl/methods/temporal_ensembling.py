@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import from_first_values, mean
 from nlp_ssl.ops.functional import ce, sigmoid_ramp, softmax, squared_error
-from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import RampUp, SquaredWeight, TargetDropout

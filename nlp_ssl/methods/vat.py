@@ -7,12 +7,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from nlp_ssl.method import Method
+from nlp_ssl.method import Method, register
 from nlp_ssl.ops import random
 from nlp_ssl.ops.adversary import AddNoise, Measure, exact_logits, power_direction, sized
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, kl, prediction_entropy, softmax
-from nlp_ssl.registry import register
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.ranges import Range, Weight

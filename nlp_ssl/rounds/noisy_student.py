@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import torch
 
-from nlp_ssl.method import RoundMethod
+from nlp_ssl.method import RoundMethod, register
 from nlp_ssl.ops.functional import sharpen
-from nlp_ssl.registry import register
 from nlp_ssl.types import PseudoLabels
 from nlp_ssl.utils.ranges import Range, Share, Temperature
 

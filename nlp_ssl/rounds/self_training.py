@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from nlp_ssl.graph.propagation import propagate
-from nlp_ssl.method import RoundMethod
+from nlp_ssl.method import RoundMethod, register
 from nlp_ssl.ops.targets import confident, top_k_per_class
-from nlp_ssl.registry import register
 from nlp_ssl.types import PseudoLabels
 from nlp_ssl.utils.ranges import Range, Share
 

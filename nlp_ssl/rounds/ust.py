@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlp_ssl.method import RoundMethod
+from nlp_ssl.method import RoundMethod, register
 from nlp_ssl.ops.functional import entropy
-from nlp_ssl.registry import register
 from nlp_ssl.types import PseudoLabels
 from nlp_ssl.utils.ranges import Range, Share, Weight
 

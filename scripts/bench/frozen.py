@@ -20,9 +20,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
-from nlp_ssl import LabelPropagationClassifier, SentenceEmbedding, build_data
+from nlp_ssl import LabelPropagationClassifier, SentenceEmbedding
 from nlp_ssl.cli import console
 from nlp_ssl.data.bundled import load_bundled, load_named
+from nlp_ssl.data.schema import build as build_data
 from nlp_ssl.utils.atomic import write_text
 
 # The logistic regression of all of them is the one of `LabelPropagationClassifier`; the graphs have as many neighbors.

@@ -25,11 +25,12 @@ from typing import Annotated
 import torch
 import transformers
 
-from nlp_ssl import RoundMethod, TfidfReplace, TrainConfig, build_data, fit, image_task, list_methods, text_task
+from nlp_ssl import RoundMethod, TfidfReplace, TrainConfig, fit, list_methods
 from nlp_ssl.cli import console, options
 from nlp_ssl.cli.recipe import IMAGE_LOOP
 from nlp_ssl.data.bundled import encoder_name, load_bundled, load_named
 from nlp_ssl.data.images import load_images
+from nlp_ssl.data.schema import build as build_data
 from nlp_ssl.data.splits import draw_rows
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.metrics import score
@@ -37,6 +38,7 @@ from nlp_ssl.inference.predict import predict
 from nlp_ssl.nets.text import Pooling
 from nlp_ssl.registry import get
 from nlp_ssl.rounds.engine import fit_rounds
+from nlp_ssl.task import image_task, text_task
 from nlp_ssl.training.warm_start import start_kind
 from nlp_ssl.utils.atomic import write_text
 from nlp_ssl.utils.ranges import make

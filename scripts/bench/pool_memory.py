@@ -23,8 +23,12 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from nlp_ssl import UDA, TrainConfig, build_data, fit, read_table, table_of, text_task
+from nlp_ssl import UDA, TrainConfig, fit
 from nlp_ssl.data.bundled import bundled_encoder
+from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.data.table import table_of
+from nlp_ssl.task import text_task
 
 _LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 

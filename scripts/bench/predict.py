@@ -26,12 +26,14 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from nlp_ssl import TrainConfig, build_data, fit, text_task
+from nlp_ssl import TrainConfig, fit
 from nlp_ssl.data.bundled import bundled_encoder, load_named
+from nlp_ssl.data.schema import build as build_data
 from nlp_ssl.data.splits import draw_per_class
 from nlp_ssl.inference import export, predict
 from nlp_ssl.inference.predictor import answer, open_predictor
 from nlp_ssl.registry import get_method
+from nlp_ssl.task import text_task
 from nlp_ssl.utils.atomic import write_text
 from nlp_ssl.utils.precision import resolve
 

@@ -15,11 +15,14 @@ from typing import Annotated
 import numpy as np
 from methods import provenance, spread
 
-from nlp_ssl import TrainConfig, build_data, table_of, text_task
+from nlp_ssl import TrainConfig
 from nlp_ssl.cli import console, options
 from nlp_ssl.data.bundled import encoder_name, load_named
+from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.table import table_of
 from nlp_ssl.experiments.compare import compare
 from nlp_ssl.registry import get
+from nlp_ssl.task import text_task
 from nlp_ssl.utils.atomic import write_text
 
 

@@ -23,10 +23,12 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
-from nlp_ssl import UDA, TfidfReplace, TrainConfig, build_data, fit, text_task
+from nlp_ssl import UDA, TfidfReplace, TrainConfig, fit
 from nlp_ssl.data.bundled import bundled_encoder, load_bundled, load_named
 from nlp_ssl.data.loader import Loader, Sizes
+from nlp_ssl.data.schema import build as build_data
 from nlp_ssl.nets.base import Net
+from nlp_ssl.task import text_task
 from nlp_ssl.utils.precision import autocast, resolve
 
 

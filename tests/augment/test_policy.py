@@ -9,14 +9,13 @@ import pytest
 from stores import views
 from tiny import tiny_bert, tiny_tables
 
-from nlp_ssl import text_task
 from nlp_ssl.augment.base import Identity
 from nlp_ssl.augment.policy import Chain, Operation, Rewritten, SomeOf, parse_policy
 from nlp_ssl.augment.word_noise import TokenCutoff, WordSwap
 from nlp_ssl.data.schema import build
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.paraphrase.views import read_views, rewritings_of
-from nlp_ssl.task import REWRITTEN, TFIDF
+from nlp_ssl.task import REWRITTEN, TFIDF, text_task
 from nlp_ssl.utils.counter_rng import row_keys
 from nlp_ssl.utils.ragged import Ragged
 

@@ -13,16 +13,20 @@ from stores import views
 from tiny import FAST, FILLER, GOOD, tiny_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from nlp_ssl import build_data, fit, read_table, table_of, text_task
+from nlp_ssl import fit
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.cli import run as cli
 from nlp_ssl.data.bundled import bundled_encoder
 from nlp_ssl.data.pairs import longest_first
+from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.data.table import table_of
 from nlp_ssl.data.tokens import TokenStore
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.inference.predict import logits_of_texts, predict
 from nlp_ssl.methods import FixMatch, Supervised
 from nlp_ssl.nets.text import check_pairs, load_trained
+from nlp_ssl.task import text_task
 
 FIRST = ["the film with a good plot", "a", "music", "very slow and bleak in the end of it", "joy " * 30]
 SECOND = [

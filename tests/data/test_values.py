@@ -8,8 +8,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from nlp_ssl import build_data, read_table, table_of
 from nlp_ssl.data.arrays import InputError, column, read_labels, read_texts
+from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.sources import read_table
+from nlp_ssl.data.table import table_of
 from nlp_ssl.data.values import is_missing, plain_list
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.inference.embedder import Embedder

@@ -21,11 +21,14 @@ from tiny import BAD, FILLER, GOOD, tiny_bert, tiny_texts
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import nlp_ssl.classifier as module
-from nlp_ssl import UDA, SSLClassifier, TrainConfig, build_data, fit, table_of, text_task
+from nlp_ssl import UDA, SSLClassifier, TrainConfig, fit
 from nlp_ssl.data.arrays import InputError, column, labeled_accuracy, read_labels, read_texts
+from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.table import table_of
 from nlp_ssl.errors import ConfigError, DataError, SSLError
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.predict import predict, predict_texts
+from nlp_ssl.task import text_task
 
 QUICK = {"warm_start": "none", "batch_size": 4, "mixed_precision": "no", "learning_rate": 1e-3,
          "head_learning_rate": 1e-3}  # fmt: skip

@@ -7,10 +7,13 @@ from pairs import pair_bert, pair_rows
 from tiny import FAST, difference
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from nlp_ssl import FixMatch, SSLTrainer, SSLTrainingArguments, build_data, fit, table_of, text_task
+from nlp_ssl import FixMatch, SSLTrainer, SSLTrainingArguments, fit
 from nlp_ssl.augment.tfidf import TfidfReplace
+from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.table import table_of
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.text import check_pairs, load_trained
+from nlp_ssl.task import text_task
 
 OPEN, CLASSES = FixMatch(threshold=0.0), ("other", "same")
 

@@ -107,7 +107,7 @@ def test_the_example_runs(cls):
 
 def test_a_method_is_described_by_its_name():
     info = describe("uda")
-    assert info == describe_method(get("uda")) and info.title == "UDA"
+    assert info == describe_method(get_method("uda")) and info.title == "UDA"
     assert info.reference == "Xie et al. 2020, arXiv:1904.12848" and info.loss.startswith("sup + weight * mean_N")
     assert {field.name for field in info.fields} >= {"threshold", "temperature", "tsa"}
     (tsa,) = (field for field in info.fields if field.name == "tsa")

@@ -7,14 +7,15 @@ import torch
 from tiny import FAST, tiny_images, tiny_task, trained
 from torch import nn
 
+import nlp_ssl.method
 from nlp_ssl import fit
 from nlp_ssl.data.loader import Loader, Sizes
 from nlp_ssl.errors import ConfigError
+from nlp_ssl.method import register
 from nlp_ssl.methods import Supervised
 from nlp_ssl.nets.base import Net
 from nlp_ssl.nets.image import ImageNet
 from nlp_ssl.nets.text import load_text_net
-from nlp_ssl.registry import register
 from nlp_ssl.training.optim import make_optimizer
 from nlp_ssl.types import Head
 
@@ -73,9 +74,7 @@ def test_heads_are_trained_at_the_rate_of_new_layers_and_not_saved(task, tmp_pat
             (x,) = run.nets["student"].outputs(batch, "x")
             return {"sup": sum(v.square().mean() for v in x.values())}
 
-    from nlp_ssl import registry
-
-    registry._METHODS.pop("with_heads")
+    nlp_ssl.method.METHODS.pop("with_heads")
     module = fit(WithHeads(), task, FAST, folder=tmp_path / "out").module
     start = trained(Supervised(), task)
     assert set(module.state_dict()) - set(start) == {k for k in module.state_dict() if k.startswith("extra.")} != set()
