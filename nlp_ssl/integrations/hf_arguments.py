@@ -91,7 +91,7 @@ class SSLTrainingArguments(TrainingArguments):
             self.max_steps = TrainConfig.max_steps
         if isinstance(self.method_args, str):
             self.method_args = _parsed(self.method_args)
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
         self.loop_config()
         check(self.max_length, "max_length", 1, 1e6)
         if self.warm_start == "supervised":

@@ -297,8 +297,9 @@ class SSLTrainer(Trainer):
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """That of `TrainConfig` where it has one of this name, else the stock one."""
         if self.lr_scheduler is None and self.args.has_own_schedule():
+            stepped = cast(torch.optim.Optimizer, optimizer or self.optimizer)
             factor = partial(rate_factor, config=self._now().config)
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(stepped, factor)
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
@@ -438,7 +439,7 @@ def _warn_of_first_token(model: PreTrainedModel) -> None:
     if pools_first_token(model) and bias is not None and not bias.any():
         log.warning(
             "the model pools the first token, on which its last layer is untrained: nlp_ssl.load_classifier(%r, "
-            "num_labels=%d) pools the mean, which few labels suffice for", model.name_or_path or "NAME", len(bias),
+            "num_labels=%d) pools the mean, which suits few labels", model.name_or_path or "NAME", len(bias),
         )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ trained what that token says, so that a few labels teach such a classifier next 
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
+from os import PathLike
 from typing import Any, cast
 
 import torch
@@ -56,7 +56,7 @@ class MeanPooled(PreTrainedModel):  # type: ignore[no-untyped-call]
         mask = hidden.new_ones(hidden.shape[:2]) if attention_mask is None else attention_mask
         logits = self.logits(mean_pool(hidden, mask, self.config.layer_norm_eps).to(self.dtype)[:, None])
         loss = None if labels is None else ForSequenceClassificationLoss(labels, logits, self.config)
-        output = SequenceClassifierOutput(loss=loss, logits=logits)  # type: ignore[arg-type]
+        output = SequenceClassifierOutput(loss=loss, logits=logits)
         return output.to_tuple() if return_dict is False else output
 
     def logits(self, pooled: Tensor) -> Tensor:
@@ -65,14 +65,15 @@ class MeanPooled(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def save_pretrained(
         self,
-        save_directory: str | Path,
+        save_directory: str | PathLike[str],
         is_main_process: bool = True,
-        state_dict: Mapping[str, Tensor] | None = None,
+        state_dict: dict[Any, Any] | None = None,
+        *args: Any,
         **options: Any,
     ) -> None:
         """As any model's, of the stock class: the mean becomes its last layer."""
         folded = _folded(self, self.state_dict() if state_dict is None else state_dict)
-        folded.save_pretrained(save_directory, is_main_process=is_main_process, **options)
+        folded.save_pretrained(save_directory, is_main_process, None, *args, **options)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Takes the model's own weights, or those that `save_pretrained` wrote: its last layer is the mean."""
@@ -81,7 +82,7 @@ class MeanPooled(PreTrainedModel):  # type: ignore[no-untyped-call]
         return super().load_state_dict(own, strict, assign)
 
 
-class MeanBert(MeanPooled, BertForSequenceClassification):
+class MeanBert(MeanPooled, BertForSequenceClassification):  # type: ignore[no-untyped-call]
     """`BertForSequenceClassification` that pools the mean."""
 
     def logits(self, pooled: Tensor) -> Tensor:
@@ -89,19 +90,19 @@ class MeanBert(MeanPooled, BertForSequenceClassification):
         return cast(Tensor, self.classifier(self.dropout(cast(nn.Module, self.bert.pooler)(pooled))))
 
 
-class MeanRoberta(MeanPooled, RobertaForSequenceClassification):
+class MeanRoberta(MeanPooled, RobertaForSequenceClassification):  # type: ignore[no-untyped-call]
     """`RobertaForSequenceClassification` that pools the mean."""
 
 
-class MeanXLMRoberta(MeanPooled, XLMRobertaForSequenceClassification):
+class MeanXLMRoberta(MeanPooled, XLMRobertaForSequenceClassification):  # type: ignore[no-untyped-call]
     """`XLMRobertaForSequenceClassification` that pools the mean."""
 
 
-class MeanCamembert(MeanPooled, CamembertForSequenceClassification):
+class MeanCamembert(MeanPooled, CamembertForSequenceClassification):  # type: ignore[no-untyped-call]
     """`CamembertForSequenceClassification` that pools the mean."""
 
 
-class MeanElectra(MeanPooled, ElectraForSequenceClassification):
+class MeanElectra(MeanPooled, ElectraForSequenceClassification):  # type: ignore[no-untyped-call]
     """`ElectraForSequenceClassification` that pools the mean."""
 
 
@@ -150,16 +151,14 @@ def _folded(model: MeanPooled, weights: Mapping[str, Tensor]) -> PreTrainedModel
     config.update({_POOLED_KEY: "mean"})
     with torch.device("meta"):  # takes no random numbers
         folded = _STOCK[type(model)](config)
-    weights, prefix, same = dict(weights), _pooling_layer(model), {"dtype": model.dtype, "device": model.device}
-    for name, like in folded.state_dict().items():
-        if name.startswith(prefix):
-            weights[name] = torch.zeros(like.shape, **same)
-    hidden = torch.eye(config.hidden_size, **same)
-    weights[f"{prefix}attention.self.value.weight"] = hidden
-    weights[f"{prefix}attention.output.dense.weight"] = _MEAN_WEIGHT * hidden
+    prefix, size = _pooling_layer(model), config.hidden_size
+    layer = {name: torch.zeros(v.shape) for name, v in folded.state_dict().items() if name.startswith(prefix)}
+    layer[f"{prefix}attention.self.value.weight"] = torch.eye(size)
+    layer[f"{prefix}attention.output.dense.weight"] = _MEAN_WEIGHT * torch.eye(size)
     for norm in ("attention.output.LayerNorm.weight", "output.LayerNorm.weight"):
-        weights[prefix + norm] = torch.ones(config.hidden_size, **same)
-    folded.load_state_dict(weights, assign=True)
+        layer[prefix + norm] = torch.ones(size)
+    added = {name: value.to(model.device, model.dtype) for name, value in layer.items()}
+    folded.load_state_dict({**weights, **added}, assign=True)
     return folded
 
 

@@ -72,6 +72,11 @@ def test_it_gives_the_logits_of_a_run_and_its_folder_those_of_a_stock_model(fami
     assert described["architectures"] == [type(opened).__name__] and type(opened) in type(model).__mro__
     assert opened.config.num_hidden_layers == 3 and model.config.num_hidden_layers == 2
     assert torch.allclose(logits(opened, texts), found, atol=1e-5)
+    torch.manual_seed(2)
+    other = load_classifier(tmp_path / "model", id2label=NAMES)
+    assert not torch.allclose(logits(other, texts), found, atol=1e-3)
+    other.load_state_dict(load_file(tmp_path / "out/model.safetensors"))
+    assert torch.equal(logits(other, texts), found)
     again = load_classifier(tmp_path / "out")
     assert type(again) is type(opened), "a trained one stays as it is"
 
@@ -169,6 +174,7 @@ def test_the_models_own_memory_is_trained_and_training_again_goes_on(folder, tmp
     """The pooler starts near identity once, in `load_classifier`: not again where a net is made of the model."""
     trainer = with_pool(folder, tmp_path, save_strategy="no")
     model, pooler = trainer.model, trainer.model.bert.pooler.dense.weight.clone()
+    assert torch.equal(pooler, 0.2 * torch.eye(32))
     trainer.train()
     assert trainer.engine.student.mean_pooling
     assert model.bert.pooler.dense.weight is trainer.engine.student.model.bert.pooler.dense.weight
