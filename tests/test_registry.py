@@ -155,7 +155,7 @@ def test_annotations_kept_as_strings_count_as_well(empty, monkeypatch):
 from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
-from nlp_ssl.utils.ranges import Share
+from nlp_ssl.method import Method, Share, register
 
 @register("mine")
 @dataclass(frozen=True)
