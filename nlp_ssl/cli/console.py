@@ -17,6 +17,7 @@ from rich.table import Table as RichTable
 
 from nlp_ssl.errors import Interrupted, SSLError
 from nlp_ssl.utils.progress import ConsoleHandler, bar
+from nlp_ssl.utils.ranks import is_main
 
 if TYPE_CHECKING:
     from nlp_ssl.experiments.compare import Comparison
@@ -58,7 +59,7 @@ def guarded(command: Callable[[], None]) -> int:
 
 
 def _set_up_streams() -> None:
-    level = logging.INFO if _rank() == 0 else logging.ERROR
+    level = logging.INFO if is_main() else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", handlers=[ConsoleHandler()])
     for talkative in ("httpx", "sentence_transformers", "faiss"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
@@ -94,10 +95,6 @@ def check_processes() -> None:
         )
 
 
-def _rank() -> int:
-    return int(os.environ.get("RANK", "0"))
-
-
 def _asked_processes() -> int:
     """--num_processes of the `accelerate launch` that is our parent, where it can be read; 1 otherwise."""
     try:
@@ -118,7 +115,7 @@ def show(comparison: "Comparison", *, as_json: bool = False) -> None:
     """Prints the closing table and the verdict on standard output, once however many processes there are."""
     from nlp_ssl.experiments.compare import table
 
-    if _rank() > 0:
+    if not is_main():
         return
     if as_json:
         sides = {name: [asdict(outcome) for outcome in side] for name, side in comparison.results.items()}
@@ -143,7 +140,7 @@ def show(comparison: "Comparison", *, as_json: bool = False) -> None:
 
 def leave_report(folder: Path, license: str = "unknown") -> None:
     """Writes report and model card beside a trained model; that they cannot be written fails no run."""
-    if _rank() > 0:
+    if not is_main():
         return
     from nlp_ssl.report.card import write_card
     from nlp_ssl.report.page import write_report

@@ -17,7 +17,6 @@ from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.inference.predict import features
 from nlp_ssl.nets.base import Module
-from nlp_ssl.ops.distributed import is_main
 from nlp_ssl.ops.fits import without_remarks
 from nlp_ssl.ops.multilabel import refuse
 from nlp_ssl.task import Task
@@ -26,6 +25,7 @@ from nlp_ssl.training.warm_start import start_kind
 from nlp_ssl.types import PseudoLabels
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.parquet import write_parquet
+from nlp_ssl.utils.ranks import is_main
 
 log = logging.getLogger("nlp_ssl")
 # Every text of a pool, how like the labeled ones it is, and what was done.

@@ -7,10 +7,10 @@ from typing import Literal
 
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.ops.distributed import is_main
 from nlp_ssl.training.outcome import Outcome
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.utils import atomic
+from nlp_ssl.utils.ranks import is_main
 
 Save = Literal["best", "method"]
 

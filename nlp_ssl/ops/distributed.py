@@ -1,15 +1,8 @@
 """All distributed arithmetic. With one process every function is its plain counterpart."""
 
-import os
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-
-def is_main() -> bool:
-    """Whether this is the process that writes files: the only one, or the first of a launcher's."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def world_size() -> int:

@@ -20,7 +20,6 @@ from nlp_ssl.inference.metrics import Scores
 from nlp_ssl.method import RoundMethod
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
-from nlp_ssl.ops.distributed import is_main
 from nlp_ssl.ops.multilabel import refuse
 from nlp_ssl.rounds.teacher import Teacher
 from nlp_ssl.task import Task
@@ -32,6 +31,7 @@ from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.trackers import check_trackers
 from nlp_ssl.types import PseudoLabels
 from nlp_ssl.utils import atomic
+from nlp_ssl.utils.ranks import is_main
 
 log = logging.getLogger("nlp_ssl")
 

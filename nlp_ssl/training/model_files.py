@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nlp_ssl.nets.base import Module
-from nlp_ssl.ops.distributed import is_main
 from nlp_ssl.utils import atomic
+from nlp_ssl.utils.ranks import is_main
 
 PREDICTIONS = "predictions.parquet"
 MODEL_FILES = (  # by the names under which libraries save them: a folder may hold other people's files

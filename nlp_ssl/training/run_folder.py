@@ -11,7 +11,6 @@ from typing import Any
 
 from nlp_ssl.errors import ConfigError, RunError
 from nlp_ssl.nets.base import Module
-from nlp_ssl.ops.distributed import is_main
 from nlp_ssl.training.identity import as_identity, differences
 from nlp_ssl.training.model_files import (
     MODEL_FILES,
@@ -25,6 +24,7 @@ from nlp_ssl.training.model_files import (
 from nlp_ssl.training.outcome import Outcome
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.lock import LOCK, exclusive
+from nlp_ssl.utils.ranks import is_main
 
 CARD_MARK = "<!-- nlp-ssl model card: take this line out to keep a text of your own -->"
 _SEED, _ROUND = "seed-", "round-"

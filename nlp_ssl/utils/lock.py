@@ -7,9 +7,9 @@ from pathlib import Path
 import filelock
 
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.ops.distributed import is_main
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.paths import check_utf8
+from nlp_ssl.utils.ranks import is_main
 
 LOCK = ".lock"
 

@@ -1,7 +1,6 @@
 """Progress bars, and log lines that appear above them: one console for everything on standard error."""
 
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from typing import Protocol, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from nlp_ssl.utils.ranks import is_main
 
 T = TypeVar("T")
 console = Console(stderr=True)
@@ -68,7 +69,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 @contextmanager
 def bar(description: str, total: int | None = None) -> Iterator[Advance]:
     """A bar for the time of the block, and what moves it on. It is shown in terminals and notebooks, by one process."""
-    if not (_VERBOSE.get() and (console.is_terminal or console.is_jupyter)) or int(os.environ.get("RANK", "0")):
+    if not (_VERBOSE.get() and (console.is_terminal or console.is_jupyter)) or not is_main():
         yield lambda items=1, /: None
         return
     with _shared() as progress:
