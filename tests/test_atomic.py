@@ -156,7 +156,7 @@ def test_a_manifest_of_another_kind_is_refused(tmp_path, text):
 
 def test_a_manifest_with_a_right_checksum_but_no_table_of_files_is_refused(tmp_path):
     make(tmp_path / "out")
-    (tmp_path / "out" / "manifest.json").write_text(atomic._manifest_text([], {}))
+    (tmp_path / "out" / "manifest.json").write_text(atomic.manifest_text([], {}))
     with pytest.raises(CheckpointError, match="SSL311"):
         verify(tmp_path / "out")
 

@@ -6,7 +6,7 @@ from banks import D, static_encoder
 from tiny import FILLER, tiny_bert
 
 from nlp_ssl.experiments.out_of_scope import likeness
-from nlp_ssl.inference.embedder import Embedder, _batches
+from nlp_ssl.inference.embedder import Embedder, batches_of
 from nlp_ssl.paraphrase.checks import Cosines
 
 
@@ -30,7 +30,7 @@ def test_a_batch_gives_what_each_text_gives_alone(tmp_path, texts, precision, ro
 
 def test_batches_hold_as_many_characters_as_the_budget_allows():
     texts = ["x" * size for size in (10, 200, 30, 30, 5, 0)]
-    assert list(_batches([1, 2, 3, 0, 4, 5], texts, 60)) == [[1], [2, 3], [0, 4, 5]]
+    assert list(batches_of([1, 2, 3, 0, 4, 5], texts, 60)) == [[1], [2, 3], [0, 4, 5]]
 
 
 def test_a_static_encoder_is_an_encoder_like_any_other(tmp_path):

@@ -138,7 +138,7 @@ def test_a_graph_that_differs_is_not_kept(folder, tmp_path, capsys, monkeypatch)
         for name in ("model.onnx", "model.onnx.data", "export.json", "config.json"):
             shutil.copy(folder / "onnx" / name, out)
 
-    monkeypatch.setattr("nlp_ssl.inference.export._trace", of_another_model)
+    monkeypatch.setattr("nlp_ssl.inference.export.trace", of_another_model)
     for more in ([], ["--overwrite", "--texts", str(folder / "t.txt")]):
         assert run(["export", str(tmp_path / "other"), "--out", str(tmp_path / "x"), *more]) == 1
         assert "SSL390" in capsys.readouterr().err and [p.name for p in tmp_path.iterdir()] == ["other"]

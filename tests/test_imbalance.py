@@ -92,8 +92,8 @@ def test_adjusted_logits_by_hand(task: Task) -> None:
 def test_gradients_and_shares_see_adjusted_logits(task: Task) -> None:
     made = session(task, ADJUSTED)
     net, module = made.nets["student"], made.student
-    seen = net._logits(net._inputs(made.loader[0], ["x"])[0])
-    torch.testing.assert_close(seen, module(net._inputs(made.loader[0], ["x"])[0]) + SHARES.log())
+    seen = net.logits_of(net.inputs_of(made.loader[0], ["x"])[0])
+    torch.testing.assert_close(seen, module(net.inputs_of(made.loader[0], ["x"])[0]) + SHARES.log())
 
     def lowered(module, number: int) -> None:
         with torch.no_grad():

@@ -116,17 +116,17 @@ def test_resume_is_bit_equal(task, tmp_path, monkeypatch):
         fit(method, task, settings, folder=RunFolder(tmp_path / place, resume=resume))
         return load_file(tmp_path / place / "model.safetensors")
 
-    whole, after = once("whole"), TrainLoop._after_step
+    whole, after = once("whole"), TrainLoop.after_step
 
     def interrupted(self, *args):
         after(self, *args)
         if self.state.step == 4:
             raise Stop
 
-    monkeypatch.setattr(TrainLoop, "_after_step", interrupted)
+    monkeypatch.setattr(TrainLoop, "after_step", interrupted)
     with pytest.raises(Stop):
         once("cut")
-    monkeypatch.setattr(TrainLoop, "_after_step", after)
+    monkeypatch.setattr(TrainLoop, "after_step", after)
     again = once("cut", resume=True)
     assert all(torch.equal(again[k], whole[k]) for k in whole)
 

@@ -20,18 +20,18 @@ def home(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("faster", "chosen"), [(True, "bf16"), (False, "no")])
 def test_auto_takes_what_is_measured_and_remembers_it(home, monkeypatch, faster, chosen):
-    monkeypatch.setattr(precision, "_bf16_is_faster", lambda device: faster)
+    monkeypatch.setattr(precision, "bf16_is_faster", lambda device: faster)
     assert precision.resolve("auto", CPU) == chosen
     notes = json.loads((home / ".cache/nlp_ssl/precision.json").read_text())
     assert list(notes.values()) == [faster]
-    monkeypatch.setattr(precision, "_bf16_is_faster", lambda device: not faster)
+    monkeypatch.setattr(precision, "bf16_is_faster", lambda device: not faster)
     assert precision.resolve("auto", CPU) == chosen, "a second measurement would make a resumed run differ"
 
 
 def test_damaged_notes_are_measured_again(home, monkeypatch):
     (home / ".cache/nlp_ssl").mkdir(parents=True)
     (home / ".cache/nlp_ssl/precision.json").write_text("{")
-    monkeypatch.setattr(precision, "_bf16_is_faster", lambda device: True)
+    monkeypatch.setattr(precision, "bf16_is_faster", lambda device: True)
     assert precision.resolve("auto", CPU) == "bf16"
 
 
@@ -41,8 +41,8 @@ def test_bf16_must_be_15_percent_faster(monkeypatch, seconds, faster):
         with context():
             return seconds["bf16" if torch.is_autocast_enabled("cpu") else "no"]
 
-    monkeypatch.setattr(precision, "_time", timed)
-    assert precision._bf16_is_faster(CPU) is faster
+    monkeypatch.setattr(precision, "seconds_of", timed)
+    assert precision.bf16_is_faster(CPU) is faster
 
 
 def test_explicit_formats():

@@ -165,7 +165,7 @@ def test_texts_of_like_length_share_a_batch(folder):
 def test_a_gpu_takes_batches_by_its_free_memory(folder, monkeypatch):
     net = load_text_net(str(folder / "out"))
     assert token_budget(net) == prediction._CPU_TOKENS
-    monkeypatch.setattr(prediction, "_place", lambda module: torch.device("cuda"))
+    monkeypatch.setattr(prediction, "device_of", lambda module: torch.device("cuda"))
     free = [0]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 0))
     found = []
@@ -178,7 +178,7 @@ def test_a_gpu_takes_batches_by_its_free_memory(folder, monkeypatch):
 def test_bf16_is_taken_where_it_is_measured_to_be_faster(folder, wanted, monkeypatch):
     answers = {}
     for fast in (False, True):
-        monkeypatch.setattr("nlp_ssl.utils.precision._measured_here", lambda device, fast=fast: fast)
+        monkeypatch.setattr("nlp_ssl.utils.precision.measured_here", lambda device, fast=fast: fast)
         answers[fast] = open_predictor(folder / "out").logits(TEXTS, None).double().softmax(-1).numpy()
     assert np.abs(answers[False] - wanted).max() < 1e-6
     assert 1e-6 < np.abs(answers[True] - wanted).max() < 0.05

@@ -60,14 +60,14 @@ def test_resume_in_the_middle_is_bit_equal(tmp_path, method, monkeypatch):
 
     from nlp_ssl.training.loop import TrainLoop
 
-    after = TrainLoop._after_step
+    after = TrainLoop.after_step
 
     def stop_at_8(self, *args):
         if self.state.step == 8:
             raise Stop
         after(self, *args)
 
-    monkeypatch.setattr(TrainLoop, "_after_step", stop_at_8)
+    monkeypatch.setattr(TrainLoop, "after_step", stop_at_8)
     with pytest.raises(Stop):
         fit(method, task, CONFIG, folder=tmp_path / "broken")
     monkeypatch.undo()

@@ -102,7 +102,7 @@ def test_a_kill_after_any_write_and_another_one_change_no_file(task: Task, tmp_p
 def test_a_signal_in_the_middle_of_a_line_of_metrics_changes_no_file(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    work, update = trained(task), TrainLoop._update
+    work, update = trained(task), TrainLoop.update
     work(tmp_path / "whole", False)
 
     def signalled(self: TrainLoop, batches: Any) -> None:
@@ -110,7 +110,7 @@ def test_a_signal_in_the_middle_of_a_line_of_metrics_changes_no_file(
             signal.raise_signal(signal.SIGTERM)
         update(self, batches)
 
-    monkeypatch.setattr(TrainLoop, "_update", signalled)
+    monkeypatch.setattr(TrainLoop, "update", signalled)
     with pytest.raises(Interrupted):
         work(tmp_path / "cut", False)
     monkeypatch.undo()

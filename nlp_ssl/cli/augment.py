@@ -79,7 +79,7 @@ def main(texts: str, options: Options, gates: Gates) -> None:
         check_utf8(out)
         if options.scheduler == "ray":
             absolute(source)
-    job = Job(_absolute(options), gates)
+    job = Job(with_absolute_paths(options), gates)
     if not options.overwrite:
         pairs = [pair for pair in pairs if not job.is_done(*pair)]
     if not pairs:
@@ -129,7 +129,7 @@ def _here(job: "Job", pairs: Sequence[tuple[Path, Path]]) -> Iterator[tuple[str,
                 yield "", str(error)
 
 
-def _absolute(options: Options) -> Options:
+def with_absolute_paths(options: Options) -> Options:
     """The options with folders that mean the same on any machine, and one copy of each engine for a worker of Ray."""
     folders = {
         name: type(value)(absolute(value))
@@ -187,7 +187,7 @@ class Job:
                 cache = stack.enter_context(Cache(options.cache_dir or rewritings_folder()))
                 make = stack.enter_context(
                     Rewriting(
-                        _engines(options), cache, samples=options.samples, workers=options.workers, gates=gates,
+                        engines(options), cache, samples=options.samples, workers=options.workers, gates=gates,
                         checks=checks,
                     )
                 )  # fmt: skip
@@ -219,7 +219,7 @@ class Job:
                 log.info("%d rewritings are new; what was known came from the cache", cache.written)
 
 
-def _engines(options: Options) -> list[ParaphraseEngine]:
+def engines(options: Options) -> list[ParaphraseEngine]:
     if options.how == _MASKED_LM:
         return [MaskedLM(options.masked_model, options.masked_share, options.temperature)]
     return engines_of(options.engine, options.there, options.back, options.temperature)

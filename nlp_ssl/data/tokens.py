@@ -241,7 +241,7 @@ class TokenStore:
                 except DataError:  # absent or damaged: made below
                     shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
-                _write_store(partial, encoder, frame, chunks, fitted, max_words)
+                write_store(partial, encoder, frame, chunks, fitted, max_words)
                 shutil.rmtree(folder, ignore_errors=True)
                 partial.rename(folder)
                 return cls.open(folder, max_length)
@@ -370,7 +370,7 @@ def _parts(offsets: np.ndarray, size: int) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def _write_store(
+def write_store(
     folder: Path,
     encoder: Tokenizer,
     frame: Frame,

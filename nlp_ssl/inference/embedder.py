@@ -55,7 +55,7 @@ class Embedder:
         """
         refuse_one_text(texts, "texts")
         order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
-        batches = list(_batches(order, texts, self._budget())) or [[]]
+        batches = list(batches_of(order, texts, self._budget())) or [[]]
         with bar("embedding", len(texts)) as advance:
             parts = []
             for batch in batches:
@@ -98,7 +98,7 @@ def _check(model: Any) -> None:
             raise ValueError(f"its tokenizer has {wanted} entries, the model only {words.num_embeddings}")
 
 
-def _batches(order: Sequence[int], texts: Sequence[str], budget: int) -> Iterator[list[int]]:
+def batches_of(order: Sequence[int], texts: Sequence[str], budget: int) -> Iterator[list[int]]:
     """Runs of the numbers of texts, longest text first, that fill a budget of characters or hold one text."""
     at = 0
     while at < len(order):

@@ -150,7 +150,7 @@ def export(
         net.tokenizer.model_max_length = longest
         with quiet():
             net.tokenizer.save_pretrained(temporary)
-        _trace(net, folder, quantize, temporary)
+        trace(net, folder, quantize, temporary)
         parity = compare(net, OnnxClassifier(temporary), texts, pairs)
         if not parity.difference <= limit:  # NaN fails, too
             way = "put up with it by" if quantize == "no" else "export without --quantize, or put up with it by"
@@ -187,7 +187,7 @@ def _timed(answers: Callable[[], Tensor], texts: int) -> tuple[Tensor, float]:
     return found, texts / (time.perf_counter() - start)
 
 
-def _trace(net: TextNet, folder: Path, quantize: Quantize, out: Path) -> None:
+def trace(net: TextNet, folder: Path, quantize: Quantize, out: Path) -> None:
     """Writes the graph of the net that `folder` holds, and its configuration."""
     from transformers import AutoModelForSequenceClassification
     from transformers.exporters.configs import OnnxConfig

@@ -210,7 +210,7 @@ def _of_texts(
     context: Autocast = nullcontext,
 ) -> Tensor:
     """What the net, or the part of it that is `wanted`, makes of each text [n, ...], in the order of the texts."""
-    device = _place(net)
+    device = device_of(net)
 
     def forward(inputs: dict[str, Tensor]) -> Tensor:
         return wanted({name: value.to(device) for name, value in inputs.items()}).float().cpu()
@@ -250,7 +250,7 @@ def by_length(
 
 def token_budget(net: TextNet) -> int:
     """Tokens of one batch of texts: what stays in the caches of a CPU, or a share of a GPU's free memory."""
-    device = _place(net)
+    device = device_of(net)
     if device.type != "cuda":
         return _CPU_TOKENS
     free, _ = torch.cuda.mem_get_info(device)
@@ -260,7 +260,7 @@ def token_budget(net: TextNet) -> int:
     return max(min(free // 4 // (4 * (6 * width + 2 * wide)), _GPU_TOKENS), _CPU_TOKENS)
 
 
-def _place(module: nn.Module) -> torch.device:
+def device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 

@@ -132,7 +132,7 @@ class Net:
 
     def room(self, batch: Batch, *views: str) -> Tensor:
         """1 where noise may act on the inputs of the views."""
-        return self.module.room(self._inputs(batch, views)[0])
+        return self.module.room(self.inputs_of(batch, views)[0])
 
     def gradient(
         self,
@@ -142,11 +142,11 @@ class Net:
         noise: Tensor | None = None,
     ) -> Tensor:
         """Gradient of a loss with respect to the inputs, at inputs + noise."""
-        inputs, _, sizes = self._inputs(batch, views)
+        inputs, _, sizes = self.inputs_of(batch, views)
         probe = _Probe(noise)
         # The bare module: hooks of data-parallel training must not see this pass, its backward never reaches them.
         with torch.enable_grad(), _noise(self.module, False):
-            logits = self._logits(inputs, probe)
+            logits = self.logits_of(inputs, probe)
             of_views = [self._seen(part) for part in torch.split(logits, sizes)]
             (found,) = torch.autograd.grad(loss(of_views), [probe.delta])
         return found.float()
@@ -156,11 +156,11 @@ class Net:
     ) -> list[Tensor]:
         """Derivative of log-probabilities along the parameters' gradient of a loss: a central difference."""
         weights = [p for p in self.module.parameters() if p.requires_grad]
-        seen, _, sizes = self._inputs(batch, views)
+        seen, _, sizes = self.inputs_of(batch, views)
         with _noise(self.module, False):
             with torch.enable_grad():
-                told, _, rows = self._inputs(batch, of)
-                logits = self._logits(told)
+                told, _, rows = self.inputs_of(batch, of)
+                logits = self.logits_of(told)
                 found = torch.autograd.grad(loss(torch.split(logits, rows)), weights, allow_unused=True)
             way = [total(g) / world_size() if g is not None else None for g in found]
             length = torch.stack([g.square().sum() for g in way if g is not None]).sum().sqrt()
@@ -171,25 +171,25 @@ class Net:
                     for w, old, g in zip(weights, before, way, strict=True):
                         if g is not None:
                             w.copy_(old + side * _SLOPE_REACH / length.clamp(min=1e-12) * g)
-                    ends.append(self._logits(seen).log_softmax(-1))
+                    ends.append(self.logits_of(seen).log_softmax(-1))
                 for w, old in zip(weights, before, strict=True):
                     w.copy_(old)
         return list(torch.split((ends[0] - ends[1]) * length / (2 * _SLOPE_REACH), sizes))
 
     def masked_tokens(self, batch: Batch, *views: str) -> tuple[Tensor, Tensor]:
         """Loss of masked tokens per row, and their number."""
-        inputs, _, _ = self._inputs(batch, views)
+        inputs, _, _ = self.inputs_of(batch, views)
         target = self.wrapped if torch.is_grad_enabled() else self.module
         with self.autocast():
             out = target(self.module.masked(inputs))
         return out[:, 0].float(), out[:, 1].detach().float()
 
-    def _logits(self, inputs: dict[str, Tensor], edit: Edit | None = None) -> Tensor:
+    def logits_of(self, inputs: dict[str, Tensor], edit: Edit | None = None) -> Tensor:
         """Logits [R, C] of the bare module, float32."""
         logits: Tensor = self.module(inputs, edit)[:, : self.module.classifier.out_features].float()
         return logits if self.shift is None else logits + self.shift
 
-    def _inputs(self, batch: Batch, views: Sequence[str]) -> tuple[dict[str, Tensor], np.ndarray, list[int]]:
+    def inputs_of(self, batch: Batch, views: Sequence[str]) -> tuple[dict[str, Tensor], np.ndarray, list[int]]:
         """Trimmed inputs of the views, their lengths, and the number of rows of each view."""
         spans = [batch["rows"][view] for view in views]
         index = np.concatenate([np.arange(s.start, s.stop) for s in spans])
@@ -200,7 +200,7 @@ class Net:
         return inputs, lengths, [s.stop - s.start for s in spans]
 
     def _forward(self, batch: Batch, views: Sequence[str], edit: Edit | None, dropout: bool) -> list[Tensor]:
-        inputs, lengths, sizes = self._inputs(batch, views)
+        inputs, lengths, sizes = self.inputs_of(batch, views)
         self.real_tokens += int(lengths.sum())
         self.computed_tokens += self.module.cost(inputs, lengths)
         target = self.wrapped if torch.is_grad_enabled() else self.module

@@ -143,9 +143,9 @@ class _Filler:
         logits, first, keys = output[row, column], first.to(self.device), keys.to(self.device)
         step = max(_CELLS // logits.shape[1], 1)
         parts = [slice(start, start + step) for start in range(0, len(row), step)]
-        return [token for part in parts for token in self._draw(logits[part], first[part], keys[part]).tolist()]
+        return [token for part in parts for token in self.draw(logits[part], first[part], keys[part]).tolist()]
 
-    def _draw(self, logits: Tensor, first: Tensor, keys: Tensor) -> Tensor:
+    def draw(self, logits: Tensor, first: Tensor, keys: Tensor) -> Tensor:
         """Tokens [n] by the logits [n, V]."""
         score = logits.double()
         if self.options.temperature > 0:

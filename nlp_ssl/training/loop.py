@@ -215,11 +215,11 @@ class TrainLoop:
             while state.step < config.max_steps and not self._out_of_patience() and not self.callbacks.stop:
                 self.callbacks.step_begins(state.step)
                 self.engine.enter(state.step)
-                self._update([next(batches) for _ in range(config.gradient_accumulation_steps)])
+                self.update([next(batches) for _ in range(config.gradient_accumulation_steps)])
                 state.step += 1
                 advance()
                 self.callbacks.step_ends(state.step)
-                self._after_step(started, first)
+                self.after_step(started, first)
                 if caught:
                     if self.folder is not None:
                         self._save()
@@ -227,7 +227,7 @@ class TrainLoop:
         self.callbacks.end(state.step)
         return self._finish(time.perf_counter() - started)
 
-    def _update(self, micros: list[Batch]) -> None:
+    def update(self, micros: list[Batch]) -> None:
         """One batch in micro-batches: one or, for generator methods, several optimizer updates."""
         set_rates(self.optimizer, rate_factor(self.state.step, self.config))
         begun: list[Iterator[Losses]] = []
@@ -249,7 +249,7 @@ class TrainLoop:
         self.engine.after_update()
         self.prepared.zero_grad(set_to_none=True)
 
-    def _after_step(self, started: float, first: int) -> None:
+    def after_step(self, started: float, first: int) -> None:
         config, step = self.config, self.state.step
         if step == first + 5 and config.max_steps > step:
             seconds = (time.perf_counter() - started) / 5 * (config.max_steps - step)

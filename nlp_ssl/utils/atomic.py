@@ -235,7 +235,7 @@ def _seal(folder: Path, meta: Mapping[str, Any]) -> None:
         path.chmod(mode)  # some writers, safetensors among them, leave files that only their owner can read
         files[name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
         _flush(path)
-    _write_flushed(folder / MANIFEST, _manifest_text(files, meta))
+    _write_flushed(folder / MANIFEST, manifest_text(files, meta))
     for path in [*folder.rglob("*"), folder]:
         if path.is_dir():
             _flush(path)
@@ -273,7 +273,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _manifest_text(files: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
+def manifest_text(files: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
     body = {"files": files, "meta": meta}
     checksum = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     return json.dumps({**body, "sha256": checksum}, indent=1, sort_keys=True) + "\n"
@@ -285,7 +285,7 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         text = path.read_bytes().decode()
         content = json.loads(text)
         files, meta = content["files"], content["meta"]
-        intact = text == _manifest_text(files, meta) and isinstance(files, dict) and isinstance(meta, dict)
+        intact = text == manifest_text(files, meta) and isinstance(files, dict) and isinstance(meta, dict)
     except (FileNotFoundError, NotADirectoryError) as error:
         message = f"{path} is missing, so {folder} was not written completely: delete that directory"
         raise CheckpointError(310, message) from error

@@ -41,11 +41,11 @@ def resolve(wanted: Precision, device: torch.device) -> Format:
         raise ConfigError(212, "fp16 needs a GPU: use --mixed-precision bf16, no or auto")
     if wanted != "auto":
         return wanted
-    fast = _measured_here(device)
+    fast = measured_here(device)
     return "bf16" if distributed.from_first(fast) else "no"
 
 
-def _measured_here(device: torch.device) -> bool:
+def measured_here(device: torch.device) -> bool:
     """Whether bf16 is faster, from the notes of this machine or by measuring."""
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     name = f"{platform.machine()} {card} torch {torch.__version__} threads {torch.get_num_threads()}"
@@ -55,21 +55,21 @@ def _measured_here(device: torch.device) -> bool:
     except (OSError, ValueError):
         known = {}
     if not isinstance(known.get(name), bool):
-        known[name] = _bf16_is_faster(device)
+        known[name] = bf16_is_faster(device)
         with contextlib.suppress(OSError, SSLError):  # a read-only home costs a measurement per process
             notes.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_text(notes, json.dumps(known, indent=1))
     return bool(known[name])
 
 
-def _bf16_is_faster(device: torch.device, repeats: int = 4) -> bool:
+def bf16_is_faster(device: torch.device, repeats: int = 4) -> bool:
     block = nn.Sequential(nn.Linear(384, 1536), nn.GELU(), nn.Linear(1536, 384)).to(device)
     rows = torch.randn(1024, 384, device=device, generator=torch.Generator(device).manual_seed(0))
-    seconds = {name: min(_time(block, rows, autocast(name, device)) for _ in range(repeats)) for name in ("no", "bf16")}
+    seconds = {name: min(seconds_of(block, rows, autocast(name, device)) for _ in range(repeats)) for name in ("no", "bf16")}
     return seconds["bf16"] * 1.15 < seconds["no"]
 
 
-def _time(block: nn.Module, rows: Tensor, context: Autocast) -> float:
+def seconds_of(block: nn.Module, rows: Tensor, context: Autocast) -> float:
     if rows.device.type == "cuda":
         torch.cuda.synchronize(rows.device)
     start = time.perf_counter()

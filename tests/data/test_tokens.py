@@ -235,7 +235,7 @@ def test_cache_is_reused_by_content(tmp_path, monkeypatch):
     tok(TEXTS, truncation=True, max_length=4, padding="max_length")  # leaves its settings in the backend
     chunked = pa.chunked_array([pa.array(TEXTS[:3], pa.large_string()), pa.array(TEXTS, pa.large_string()).slice(3)])
     with monkeypatch.context() as patch:
-        patch.setattr(tokens, "_write_store", lambda *_: pytest.fail("built again"))
+        patch.setattr(tokens, "write_store", lambda *_: pytest.fail("built again"))
         store = TokenStore.build(chunked, tok, cache_dir=tmp_path)
     assert len(store) == len(TEXTS) and len(stores(tmp_path)) == 1
     TokenStore.build(column(["x", *TEXTS[1:]]), tok, cache_dir=tmp_path)
@@ -276,14 +276,14 @@ def test_damage_is_refused_by_open_and_mended_by_build(tmp_path, damage):
 
 
 def build_and_report(cache: Path, queue) -> None:
-    write = tokens._write_store
+    write = tokens.write_store
 
     def slow_write(*args) -> None:
         queue.put("wrote")
         time.sleep(0.3)
         write(*args)
 
-    tokens._write_store = slow_write
+    tokens.write_store = slow_write
     store = TokenStore.build(column(TEXTS), tokenizer(), cache_dir=cache)
     queue.put(plain_views(store, [0])[0]["input_ids"].tolist())
 

@@ -810,7 +810,7 @@ class Watched(Distillation):
         net = run.nets["teacher"]
         with torch.no_grad():
             (z,) = net(batch, "u_w", dropout=False)
-            whole = net.module.eval()(net._inputs(batch, ["u_w"])[0])
+            whole = net.module.eval()(net.inputs_of(batch, ["u_w"])[0])
         self.seen.append((net.module, z, whole))
         return super().step(run, batch)
 

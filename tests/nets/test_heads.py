@@ -50,7 +50,7 @@ def test_outputs_of_every_head_in_one_pass(made):
         "logits": (4, classes), "projection": (4, 5), "second": (4, classes), "map": (4, width)
     }  # fmt: skip
     assert torch.allclose(u["logits"], plain, atol=1e-5) and len(x["logits"]) == 2
-    inputs, lengths, _ = net._inputs(batch, ["x", "u_w"])
+    inputs, lengths, _ = net.inputs_of(batch, ["x", "u_w"])
     features = module.train(plain.shape[1] == 10).embed(module.trim(inputs, lengths))[
         2:
     ]  # images: statistics of the batch

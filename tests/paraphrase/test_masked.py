@@ -271,7 +271,7 @@ def test_draws_follow_the_distribution(model):
         logits = torch.full((len(VOCABULARY) + 1,), -99.0)
         logits[free[:4]] = torch.tensor([3.0, 2.0, 0.0, -1.0])
         keys = torch.from_numpy(row_keys(1, 0, np.arange(40_000)).view(np.int64))
-        drawn = filler._draw(logits.expand(40_000, -1), torch.zeros(40_000, dtype=torch.bool), keys)
+        drawn = filler.draw(logits.expand(40_000, -1), torch.zeros(40_000, dtype=torch.bool), keys)
     shares = torch.bincount(drawn, minlength=len(logits))[free[:4]] / 40_000
     assert torch.allclose(shares, torch.softmax(logits[free[:4]] / 2, 0), atol=0.01)
 
