@@ -268,8 +268,11 @@ def test_own_column_names_beside_a_plain_text_pool(files, tmp_path):
     assert small(files, tmp_path / "out", "--labeled", str(own), "--unlabeled", str(files / "u.txt"), *names) == 0
 
 
-NEEDS_POOL = [name for name in list_methods(in_rounds=False) if any(v.startswith("u") for v in get_method(name)().wanted_views())
-              and not get_method(name).pool_optional]  # fmt: skip
+NEEDS_POOL = [
+    name
+    for name in list_methods(in_rounds=False)
+    if any(v.startswith("u") for v in get_method(name)().wanted_views()) and not get_method(name).pool_optional
+]
 
 
 @pytest.fixture(scope="module")

@@ -86,6 +86,7 @@ MEANINGS = {
     453: ("pairs where single texts are wanted", "for single texts"),
     471: ("a dataset that is none for the Trainer", "datasets.Dataset|no column"),
     472: ("a setting that the Trainer has itself", "TrainingArguments|warm start"),
+    473: ("what SSLTrainer cannot do", "does not support"),
     477: ("a part that is for one label a row", "one label"),
     479: ("a separator that cannot be", "--label-separator"),
 }  # fmt: skip

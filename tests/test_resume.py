@@ -28,7 +28,16 @@ from nlp_ssl.types import DataSpec
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.ranges import make
 
-CONFIG = TrainConfig(max_steps=12, batch_size=4, save_steps=3, logging_steps=2, warm_start="none", mixed_precision="no", eval_ema_decay=0.9, learning_rate=1e-3)  # fmt: skip
+CONFIG = TrainConfig(
+    max_steps=12,
+    batch_size=4,
+    save_steps=3,
+    logging_steps=2,
+    warm_start="none",
+    mixed_precision="no",
+    eval_ema_decay=0.9,
+    learning_rate=1e-3,
+)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -56,7 +56,12 @@ def test_auto_takes_the_lower_of_two_groups(seed: int) -> None:
 def test_all_that_goes_with_the_pool_is_cut(tmp_path: Path) -> None:
     task = tiny_task(tmp_path, unlabeled=6)
     p = np.eye(2)[[0, 1, 0, 1, 0, 1]]
-    full = replace(task, teacher=torch.arange(12.0).view(6, 2), student=task, pseudo_labels=PseudoLabels(p, np.arange(6), np.arange(6.0)))  # fmt: skip
+    full = replace(
+        task,
+        teacher=torch.arange(12.0).view(6, 2),
+        student=task,
+        pseudo_labels=PseudoLabels(p, np.arange(6), np.arange(6.0)),
+    )
     out = np.array([True, False, True, False, False, False])
     found = without(full, out, "why")
     assert found.data.unlabeled.tolist() == task.data.unlabeled[[1, 3, 4, 5]].tolist()

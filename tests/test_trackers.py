@@ -81,7 +81,15 @@ def test_nothing_is_trained_and_nothing_removed(installed, task, tmp_path, monke
             fit_rounds(SelfTraining(), task, FAST, folder=RunFolder(tmp_path / "out", trackers=("mlflow",)))
         elif way == "compare":
             monkeypatch.setattr(RunFolder, "clear", lambda folder: pytest.fail("a run was removed"))
-            compare(Supervised(), task, FAST, seeds=[0], baseline=True, overwrite=True, folder=RunFolder(tmp_path / "out", trackers=("wandb", "mlflow")))  # fmt: skip
+            compare(
+                Supervised(),
+                task,
+                FAST,
+                seeds=[0],
+                baseline=True,
+                overwrite=True,
+                folder=RunFolder(tmp_path / "out", trackers=("wandb", "mlflow")),
+            )
         else:
             files = tiny_files(tmp_path)
             argv = ["train", "--model", str(files / "model"), "--labeled", str(files / "l.csv"), "--output-dir",

@@ -65,7 +65,9 @@ def measured_here(device: torch.device) -> bool:
 def bf16_is_faster(device: torch.device, repeats: int = 4) -> bool:
     block = nn.Sequential(nn.Linear(384, 1536), nn.GELU(), nn.Linear(1536, 384)).to(device)
     rows = torch.randn(1024, 384, device=device, generator=torch.Generator(device).manual_seed(0))
-    seconds = {name: min(seconds_of(block, rows, autocast(name, device)) for _ in range(repeats)) for name in ("no", "bf16")}
+    seconds = {
+        name: min(seconds_of(block, rows, autocast(name, device)) for _ in range(repeats)) for name in ("no", "bf16")
+    }
     return seconds["bf16"] * 1.15 < seconds["no"]
 
 

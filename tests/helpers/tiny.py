@@ -32,7 +32,17 @@ FILLER = "the a film plot scene actor with very and of in it story music end".sp
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 # Rates large enough that a wrong gradient shows after a step.
-FAST = TrainConfig(max_steps=3, batch_size=4, unlabeled_ratio=2, learning_rate=1e-3, warmup_steps=0.0, head_learning_rate=1e-3, lr_scheduler_type="constant", mixed_precision="no", warm_start="none")  # fmt: skip
+FAST = TrainConfig(
+    max_steps=3,
+    batch_size=4,
+    unlabeled_ratio=2,
+    learning_rate=1e-3,
+    warmup_steps=0.0,
+    head_learning_rate=1e-3,
+    lr_scheduler_type="constant",
+    mixed_precision="no",
+    warm_start="none",
+)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

@@ -338,7 +338,12 @@ def test_students_of_another_model_learn_what_the_teacher_said(task, tmp_path):
     both = replace(task, student=other)
     fit_rounds(fixed(labels), both, QUICK, folder=RunFolder(tmp_path / "out"))
     rows = replace(QUICK, batch_size=QUICK.batch_size * (1 + QUICK.unlabeled_ratio))
-    fit(Supervised(), replace(other, data=with_labels(other.data, labels, QUICK.unlabeled_ratio)), rows, folder=tmp_path / "alone")  # fmt: skip
+    fit(
+        Supervised(),
+        replace(other, data=with_labels(other.data, labels, QUICK.unlabeled_ratio)),
+        rows,
+        folder=tmp_path / "alone",
+    )
     assert same_model(tmp_path / "out", tmp_path / "alone")
 
 

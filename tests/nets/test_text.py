@@ -405,7 +405,14 @@ def test_running_statistics_move_in_training_passes_alone(dropout):
 def test_text_fits_its_few_labels(tmp_path):
     """The whole chain learns: a tiny net tells the marked texts apart better than chance after a short run."""
     task = tiny_task(tmp_path, dropout=0.0)
-    config = TrainConfig(max_steps=60, batch_size=16, warm_start="none", mixed_precision="no", learning_rate=3e-3, head_learning_rate=3e-3)  # fmt: skip
+    config = TrainConfig(
+        max_steps=60,
+        batch_size=16,
+        warm_start="none",
+        mixed_precision="no",
+        learning_rate=3e-3,
+        head_learning_rate=3e-3,
+    )
     data = replace(task.data, dev=task.data.labeled)
     assert fit(FixMatch(), replace(task, data=data), config).scores["dev"].accuracy == 1.0
 
