@@ -169,7 +169,8 @@ class Task:
             task = Task.from_texts(["great fun", "so dull"], ["pos", "neg"], unlabeled=["pure joy", "a bore"])
             print(task)
         """
-        tables: dict[str, Table | None] = {"labeled": labeled_table(texts, labels, class_names)[0]}
+        table, classes = labeled_table(texts, labels, class_names)
+        tables: dict[str, Table | None] = {"labeled": table}
         tables["unlabeled"] = None if unlabeled is None else text_table(unlabeled, None, "unlabeled")
         for role, part in (("dev", dev), ("test", test)):
             tables[role] = None if part is None else text_table(*part, role, class_names=class_names)
@@ -183,6 +184,7 @@ class Task:
             allow_transductive=allow_transductive,
             teacher=_path(teacher),
             student=None if student is None else str(student),
+            classes=classes,
         )
         return source.task(seed, None)
 
@@ -436,7 +438,7 @@ class NoisyLabels:
 
 @dataclass(frozen=True)
 class TextSource:
-    """Tables of texts by role, and what tasks are made of them."""
+    """Tables of texts by role, and what tasks are made of them; `classes` [C] are in the type of the labels."""
 
     tables: Mapping[str, Table | None]
     encoder: EncoderChoice
@@ -446,6 +448,7 @@ class TextSource:
     pseudo_labels: NoisyLabels | None = None
     teacher: Path | None = None
     student: str | None = None
+    classes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.pseudo_labels is not None and self.teacher is not None:
@@ -537,7 +540,6 @@ def text_task(
     Raises:
         ConfigError: the model cannot be opened.
     """
-
     place = encoder_name(model)
 
     def build(number: int) -> Module:

@@ -3,11 +3,11 @@
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from huggingface_hub import HfApi
@@ -24,7 +24,8 @@ from nlp_ssl.nets.image import ImageNet
 from nlp_ssl.nets.opening import find_file, opening
 from nlp_ssl.nets.text import load_text_net
 from nlp_ssl.registry import get_method
-from nlp_ssl.training.model_files import CLASSIFIER, save_model
+from nlp_ssl.training.identity import current_names
+from nlp_ssl.training.model_files import CLASSIFIER, place_files
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.ranges import make
@@ -53,31 +54,34 @@ def save_classifier(folder: Path, net: Module, classes: np.ndarray, params: Mapp
     Raises:
         RunError: the disk is full, or the folder cannot be written.
     """
-    with atomic.writing(folder):
-        (folder / CLASSIFIER).unlink(missing_ok=True)
-    save_model(net, folder)
-    save_params(folder, classes, params)
+
+    def write(staging: Path) -> None:
+        net.save(staging)
+        (staging / CLASSIFIER).write_text(_described(classes, params), encoding="utf-8")
+
+    place_files(folder, write)
 
 
 def save_params(folder: Path, classes: np.ndarray, params: Mapping[str, Any]) -> None:
-    """Writes the file beside the net; with it the classifier is whole.
+    """Writes the file beside a net that a run has saved.
 
     Raises:
         RunError: the disk is full, or the folder cannot be written.
     """
-    saved = {
-        "params": {name: _as_json(value) for name, value in params.items()},
-        "classes": classes.tolist(),
-        "dtype": classes.dtype.str,
-    }
-    atomic.write_text(folder / CLASSIFIER, json.dumps(saved, indent=1))
+    atomic.write_text(folder / CLASSIFIER, _described(classes, params))
 
 
-def open_classifier(name: str) -> Saved:
+def _described(classes: np.ndarray, params: Mapping[str, Any]) -> str:
+    values = {name: _as_json(value) for name, value in params.items()}
+    return json.dumps({"params": values, "classes": classes.tolist(), "dtype": classes.dtype.str}, indent=1)
+
+
+def open_classifier(name: str, known: Collection[str]) -> Saved:
     """What `save_classifier` or a run wrote, or any sequence classifier of transformers.
 
     Args:
         name: a folder, or a name of the hub.
+        known: names of the parameters that there are.
 
     Raises:
         ConfigError: the model cannot be opened, or holds no classifier.
@@ -93,6 +97,8 @@ def open_classifier(name: str) -> Saved:
     try:
         saved = atomic.read_json(Path(path))
         params = _params(saved["params"])
+        if not params.keys() <= set(known):
+            raise ValueError("it has other parameters")
         classes = np.array(saved["classes"], dtype=saved.get("dtype"))
         names = [str(label_name(value)) for value in saved["classes"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
@@ -115,6 +121,7 @@ def upload(
     Raises:
         RunError: the hub cannot be reached, or does not let this account write there.
     """
+
     def refusal(reason: str) -> RunError:
         return RunError(308, f"cannot upload to {repo_id!r}: check the name, and log in with: hf auth login [{reason}]")
 
@@ -149,19 +156,25 @@ def _as_json(value: Any) -> Any:
 def _params(saved: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters as they were saved, by this version or by 0.1.0."""
     params = dict(saved)
-    method = params.pop("method")
-    if isinstance(method, dict):
-        options = dict(method)
-        method = make(get_method(options.pop("name")), options)
-    params["method"] = method
+    params["method"] = _method(params["method"])
     if "seed" in params:
         params["random_state"] = params.pop("seed")
     settings = params.pop("options", None) or params.get("config")
     params["config"] = None if settings is None else make(TrainConfig, current_names(settings))
     if isinstance(strong := params.get("strong"), dict):
-        log.warning("the strong view %s is an object, which the file does not hold: give it again before fit", *strong.values())
+        described = strong.get("described")
+        log.warning("the strong view %s is an object, which the file does not hold: give it again for fit", described)
         params["strong"] = None
     return params
+
+
+def _method(saved: Any) -> Method | RoundMethod | str:
+    """A method as it was saved, by its name or with its options."""
+    if isinstance(saved, str):
+        get_method(saved)
+        return saved
+    options = dict(saved)
+    return cast(Method | RoundMethod, make(get_method(options.pop("name")), options))
 
 
 def _params_of_run(folder: Path) -> dict[str, Any]:
