@@ -109,9 +109,10 @@ class Callbacks:
         """A checkpoint was written."""
         self._call("on_save", step)
 
-    def end(self, step: int) -> None:
-        """Training has ended."""
+    def end(self, step: int, seconds: float) -> None:
+        """Training has ended, after so many seconds."""
         self._call("on_epoch_end", step)
+        self.logged(step, {"train_runtime": round(seconds, 3)})
         self._call("on_train_end", step)
 
     def _call(self, event: str, step: int, **values: Any) -> None:

@@ -225,8 +225,9 @@ class TrainLoop:
                     if self.folder is not None:
                         self._save()
                     raise Interrupted(caught[0], self._final_module())
-        self.callbacks.end(state.step)
-        return self._finish(time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.callbacks.end(state.step, seconds)
+        return self._finish(seconds)
 
     def _update(self, micros: list[Batch]) -> None:
         """One batch in micro-batches: one or, for generator methods, several optimizer updates."""
