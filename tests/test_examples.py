@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 from tiny import tiny_bert, tiny_texts
 
-import nlp_ssl.data.embedded as packages
+import nlp_ssl.data.bundled as packages
 from nlp_ssl import Pool, SSLClassifier, Task, compare, fit
 
 
@@ -25,7 +25,7 @@ def example_of(documented):
 def test_examples(documented, tmp_path, monkeypatch):
     """With a tiny encoder instead of the bundled one: it is the same code."""
     model = tiny_bert(tmp_path / "model", positions=128)
-    monkeypatch.setattr(packages, "embedded_encoder", lambda: model)
+    monkeypatch.setattr(packages, "bundled_encoder", lambda: model)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     texts, labels = tiny_texts(24, seed=1)
