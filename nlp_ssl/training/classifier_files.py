@@ -92,7 +92,7 @@ def open_classifier(name: str, known: Collection[str]) -> Saved:
         net = _open_net(name)
         classes = np.array(net.classes, dtype=object)
         if len(classes) < 2:
-            raise ConfigError(267, f"the model in {name} has one output, no classes to choose from: it is a regression")
+            raise ConfigError(269, f"the model in {name} has one output, no classes to choose from: it is a regression")
         return Saved(net, classes, _params_of_run(Path(name)))
     try:
         saved = atomic.read_json(Path(path))

@@ -99,7 +99,6 @@ class _CellProgress(Progress):
     """Bars in the output of a notebook's cell, by IPython alone: rich would need widgets, which many lack."""
 
     _cell: Any = None
-    _next = 0.0
 
     def start(self) -> None:
         from IPython.display import display  # a notebook has it
@@ -116,16 +115,7 @@ class _CellProgress(Progress):
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
         super().update(task_id, **changes)
-        self._refresh_now_and_then()
-
-    def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        super().advance(task_id, advance)
-        self._refresh_now_and_then()
-
-    def _refresh_now_and_then(self) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + 0.1
-            self.refresh()
+        self.refresh()  # there is no thread that does it
 
     def _show(self, text: str) -> None:
         if self._cell is not None:
