@@ -204,7 +204,7 @@ class SSLClassifier(ClassifierMixin, NestedParams):  # type: ignore[misc]  # sci
         check(self.threshold, "threshold", 0.0, 1.0)
         if not isinstance(self.model, str | Path):
             kind = type(self.model).__name__
-            raise ConfigError(487, f"model is a {kind}: give a name or a folder; SSLTrainer trains model objects")
+            raise ConfigError(491, f"model is a {kind}: give a name or a folder; SSLTrainer trains model objects")
         if output_dir is None and resume:
             raise ConfigError(213, "resume needs an output folder: give output_dir")
         folder = None if output_dir is None else RunFolder(output_dir, resume=resume)

@@ -62,7 +62,7 @@ class NestedParams(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no 
     def _settings(self) -> TrainConfig:
         config = TrainConfig() if self.config is None else self.config
         if not isinstance(config, TrainConfig):
-            raise ConfigError(488, f"config is {config!r}: give settings as TrainConfig(warm_steps=10)")
+            raise ConfigError(492, f"config is {config!r}: give settings as TrainConfig(warm_steps=10)")
         return config
 
 

@@ -260,7 +260,7 @@ def test_parameters():
         (lambda q: q.set_params(max_steps=0).fit(TEXTS, MARKED), 202, "max_steps must lie"),
         (lambda q: q.set_params(max_steps=2.5).fit(TEXTS, MARKED), 204, "max_steps must be a whole number, not 2.5"),
         (lambda q: q.set_params(learning_rate="1").fit(TEXTS, MARKED), 204, "must be a number, not '1'"),
-        (lambda q: q.set_params(config={"warm_steps": 5}).fit(TEXTS, MARKED), 488, "TrainConfig(warm_steps=10)"),
+        (lambda q: q.set_params(config={"warm_steps": 5}).fit(TEXTS, MARKED), 492, "TrainConfig(warm_steps=10)"),
         (lambda q: q.set_params(threshold=2).fit(TEXTS, MARKED), 202, "threshold must lie"),
         (lambda q: q.set_params(strong="synonims").fit(TEXTS, MARKED), 283, "synonims"),
         (lambda q: q.set_params(model="no/such").fit(TEXTS, MARKED), 220, "no/such"),
