@@ -1,15 +1,13 @@
 """The classifier: a scikit-learn estimator that learns from labeled and unlabeled texts, and what every run ends in."""
 
-import json
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Never, Self, cast
+from typing import Any, Self
 
 import numpy as np
-from huggingface_hub import HfApi
-from sklearn.base import BaseEstimator, ClassifierMixin
+import xxhash
+from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from transformers import TrainerCallback
@@ -19,33 +17,36 @@ from nlp_ssl.config import DEFAULT_MODEL, TrainConfig
 from nlp_ssl.data.arrays import (
     Column,
     InputError,
-    is_multilabel,
     labeled_accuracy,
     labeled_table,
-    listed_sets,
     read_pairs,
+    sets_right,
+    split_pairs,
     text_table,
 )
 from nlp_ssl.data.cleaning import label_name
+from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.image_store import ImageStore
-from nlp_ssl.errors import ConfigError, Interrupted, nearest
+from nlp_ssl.data.table import Table
+from nlp_ssl.errors import ConfigError, Interrupted
 from nlp_ssl.experiments.runs import run_one
 from nlp_ssl.inference.predict import logits_of_texts, longest_text, predict, probabilities
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.image import ImageNet
-from nlp_ssl.nets.text import TextNet, load_text_net
-from nlp_ssl.registry import as_method, get_method
+from nlp_ssl.nets.text import TextNet, check_pairs
+from nlp_ssl.ops.distributed import is_main
+from nlp_ssl.registry import as_method
 from nlp_ssl.task import EncoderChoice, Task, TextSource
-from nlp_ssl.training.model_files import save_model
+from nlp_ssl.training.checks import check_run
+from nlp_ssl.training.classifier_files import open_classifier, save_classifier, save_params, upload
+from nlp_ssl.training.classifier_params import NestedParams, changed, short
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.view_strength import Strongest
 from nlp_ssl.types import Kind
-from nlp_ssl.utils import atomic
 from nlp_ssl.utils.progress import verbosity
-from nlp_ssl.utils.ranges import make
+from nlp_ssl.utils.ranges import check
 
-_FILE = "nlp_ssl_classifier.json"  # written last: a folder without it holds no whole classifier
 _OF_CONFIG = {  # parameters that are settings of the loop: None leaves them to `config`
     "max_steps": "max_steps",
     "batch_size": "batch_size",
@@ -58,17 +59,27 @@ class Pool:
     """Unlabeled texts that scikit-learn's tools hand on whole, also where they are as many as the labeled rows.
 
     `GridSearchCV` and `cross_val_score` cut every argument of `fit` that is as long as X along with it. A pool in this
-    wrapper stays as it is: `GridSearchCV(...).fit(texts, labels, unlabeled=Pool(pool))`.
+    wrapper stays as it is.
 
     Args:
         texts: texts, or pairs of texts.
+
+    Example:
+        from sklearn.model_selection import GridSearchCV
+        from nlp_ssl import Pool, SSLClassifier, TrainConfig
+
+        texts = ["a joy from start to end", "great fun", "dull and far too long", "a waste of time"]
+        classifier = SSLClassifier("bundled", max_steps=1, config=TrainConfig(warm_steps=1))
+        search = GridSearchCV(classifier, {"method__threshold": [0.6, 0.9]}, cv=2)
+        search.fit(texts, ["pos", "pos", "neg", "neg"], unlabeled=Pool(["pure joy", "so dull", "fun", "a bore"]))
+        print(search.best_params_)
     """
 
     def __init__(self, texts: Column) -> None:
         self.texts = texts
 
 
-class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class SSLClassifier(ClassifierMixin, NestedParams):  # type: ignore[misc]  # scikit-learn has no types
     """Fine-tunes a pre-trained encoder on a few labeled and many unlabeled texts.
 
     Args:
@@ -81,12 +92,13 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         strong: the strong view, an augmentation or its name; chosen by itself if not given.
         config: all further settings: `TrainConfig(warm_start="none")`.
         class_names: names of the columns, where labels are rows of 0 and 1.
-        threshold: probability from which a label applies, where rows have several labels.
+        threshold: probability from which `predict` gives a label, where rows have several labels.
         random_state: seed of draws, order, noise and initial weights; that of `config` if not given.
         verbose: whether progress is shown.
 
     Attributes:
-        classes_: the classes [C], sorted, in the type of the labels; the saved model has them in the same order.
+        classes_: the classes [C], sorted, in the type of the labels; columns of `predict_proba` and outputs of the
+            saved model are in this order.
         net_: the trained net; `net_.model` is the one of transformers.
         notes_: what was dropped, counted or looks doubtful in the texts and labels.
 
@@ -96,9 +108,6 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     search scores folds with unlabeled rows rightly. A grid reaches the options of a method as `method__threshold`, also
     where `method` is a name, and settings as `config__warm_steps`.
 
-    Raises:
-        ConfigError: there is no such parameter; the message names the nearest.
-
     Example:
         from nlp_ssl import SSLClassifier, TrainConfig
 
@@ -107,6 +116,8 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         classifier.fit(texts, ["pos", "pos", "neg", "neg"], unlabeled=["pure joy", "so dull"])
         print(classifier.predict(["great acting"]), classifier.predict_proba(["great acting"]))
     """
+
+    _is_clone = False  # scikit-learn's tools train clones: see `_check_pool`
 
     def __init__(
         self,
@@ -123,7 +134,6 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         threshold: float = 0.5,
         random_state: int | None = None,
         verbose: bool = True,
-        **unknown: Never,
     ) -> None:
         self.model = model
         self.method = method
@@ -137,47 +147,25 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         self.threshold = threshold
         self.random_state = random_state
         self.verbose = verbose
-        _refuse(unknown, self.get_params(deep=False))
 
     # --- parameters ---
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters; with `deep` also the options of the method and the settings: `method__...`, `config__...`."""
-        params: dict[str, Any] = super().get_params(deep=False)
-        if deep:
-            method = as_method(self.method)
-            params |= {f"method__{field.name}": method.__dict__[field.name] for field in fields(method)}
-            config = self.config or TrainConfig()
-            params |= {f"config__{field.name}": config.__dict__[field.name] for field in fields(config)}
-        return params
-
-    def set_params(self, **params: Any) -> Self:
-        """Changes parameters; those of the method and of the settings are reached as `get_params` names them.
-
-        Raises:
-            ConfigError: there is no such parameter; the message names the nearest.
-        """
-        known = self.get_params(deep=False)
-        nested: dict[str, dict[str, Any]] = {"method": {}, "config": {}}
-        for name, value in params.items():
-            owner, _, option = name.partition("__")
-            if option and owner in nested:
-                nested[owner][option] = value
-            else:
-                _refuse([name] if name not in known else [], known)
-        for name, value in params.items():
-            if name in known:
-                self.__dict__[name] = value
-        if nested["method"]:
-            self.method = _changed(as_method(self.method), nested["method"])
-        if nested["config"]:
-            self.config = _changed(self.config or TrainConfig(), nested["config"])
-        return self
+    def _config(self) -> TrainConfig:
+        """The settings, with those that are parameters of their own."""
+        given = {name: self.__dict__[param] for param, name in _OF_CONFIG.items()}
+        own = {name: value for name, value in given.items() if value is not None}
+        return changed(self._settings(), own)
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
-        method = self.method if isinstance(self.method, str) else self.method.name
-        state = f", classes {list(self.classes_)[:10]}" if "classes_" in self.__dict__ else ", not fitted"
-        return f"SSLClassifier({str(self.model)!r}, method={method!r}{state})"
+        method = repr(self.method) if isinstance(self.method, str) else short(self.method)
+        classes = [] if "classes_" not in self.__dict__ else self.classes_.tolist()
+        some = ", ".join(map(repr, classes[:5])) + (", ..." if len(classes) > 5 else "")
+        return f"SSLClassifier({str(self.model)!r}, method={method}, {f'classes {some}' if some else 'not fitted'})"
+
+    def __sklearn_clone__(self) -> Self:
+        twin: Self = super().__sklearn_clone__()
+        twin._is_clone = True
+        return twin
 
     # --- learning ---
 
@@ -210,52 +198,58 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             ConfigError: a parameter is unknown or out of range, the method cannot do it, or the model cannot be opened.
             DataError: a text or label cannot be used, or a class has too few.
             RunError: the loss stopped being finite.
-            Interrupted: SIGINT or SIGTERM arrived.
+            Interrupted: SIGINT or SIGTERM arrived; it is a KeyboardInterrupt.
         """
         method, config = as_method(self.method), self._config()
-        folder = None if output_dir is None else RunFolder(output_dir, resume=resume)
-        if folder is None and resume:
+        check(self.threshold, "threshold", 0.0, 1.0)
+        if not isinstance(self.model, str | Path):
+            kind = type(self.model).__name__
+            raise ConfigError(491, f"model is a {kind}: give a name or a folder; SSLTrainer trains model objects")
+        if output_dir is None and resume:
             raise ConfigError(213, "resume needs an output folder: give output_dir")
+        folder = None if output_dir is None else RunFolder(output_dir, resume=resume)
         if folder is not None:
             folder.check()
         with verbosity(self.verbose):
-            task, classes = self._task(X, y, unlabeled, dev, config)
+            source, classes = self._source(X, y, unlabeled, dev)
+            data = source.data(config.seed)
             if sample_weight is not None:
-                task = _with_weights(task, sample_weight, len(y))
+                data = _weighted(data, source.tables["labeled"], sample_weight, len(split_pairs(X)[0]))
+            check_run(method, data, config, folder=folder is not None)
+            task = source.task_of(data)
             try:
                 module = run_one(method, task, config, folder=folder, callbacks=callbacks).module
             except Interrupted as stop:
                 if stop.module is not None:
                     self._fitted(stop.module, classes, task.data.notes)
                 raise
-        if module is None:  # it was complete before
-            assert folder is not None
-            module = task.load(folder.path)
+        if folder is not None:
+            module = module or task.load(folder.path)  # it was complete before
+            if is_main():
+                save_params(folder.path, classes, self.get_params(deep=False))
+        assert module is not None  # without a folder no run is complete before
         self._fitted(module, classes, task.data.notes)
         return self
 
     def _fitted(self, module: Module, classes: np.ndarray, notes: tuple[str, ...]) -> None:
         self.net_, self.classes_, self.notes_ = module.eval(), classes, notes
 
-    def _task(
-        self, X: Column, y: Column, unlabeled: "Column | Pool | None", dev: tuple[Column, Column] | None,
-        config: TrainConfig,
-    ) -> tuple[Task, np.ndarray]:  # fmt: skip
+    def _source(
+        self, X: Column, y: Column, unlabeled: "Column | Pool | None", dev: tuple[Column, Column] | None
+    ) -> tuple[TextSource, np.ndarray]:
         table, classes = labeled_table(X, y, self.class_names)
-        pool = unlabeled.texts if isinstance(unlabeled, Pool) else unlabeled
-        tables = {
-            "labeled": table,
-            "unlabeled": None if pool is None else text_table(pool, None, "unlabeled"),
-            "dev": None if dev is None else text_table(*dev, "dev", class_names=self.class_names),
-            "test": None,
-        }
+        tables: dict[str, Table | None] = {"labeled": table, "unlabeled": None, "dev": None, "test": None}
+        if unlabeled is not None:
+            pool = unlabeled.texts if isinstance(unlabeled, Pool) else unlabeled
+            if self._is_clone and not isinstance(unlabeled, Pool):
+                _check_pool(X, pool)
+            tables["unlabeled"] = text_table(pool, None, "unlabeled")
+        if dev is not None:
+            if not isinstance(dev, tuple | list) or len(dev) != 2:
+                raise InputError(127, "dev should be two columns, texts and their labels: dev=(texts, labels)")
+            tables["dev"] = text_table(*dev, "dev", class_names=self.class_names)
         encoder = EncoderChoice(str(self.model), max_length=self.max_length, strong=self.strong)
-        return TextSource(tables, encoder).task(config.seed, None), classes
-
-    def _config(self) -> TrainConfig:
-        config = self.config or TrainConfig()
-        own = {name: self.__dict__[param] for param, name in _OF_CONFIG.items() if self.__dict__[param] is not None}
-        return cast(TrainConfig, _changed(config, own))
+        return TextSource(tables, encoder, classes=classes), classes
 
     # --- answering ---
 
@@ -283,13 +277,11 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     def score(self, X: Column, y: Column, sample_weight: Column | None = None) -> float:
         """Accuracy on the rows that have a label; where rows have several, the share with all of them right."""
-        if not is_multilabel(y):
-            return labeled_accuracy(y, cast(np.ndarray, self.predict(X)), sample_weight)
-        names = [label_name(value) for value in self.classes_.tolist()]
-        rows = [{label_name(value) for value in row} for row in self.predict(X)]
-        truth = text_table(X, listed_sets(y), class_names=self.class_names).label_sets or []
-        right = [row == set(known) & set(names) for row, known in zip(rows, truth, strict=True) if known is not None]
-        return float(np.average(right, weights=sample_weight))
+        predicted = self.predict(X)
+        if isinstance(predicted, np.ndarray):
+            return labeled_accuracy(y, predicted, sample_weight)
+        names = [str(label_name(value)) for value in self.classes_.tolist()]
+        return sets_right(y, predicted, names, self.class_names, sample_weight)
 
     @property
     def _kind(self) -> Kind:
@@ -298,23 +290,40 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     def _logits(self, X: Column) -> Tensor:
         net = self.net_
         if isinstance(net, ImageNet):
-            images = np.asarray(X)
-            return predict(net, ImageStore(images, *net.normalization()), np.arange(len(images)))
+            store = ImageStore.like(np.asarray(X), *net.normalization())
+            return predict(net, store, np.arange(len(store)))
         assert isinstance(net, TextNet)
         texts, pairs = read_pairs(X)
+        check_pairs(net.model.config, pairs is not None)
         return logits_of_texts(net, texts, longest_text(net), pairs)
 
     # --- files ---
 
     @classmethod
-    def from_net(cls, net: Module, **params: Any) -> Self:
-        """A fitted classifier around a trained net, with these parameters.
+    def from_net(
+        cls,
+        net: Module,
+        *,
+        classes: np.ndarray | None = None,
+        model: str | Path = DEFAULT_MODEL,
+        method: str | Method | RoundMethod = "uda",
+        max_length: int = 128,
+        strong: Augment | Strongest | str | None = None,
+        config: TrainConfig | None = None,
+    ) -> Self:
+        """A fitted classifier around a trained net.
 
-        Raises:
-            ConfigError: there is no such parameter.
+        Args:
+            net: the net, of texts or images.
+            classes: its classes [C], where they are not the names that the net has.
+            model: folder or hub name of the encoder, for `fit`; as are the others.
+            method: name of a method, or a method.
+            max_length: tokens of a text.
+            strong: the strong view.
+            config: settings.
         """
-        classifier = cls(**params)
-        classifier._fitted(net, np.array(net.classes, dtype=object), ())
+        classifier = cls(model, method, max_length=max_length, strong=strong, config=config)
+        classifier._fitted(net, np.array(net.classes, dtype=object) if classes is None else classes, ())
         return classifier
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -325,21 +334,7 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             RunError: the folder cannot be written.
         """
         check_is_fitted(self)
-        place, method = Path(folder), as_method(self.method)
-        strong = self.strong if self.strong is None or isinstance(self.strong, str) else repr(self.strong)
-        params = {
-            **self.get_params(deep=False),
-            "model": str(self.model),
-            "method": {"name": method.name, **asdict(method)},
-            "strong": strong,
-            "config": None if self.config is None else asdict(self.config),
-            "class_names": None if self.class_names is None else list(self.class_names),
-        }
-        text = json.dumps({"params": params, "classes": self.classes_.tolist()}, indent=1)
-        with atomic.writing(place):
-            (place / _FILE).unlink(missing_ok=True)
-        save_model(self.net_, place)
-        atomic.write_text(place / _FILE, text)
+        save_classifier(Path(folder), self.net_, self.classes_, self.get_params(deep=False))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -352,25 +347,9 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             ConfigError: the model cannot be opened, or holds no classifier.
             DataError: its settings are damaged.
         """
-        place = Path(folder)
-        if not (place / _FILE).is_file():
-            image = (place / "image_net.json").is_file()
-            return cls.from_net(ImageNet.load(place) if image else load_text_net(str(folder)), model=folder)
-        try:
-            saved = json.loads((place / _FILE).read_text(encoding="utf-8"))
-            classifier = cls(**_params(saved["params"]))
-            classes = np.array(saved["classes"])
-            names = [str(label_name(value)) for value in saved["classes"]]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
-            raise InputError(
-                192, f"{place / _FILE} is damaged: save the classifier again, or delete the file: the model opens alone"
-            ) from error  # fmt: skip
-        net = load_text_net(str(folder))
-        if sorted(net.classes) != sorted(names):
-            raise InputError(193, f"{place / _FILE} is of a model with other classes: save the classifier again")
-        if list(net.classes) != names:  # version 0.1.0 had orders of its own
-            net = load_text_net(str(folder), names)
-        classifier._fitted(net, classes, ())
+        saved = open_classifier(str(folder), cls().get_params(deep=False))
+        classifier = cls(**saved.params)
+        classifier._fitted(saved.net, saved.classes, ())
         return classifier
 
     def push_to_hub(
@@ -384,17 +363,17 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         """Uploads what `save_pretrained` writes to a repository of the hub, and returns its address.
 
         Args:
-            repo_id: "owner/name"; it is made where it does not exist.
+            repo_id: "owner/name"; it is created where it does not exist.
             private: whether a new repository is private.
             token: of the account; the one that is logged in if not given.
             commit_message: of the upload.
+
+        Raises:
+            NotFittedError: the classifier has not been fitted.
+            RunError: the hub cannot be reached, or does not let this account write there.
         """
-        api = HfApi(token=token)
-        address = api.create_repo(repo_id, private=private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
-        return str(address)
+        check_is_fitted(self)
+        return upload(repo_id, self.save_pretrained, private=private, token=token, commit_message=commit_message)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -403,42 +382,40 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return tags
 
 
-def _params(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters as they were saved, by this version or by 0.1.0."""
-    params = dict(saved)
-    options = dict(params.pop("method"))
-    params["method"] = make(get_method(options.pop("name")), options)
-    if "seed" in params:
-        params["random_state"] = params.pop("seed")
-    settings = params.pop("options", None) or params.get("config")
-    params["config"] = None if settings is None else make(TrainConfig, settings)
-    return params
+def classifier_of(net: Module, task: Task, method: Method | RoundMethod, config: TrainConfig) -> SSLClassifier:
+    """A fitted classifier around the net of a run, with the parameters of the run."""
+    source = task.source
+    if not isinstance(source, TextSource):
+        return SSLClassifier.from_net(net, method=method, config=config)
+    encoder = source.encoder
+    return SSLClassifier.from_net(
+        net, classes=source.classes, model=encoder.model, method=method, max_length=encoder.max_length,
+        strong=encoder.strong, config=config,
+    )  # fmt: skip
 
 
-def _with_weights(task: Task, sample_weight: Column, rows: int) -> Task:
-    """The task with the labeled rows weighted; rows that were dropped take their weight with them."""
+def _weighted(data: Data, table: Table | None, sample_weight: Column, rows: int) -> Data:
+    """The rows with the labeled ones weighted; rows that were dropped take their weight with them."""
     weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.shape != (rows,) or not np.isfinite(weights).all() or (weights < 0).any():
         raise InputError(188, f"sample_weight should be {rows} numbers of 0 or more: give one for each text")
-    assert isinstance(task.source, TextSource)
-    table = task.source.tables["labeled"]
     assert table is not None
-    of_rows = weights[table.rows[task.data.labeled] - 1]
-    return replace(task, data=replace(task.data, weights=of_rows, content_hash=f"{task.data.content_hash} weighted"))
+    weights = weights[table.rows[data.labeled] - 1]
+    if not weights.any():
+        raise InputError(188, "all weights of labeled rows are zero: give sample_weight above zero to rows that count")
+    digest = xxhash.xxh3_128_hexdigest(weights.tobytes())
+    return replace(data, weights=weights, content_hash=f"{data.content_hash} weighted {digest}")
 
 
-def _changed(value: Any, options: Mapping[str, Any]) -> Any:
-    """A dataclass value with other options.
+def _check_pool(X: Column, pool: Column) -> None:
+    """Refuses a pool that scikit-learn's tools may have cut along with X; they train clones.
 
     Raises:
-        ConfigError: there is no such option; the message names the nearest.
+        InputError: it is as long as X.
     """
-    return make(type(value), {**{field.name: value.__dict__[field.name] for field in fields(value)}, **options})
-
-
-def _refuse(unknown: Any, known: Mapping[str, Any]) -> None:
-    for name in unknown:
-        hint = nearest(name, known)
-        if name in {field.name for field in fields(TrainConfig)}:
-            hint = f" Give it in config=TrainConfig({name}=...)."
-        raise ConfigError(203, f"unknown option {name!r} of SSLClassifier.{hint}")
+    rows = len(split_pairs(X)[0])
+    if len(split_pairs(pool)[0]) == rows:
+        raise InputError(
+            128, f"the pool has {rows} texts, as many as X, and scikit-learn's tools cut such arguments of fit along "
+            "with X: give it as unlabeled=Pool(texts)"
+        )  # fmt: skip

@@ -17,7 +17,7 @@ from nlp_ssl.augment.ctaugment import ImagePolicy, TextPolicy
 from nlp_ssl.augment.image import OPS, FlipShift, Strong
 from nlp_ssl.augment.policy import Rewritten, parse_policy
 from nlp_ssl.augment.tfidf import TfidfReplace
-from nlp_ssl.config import cache_folder
+from nlp_ssl.config import DEFAULT_MODEL, cache_folder
 from nlp_ssl.data.arrays import Column, labeled_table, text_table
 from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.columns import LABEL_COLUMNS
@@ -169,7 +169,8 @@ class Task:
             task = Task.from_texts(["great fun", "so dull"], ["pos", "neg"], unlabeled=["pure joy", "a bore"])
             print(task)
         """
-        tables: dict[str, Table | None] = {"labeled": labeled_table(texts, labels, class_names)[0]}
+        table, classes = labeled_table(texts, labels, class_names)
+        tables: dict[str, Table | None] = {"labeled": table}
         tables["unlabeled"] = None if unlabeled is None else text_table(unlabeled, None, "unlabeled")
         for role, part in (("dev", dev), ("test", test)):
             tables[role] = None if part is None else text_table(*part, role, class_names=class_names)
@@ -183,6 +184,7 @@ class Task:
             allow_transductive=allow_transductive,
             teacher=_path(teacher),
             student=None if student is None else str(student),
+            classes=classes,
         )
         return source.task(seed, None)
 
@@ -405,7 +407,7 @@ class EncoderChoice:
         """The task of these texts."""
         strong = parse_policy(self.strong) if isinstance(self.strong, str) else self.strong
         return text_task(
-            data, encoder_name(self.model), pooling=self.pooling, strong=strong, views=self.rewritings,
+            data, self.model, pooling=self.pooling, strong=strong, views=self.rewritings,
             max_length=self.max_length, cache_dir=self.cache_dir,
         )  # fmt: skip
 
@@ -436,7 +438,7 @@ class NoisyLabels:
 
 @dataclass(frozen=True)
 class TextSource:
-    """Tables of texts by role, and what tasks are made of them."""
+    """Tables of texts by role, and what tasks are made of them; `classes` [C] are in the type of the labels."""
 
     tables: Mapping[str, Table | None]
     encoder: EncoderChoice
@@ -446,6 +448,7 @@ class TextSource:
     pseudo_labels: NoisyLabels | None = None
     teacher: Path | None = None
     student: str | None = None
+    classes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.pseudo_labels is not None and self.teacher is not None:
@@ -457,11 +460,18 @@ class TextSource:
 
     def task(self, seed: int, labels_per_class: int | None) -> Task:
         """The task of a seed, with that many labels of every class, or as many as `labels_per_class` says."""
-        data = build(
+        return self.task_of(self.data(seed, labels_per_class))
+
+    def data(self, seed: int, labels_per_class: int | None = None) -> Data:
+        """The rows of that task: no model is opened for them."""
+        return build(
             self.tables["labeled"], self.tables["unlabeled"], self.tables["dev"], self.tables["test"],
             labels_per_class=labels_per_class or self.labels_per_class, seed=seed,
             allow_transductive=self.allow_transductive, drop_leaks=self.drop_leaks,
         )  # fmt: skip
+
+    def task_of(self, data: Data) -> Task:
+        """The task of these rows."""
         task = self.encoder.task(data)
         log_notes(task.data.notes)
         student = None if self.student is None else replace(self.encoder, model=self.student).task(data)
@@ -520,7 +530,7 @@ def text_task(
 
     Args:
         data: the texts and their parts.
-        model: folder or hub name of the encoder.
+        model: folder or hub name of the encoder; "bundled" for the one of the demo extra.
         pooling: how token vectors become one.
         strong: the strong view; if not given words are replaced, or rewritings taken where `views` has them.
         views: rewritings of texts, columns "text" and "view" (`nlp_ssl.paraphrase.views.read_views`).
@@ -530,14 +540,16 @@ def text_task(
     Raises:
         ConfigError: the model cannot be opened.
     """
+    place = encoder_name(model)
 
     def build(number: int) -> Module:
-        net = load_text_net(model, data.classes, pooling=pooling)
+        net = load_text_net(place, data.classes, pooling=pooling)
         net.tokenizer.model_max_length = max_length  # saved with the model: it is used on texts cut alike
         set_task(net.model.config, data.kind, data.pairs is not None)
         return net
 
-    origin = (("model", model), ("pooling", pooling))
+    # The default model is the same wherever it is opened from.
+    origin = (("model", model if model == DEFAULT_MODEL else place), ("pooling", pooling))
     return task_of_nets(
         data, build, origin=origin, strong=strong, views=views, max_length=max_length, cache_dir=cache_dir
     )

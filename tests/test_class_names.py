@@ -126,8 +126,7 @@ def test_estimator(case, folder, tmp_path):
     classes, texts, labels = case
     numbers = all(name.lstrip("-").isdigit() and str(int(name)) == name for name in classes)
     y = [int(label) for label in labels] if numbers else labels
-    options = {"warm_start": "none", "batch_size": 4, "mixed_precision": "no"}
-    model = SSLClassifier(str(folder / "model"), "supervised", max_steps=1, max_length=24, options=options)
+    model = SSLClassifier(folder / "model", "supervised", max_length=24, config=SETTINGS)
     model.fit(texts, y).save_pretrained(tmp_path / "out")
     assert model.classes_.tolist() == np.unique(y).tolist() == ([int(c) for c in classes] if numbers else classes)
     known, answers = opened(tmp_path / "out", texts)

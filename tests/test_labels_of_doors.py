@@ -217,12 +217,11 @@ def test_spaces_in_the_estimator():
 
 def test_the_estimator_says_it(folder, caplog):
     labels = np.array([*(["good", "bad"] * 4), "nan", ""])
-    model = SSLClassifier(
-        str(folder / "model"), "supervised", max_steps=1, max_length=24, options={"warm_start": "none"}
-    )
+    config = TrainConfig(warm_start="none")
+    model = SSLClassifier(folder / "model", "supervised", max_steps=1, max_length=24, config=config)
     model.fit(TEXTS[:10], labels)
     assert model.classes_.tolist() == ["bad", "good", "nan"] and model.predict(TEXTS[:2]).dtype == labels.dtype
-    assert any(note.startswith("warning: rows labeled 'nan', a class: 1") for note in model.notes_)
+    assert any(note.startswith("warning: texts: rows labeled 'nan', a class: 1") for note in model.notes_)
     assert any("'nan'" in r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
 
 

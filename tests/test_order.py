@@ -319,15 +319,15 @@ def test_the_trainer_trains_beside_them(tmp_path, caplog):
     ids=["int8", "negative", "words", "bool"],
 )
 def test_the_saved_model_has_the_order_of_the_estimator(tiny, tmp_path, y):
-    options = {"warm_start": "contrastive", "warm_steps": 1, "learning_rate": 1e-9, "head_learning_rate": 1e-9}
-    model = SSLClassifier(tiny, "supervised", max_steps=1, max_length=24, options=options).fit(TEXTS, y)
+    config = TrainConfig(warm_start="contrastive", warm_steps=1, learning_rate=1e-9, head_learning_rate=1e-9)
+    model = SSLClassifier(tiny, "supervised", max_steps=1, max_length=24, config=config).fit(TEXTS, y)
     assert model.classes_.dtype == y.dtype and np.array_equal(model.classes_, np.unique(y))
     model.save_pretrained(tmp_path / "out")
     found = outputs(tmp_path / "out", TEXTS)
     assert np.mean(model.classes_[found] == y) > 0.9
     assert np.array_equal(model.predict_proba(TEXTS).argmax(1), found)
     id2label = json.loads((tmp_path / "out" / "config.json").read_text())["id2label"]
-    assert [id2label[str(i)] for i in range(len(id2label))] == model.class_names_
+    assert [id2label[str(i)] for i in range(len(id2label))] == list(model.net_.classes)
     assert SSLClassifier.from_pretrained(tmp_path / "out").predict(TEXTS).tolist() == model.predict(TEXTS).tolist()
 
 

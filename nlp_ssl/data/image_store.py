@@ -35,14 +35,21 @@ class ImageStore:
         Raises:
             DataError: images are not uint8 [N, H, W, 1 or 3], or there are no rows to fit.
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-            raise DataError(
-                174, f"images must be uint8 [N, H, W, 1 or 3], got {images.dtype} {list(images.shape)}: convert them"
-            )
+        _check(images, (1, 3))
         if len(fit_rows) == 0:
             raise DataError(175, "no training images to compute mean and standard deviation from: give at least one")
         mean, std = _moments(images, fit_rows)
         return cls(images, mean, std, flip)
+
+    @classmethod
+    def like(cls, images: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> "ImageStore":
+        """A store of further images for a net that was trained on images normalized in this way.
+
+        Raises:
+            DataError: images are not uint8 [N, H, W, C] of its channels.
+        """
+        _check(images, (len(mean),))
+        return cls(images, mean, std)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -81,3 +88,9 @@ def _moments(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> tuple[tuple[
     std = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0))
     # A channel of one value would divide by zero; one grey level is the smallest spread there can be.
     return tuple(mean.tolist()), tuple(np.maximum(std, 1 / 255).tolist())
+
+
+def _check(images: NDArray[np.uint8], channels: Sequence[int]) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in channels:
+        wanted, got = " or ".join(map(str, channels)), f"{images.dtype} {list(images.shape)}"
+        raise DataError(174, f"images must be uint8 [N, H, W, {wanted}], got {got}: convert them")

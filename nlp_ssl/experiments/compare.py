@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from nlp_ssl.classifier import SSLClassifier
+from nlp_ssl.classifier import SSLClassifier, classifier_of
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.out_of_scope import Share, in_scope
@@ -188,7 +188,7 @@ def compare(
         keep(saved, [*results][-1], numbers, place)
     named = {**({"start": starts} if starts else {}), **results}
     outcomes = {side: tuple(each) for side, each in named.items()}
-    best = SSLClassifier.from_net(net, method=method, config=config)
+    best = classifier_of(net, task, method, config)
     return Comparison([*results][-1], numbers, outcomes, best, saved)
 
 

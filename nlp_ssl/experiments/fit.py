@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 from transformers import TrainerCallback
 
-from nlp_ssl.classifier import SSLClassifier
+from nlp_ssl.classifier import SSLClassifier, classifier_of
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.experiments.runs import learner, run_one
 from nlp_ssl.method import Method, RoundMethod
@@ -70,5 +70,5 @@ def fit(
         module = learner(method, task).load(place.path)
     return Result(
         trained.scores, trained.steps, trained.seconds, trained.warnings, module=module,
-        model=SSLClassifier.from_net(module, method=method, config=config),
+        model=classifier_of(module, task, method, config),
     )  # fmt: skip

@@ -19,6 +19,7 @@ from nlp_ssl.ops.functional import softmax
 from nlp_ssl.rounds.engine import fit_rounds, with_pseudo_labels
 from nlp_ssl.rounds.engine import identity as rounds_identity
 from nlp_ssl.task import Task
+from nlp_ssl.training.checks import check_run
 from nlp_ssl.training.identity import identity
 from nlp_ssl.training.loop import Trained, train
 from nlp_ssl.training.outcome import Outcome
@@ -52,6 +53,7 @@ def run_one(
     Raises:
         ConfigError, RunError, Interrupted: as `train`.
     """
+    check_run(method, task.data, config, folder=folder is not None)
     learned, frozen = prepared(method, task, config, frozen_nets)
     done = None if folder is None else folder.finished(_identity(method, learned, config, frozen))
     if done is not None:

@@ -69,7 +69,7 @@ def open_config(name: str, kind: Any = None, *, subfolder: str = "", pickles: bo
         ValueError: the folder describes no model that could be opened, or one that its weights are not of.
         Exception: what the libraries raise: to be used within `opening`.
     """
-    if _file(name, "adapter_config.json", subfolder) is not None:
+    if find_file(name, "adapter_config.json", subfolder) is not None:
         raise ValueError("it is an adapter (adapter_config.json): merge it into its model and save that")
     path = cached_file(name, "config.json", subfolder=subfolder)
     if path is None:
@@ -95,13 +95,13 @@ def check_encoder(name: str) -> None:
         ValueError: it is, or the list of modules is none.
         Exception: what the libraries raise: to be used within `opening`.
     """
-    listed = _file(name, "modules.json", "")
+    listed = find_file(name, "modules.json")
     modules = [{"path": ""}] if listed is None else json.loads(Path(listed).read_text(encoding="utf-8"))
     for module in modules:
         place = module["path"]
-        if (options := _file(name, "sentence_bert_config.json", place)) is not None:
+        if (options := find_file(name, "sentence_bert_config.json", place)) is not None:
             check_described(json.loads(Path(options).read_text(encoding="utf-8")), None)
-        described = _file(name, "config.json", place)
+        described = find_file(name, "config.json", place)
         if listed is None or (described is not None and "model_type" in Path(described).read_text(encoding="utf-8")):
             open_config(name, AutoModel, subfolder=place)
         elif described is not None:  # a layer on top: as large as the product of its widths
@@ -231,9 +231,9 @@ def _stored(name: str, subfolder: str, pickles: bool) -> _Stored:
 
 def _weights(name: str, file: str, subfolder: str) -> list[str]:
     """The files of weights, several where an index tells so."""
-    if (path := _file(name, file, subfolder)) is not None:
+    if (path := find_file(name, file, subfolder)) is not None:
         return [path]
-    if (index := _file(name, f"{file}.index.json", subfolder)) is None:
+    if (index := find_file(name, f"{file}.index.json", subfolder)) is None:
         return []
     parts = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
     for part in parts:
@@ -243,7 +243,7 @@ def _weights(name: str, file: str, subfolder: str) -> list[str]:
     return found
 
 
-def _file(name: str, file: str, subfolder: str) -> str | None:
+def find_file(name: str, file: str, subfolder: str = "") -> str | None:
     """The place of a file of a folder or hub model; None where there is none."""
     with suppress(OSError):
         return cached_file(name, file, subfolder=subfolder)

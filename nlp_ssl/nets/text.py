@@ -304,9 +304,11 @@ def check_pairs(config: PreTrainedConfig, given: bool) -> None:
         ConfigError: there is no column of second texts.
     """
     if not given and of_pairs(config):
-        raise ConfigError(452, "this model was trained on pairs of texts: name the second column with --pair-column")
+        raise ConfigError(
+            452, "this model was trained on pairs of texts: give each text its second one (of files: --pair-column)"
+        )
     if given and not of_pairs(config):
-        log.warning("this model does not say that it was trained on pairs of texts: --pair-column may mislead it")
+        log.warning("this model does not say that it was trained on pairs of texts: second texts may mislead it")
 
 
 def load_text_net(

@@ -139,7 +139,8 @@ class _Rounds:
         result = None if self.labels else self._teacher()
         if self.folder is not None:
             self.folder.claim(identity_)
-        for number in range(max(len(self.labels), 1), self.method.rounds + 1):
+        rounds = 0 if result is not None and result.stopped else self.method.rounds
+        for number in range(max(len(self.labels), 1), rounds + 1):
             if len(self.labels) < number:
                 assert result is not None and result.module is not None
                 began = time.perf_counter()
@@ -151,6 +152,9 @@ class _Rounds:
                 self.labels.append(labels)
                 self._write_labels(number)
             result = self._student(number)
+            if result.stopped:
+                log.info("round %d: a callback ended it, no more rounds", number)
+                break
         return self._finish(identity_)
 
     # --- one round ---

@@ -1,11 +1,37 @@
-"""Refuses what is not defined for the labels of a task, before anything is computed."""
+"""Refuses what cannot be done, before anything is computed."""
 
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
+from nlp_ssl.data.loader import Sizes
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import Method, RoundMethod
+from nlp_ssl.ops.distributed import world_size
 from nlp_ssl.ops.multilabel import refuse
 from nlp_ssl.registry import get_method, list_methods
+from nlp_ssl.training.calibration import check_calibration
+
+
+def check_run(method: Method | RoundMethod, data: Data, config: TrainConfig, *, folder: bool) -> None:
+    """Checks method, rows and settings against each other; `folder` says whether the run is written.
+
+    Raises:
+        ConfigError: they do not fit together.
+    """
+    if config.eval_steps and not len(data.dev):
+        raise ConfigError(227, "eval_steps and patience need dev rows: give --dev, or leave them out")
+    if config.save_steps and not folder:
+        raise ConfigError(215, "save_steps needs an output folder")
+    check_defined(method, data, config)
+    check_calibration(config, data)
+    if isinstance(method, RoundMethod):
+        if config.calibrate == "labels" and len(data.unlabeled):
+            raise ConfigError(401, f"calibrate labels: {method.name} makes labels of its own: use --calibrate dev")
+    elif config.dataloader_num_workers and "controlled" in method.wanted_views().values():
+        raise ConfigError(
+            275, "a view that learns its strength needs the batches in order: use --dataloader-num-workers 0"
+        )
+    parts = world_size() * config.gradient_accumulation_steps
+    Sizes(config.batch_size, config.batch_size * config.unlabeled_ratio, parts)
 
 
 def check_defined(method: Method | RoundMethod, data: Data, config: TrainConfig) -> None:

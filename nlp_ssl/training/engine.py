@@ -329,10 +329,6 @@ class Engine:
         """Lets the controlled view read the rates that the method steers."""
         if "controlled" not in self.method.wanted_views().values():
             return
-        if self.config.dataloader_num_workers:
-            raise ConfigError(
-                275, "a view that learns its strength needs the batches in order: use --dataloader-num-workers 0"
-            )
         policy = augment["controlled"]
         self.run.policy = policy
         self.run.state["rates"] = policy.initial_rates()

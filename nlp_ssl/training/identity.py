@@ -75,10 +75,15 @@ def as_identity(saved: Any) -> dict[str, Any]:
     return _renamed(saved)
 
 
+def current_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that version 0.1.0 saved, under today's names."""
+    return {_FORMER_NAMES.get(name, name): value for name, value in config.items()}
+
+
 def _renamed(saved: dict[str, Any]) -> dict[str, Any]:
     if "config" not in saved:
         return saved
-    config = {_FORMER_NAMES.get(name, name): value for name, value in saved["config"].items()}
+    config = current_names(saved["config"])
     task = dict(saved.get("task", {}))
     if "max_length" in config:
         length = config.pop("max_length")

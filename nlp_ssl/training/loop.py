@@ -25,9 +25,9 @@ from nlp_ssl.nets.text import TextNet
 from nlp_ssl.ops.multilabel import known_answers
 from nlp_ssl.task import Task
 from nlp_ssl.training import checkpoint
-from nlp_ssl.training.calibration import check_calibration, cool, temperature_of
+from nlp_ssl.training.calibration import cool, temperature_of
 from nlp_ssl.training.callbacks import Callbacks
-from nlp_ssl.training.checks import check_defined
+from nlp_ssl.training.checks import check_run
 from nlp_ssl.training.engine import Engine
 from nlp_ssl.training.identity import applicable, flat, identity
 from nlp_ssl.training.optim import make_optimizer, rate_factor, set_rates
@@ -58,9 +58,13 @@ class Start(Protocol):
 
 @dataclass
 class Trained(Outcome):
-    """An outcome with the trained net; None where the run was complete before, and its net is on disk alone."""
+    """An outcome with the trained net; None where the run was complete before, and its net is on disk alone.
+
+    `stopped` says that a callback ended the training early.
+    """
 
     module: Module | None = field(kw_only=True, default=None)
+    stopped: bool = field(kw_only=True, default=False)
 
 
 def train(
@@ -92,11 +96,8 @@ def train(
         Interrupted: SIGINT or SIGTERM arrived; the state was saved first.
     """
     data = task.data
-    if config.eval_steps and not len(data.dev):
-        raise ConfigError(227, "eval_steps and patience need dev rows: give --dev, or leave them out")
     check_trackers(() if folder is None else folder.trackers, folder is not None)
-    check_defined(method, data, config)
-    check_calibration(config, data)
+    check_run(method, data, config, folder=folder is not None)
     _check_frozen(method, frozen_nets or {}, data)
     used = applicable(method, data)
     if used is not method:
@@ -123,6 +124,7 @@ class TrainLoop:
         self.method, self.task, self.data, self.config, self.folder = method, task, task.data, config, folder
         self.start, self.frozen_nets = start, frozen_nets
         trackers = () if folder is None else folder.trackers
+        self.callbacks = Callbacks(callbacks, config, None if folder is None else folder.path)
         AcceleratorState._reset_state()  # the precision of an earlier run in this process must not bind this one
         self.accelerator = Accelerator(
             mixed_precision="fp16" if config.mixed_precision == "fp16" else "no",
@@ -145,8 +147,7 @@ class TrainLoop:
         self.best: tuple[float, int] = (-1.0, 0)  # leading score on the dev rows, evaluations since
         self.best_weights: dict[str, Tensor] = {}
         student = self.engine.student
-        self.callbacks = Callbacks(
-            callbacks, config, None if folder is None else folder.path,
+        self.callbacks.init_ends(
             model=student.model if isinstance(student, TextNet) else student,
             tokenizer=student.tokenizer if isinstance(student, TextNet) else None,
             optimizer=self.optimizer, main=self.accelerator.is_main_process,
@@ -224,8 +225,9 @@ class TrainLoop:
                     if self.folder is not None:
                         self._save()
                     raise Interrupted(caught[0], self._final_module())
-        self.callbacks.end(state.step)
-        return self._finish(time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.callbacks.end(state.step, seconds)
+        return self._finish(seconds)
 
     def update(self, micros: list[Batch]) -> None:
         """One batch in micro-batches: one or, for generator methods, several optimizer updates."""
@@ -239,13 +241,17 @@ class TrainLoop:
                     if len(begun) == i:
                         begun.append(self.engine.begin(batch, i))
                     more = self.engine.backward(begun[i]) is not None
+                if more and not last:
+                    self.callbacks.substep_ends(self.state.step)
             if more:
                 self._apply()
 
     def _apply(self) -> None:
         self.engine.clip()
+        self.callbacks.before_update(self.state.step)
         if self.engine.updates:
             self.prepared.step()
+        self.callbacks.after_update(self.state.step)
         self.engine.after_update()
         self.prepared.zero_grad(set_to_none=True)
 
@@ -277,7 +283,9 @@ class TrainLoop:
         line = {"step": self.state.step, f"dev_{scores.leading}": scores.lead}
         if self.folder is not None:
             self.folder.add_metrics(line)
-        self.callbacks.evaluated(self.state.step, {f"eval_{scores.leading}": scores.lead})
+        metrics = {f"eval_{scores.leading}": scores.lead}
+        self.callbacks.logged(self.state.step, metrics)
+        self.callbacks.evaluated(self.state.step, metrics)
         if scores.lead > self.best[0]:
             self.best = (scores.lead, 0)
             self.best_weights = {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
@@ -291,7 +299,7 @@ class TrainLoop:
 
     def _save(self) -> None:
         if self.folder is None:
-            raise ConfigError(215, "save_steps needs an output folder")
+            raise ConfigError(215, "saving a checkpoint needs an output folder, and a callback asks for one")
         tensors = self.engine.tensors()
         if self.accelerator.is_main_process:
             tensors["optimizer"] = checkpoint.flatten_optimizer(self.optimizer, self.names)
@@ -337,7 +345,9 @@ class TrainLoop:
         self.accelerator.wait_for_everyone()
         for tracker in self.accelerator.trackers:  # the process group stays: another run may follow in this process
             tracker.finish()
-        return Trained(scores, self.state.step, seconds, self.warnings, module=module)
+        return Trained(
+            scores, self.state.step, seconds, self.warnings, module=module, stopped=self.callbacks.stop
+        )  # fmt: skip
 
     def _calibrate(self, module: Module) -> float:
         """Makes the module's probabilities fit, as the settings say; the temperature it took, 1 for none."""

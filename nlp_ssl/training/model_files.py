@@ -11,9 +11,10 @@ from nlp_ssl.utils import atomic
 from nlp_ssl.utils.ranks import is_main
 
 PREDICTIONS = "predictions.parquet"
+CLASSIFIER = "nlp_ssl_classifier.json"  # classes and parameters of the classifier whose model it is
 MODEL_FILES = (  # by the names under which libraries save them: a folder may hold other people's files
     "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "tokenizer.json",
-    "tokenizer_config.json", "image_net.json", PREDICTIONS,
+    "tokenizer_config.json", "image_net.json", PREDICTIONS, CLASSIFIER,
 )  # fmt: skip
 STAGING = ".model-"  # begins the name of a folder of model files that are not all there yet
 _LAST = "config.json"  # moved last: a folder without it holds no whole model

@@ -1,11 +1,12 @@
 """Progress bars, and log lines that appear above them: one console for everything on standard error."""
 
+import io
 import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -87,12 +88,39 @@ def _shared() -> Iterator[Progress]:
         yield _OPEN[0]
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with (_CellProgress if console.is_jupyter else Progress)(*columns, console=console, transient=True) as progress:
         _OPEN.append(progress)
         try:
             yield progress
         finally:
             _OPEN.clear()
+
+
+class _CellProgress(Progress):
+    """Bars in the output of a notebook's cell, by IPython alone: rich would need widgets, which many lack."""
+
+    _cell: Any = None
+
+    def start(self) -> None:
+        from IPython.display import display  # a notebook has it
+
+        self._cell = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def stop(self) -> None:
+        self._show("")
+
+    def refresh(self) -> None:
+        page = io.StringIO()
+        Console(file=page, width=80).print(self.get_renderable())
+        self._show(page.getvalue().rstrip())
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        self.refresh()  # there is no thread that does it
+
+    def _show(self, text: str) -> None:
+        if self._cell is not None:
+            self._cell.update({"text/plain": text}, raw=True)
 
 
 class ConsoleHandler(logging.Handler):

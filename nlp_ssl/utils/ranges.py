@@ -56,10 +56,13 @@ def check(value: float, name: str, low: float, high: float) -> None:
 def make(cls: type[Any], options: Mapping[str, Any]) -> Any:
     """A dataclass value from a mapping; unknown keys and choices fail with the nearest name.
 
+    Numbers of other libraries, such as NumPy's, become Python's: settings are saved as JSON.
+
     Raises:
         ConfigError: unknown key, a value outside the choices of a Literal field, or no number where one is wanted.
     """
     known = field_types(cls)
+    options = dict(options)
     for key, value in options.items():
         if key not in known:
             raise ConfigError(203, f"unknown option {key!r} of {cls.__name__}.{nearest(key, known)}")
@@ -70,4 +73,6 @@ def make(cls: type[Any], options: Mapping[str, Any]) -> Any:
         number = {int: Integral, float: Real}.get(kind)
         if number is not None and (isinstance(value, bool) or not isinstance(value, number)):
             raise ConfigError(204, f"{key} must be a {'whole ' if kind is int else ''}number, not {value!r}")
+        if number is not None and not isinstance(value, int | float):
+            options[key] = kind(value)
     return cls(**options)
