@@ -35,7 +35,6 @@ from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.image import ImageNet
 from nlp_ssl.nets.text import TextNet, check_pairs
-from nlp_ssl.ops.distributed import is_main
 from nlp_ssl.registry import as_method
 from nlp_ssl.task import EncoderChoice, Task, TextSource
 from nlp_ssl.training.checks import check_run
@@ -46,6 +45,7 @@ from nlp_ssl.training.view_strength import Strongest
 from nlp_ssl.types import Kind
 from nlp_ssl.utils.progress import verbosity
 from nlp_ssl.utils.ranges import check
+from nlp_ssl.utils.ranks import is_main
 
 _OF_CONFIG = {  # parameters that are settings of the loop: None leaves them to `config`
     "max_steps": "max_steps",

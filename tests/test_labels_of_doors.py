@@ -9,7 +9,7 @@ from datasets import Dataset
 from tiny import saved_classifier, tiny_bert, tiny_texts, tiny_tokenizer
 from transformers import AutoModelForSequenceClassification
 
-from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments
+from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments, TrainConfig
 from nlp_ssl.cli import run
 from nlp_ssl.cli.recipe import Reviews
 from nlp_ssl.data.arrays import InputError, read_labels

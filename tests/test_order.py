@@ -15,7 +15,7 @@ from pairs import pair_tokenizer
 from tiny import BAD, FAST, FILLER, GOOD, tiny_bert, tiny_tables, tiny_texts, tiny_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments, compare, fit
+from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments, TrainConfig, compare, fit
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.cli import run
 from nlp_ssl.data.pseudo_labels import given_labels, write_labels
