@@ -92,6 +92,8 @@ MEANINGS = {
     473: ("what SSLTrainer cannot do", "does not support"),
     477: ("a part that is for one label a row", "one label"),
     479: ("a separator that cannot be", "--label-separator"),
+    487: ("the method of a Trainer, named in two ways or in none", "method"),
+    489: ("names and numbers of labels that do not go together", "number"),
 }  # fmt: skip
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _OTHER_PROGRAMS = {"--no-deps", "--cpu", "--num", "--num-processes", "--nproc"}

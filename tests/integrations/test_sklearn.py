@@ -269,7 +269,7 @@ def test_parameters():
         (lambda q: q.set_params(model="no/such").fit(TEXTS, MARKED), 220, "no/such"),
         (
             lambda q: q.set_params(model=torch.nn.Linear(2, 2)).fit(TEXTS, MARKED),
-            487,
+            491,
             "is a Linear: give a name",
         ),
         (lambda q: q.fit(TEXTS, MARKED, resume=True), 213, "output_dir"),
