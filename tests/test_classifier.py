@@ -240,7 +240,8 @@ def test_weights_of_rows(make, tasks, fitted):
     assert (other.predict_proba(TEXTS)[:, 1] > fitted.predict_proba(TEXTS)[:, 1]).all()
     data = tasks[1].data
     assert data.weights.tolist() == weights.tolist(), "rows that are dropped or unlabeled take theirs with them"
-    assert data.content_hash != tasks[0].data.content_hash
+    make().fit(X, Y, unlabeled=POOL, sample_weight=weights)
+    assert tasks[2].data.content_hash != tasks[0].data.content_hash, "other weights are another run"
     for wrong in ([1.0] * 15, [-1.0] * 16, [np.nan] * 16, [0.0] * 16):
         with pytest.raises(ValueError, match="SSL188"):
             make().fit(X, Y, sample_weight=wrong)
