@@ -30,6 +30,7 @@ from nlp_ssl.training.callbacks import Callbacks
 from nlp_ssl.training.checks import check_defined
 from nlp_ssl.training.engine import Engine
 from nlp_ssl.training.identity import applicable, flat, identity
+from nlp_ssl.training.launcher import check_processes
 from nlp_ssl.training.optim import make_optimizer, rate_factor, set_rates
 from nlp_ssl.training.outcome import Outcome
 from nlp_ssl.training.predictions import Finish, write_predictions
@@ -92,6 +93,7 @@ def train(
         Interrupted: SIGINT or SIGTERM arrived; the state was saved first.
     """
     data = task.data
+    check_processes()
     if config.eval_steps and not len(data.dev):
         raise ConfigError(227, "eval_steps and patience need dev rows: give --dev, or leave them out")
     check_trackers(() if folder is None else folder.trackers, folder is not None)

@@ -51,7 +51,13 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_bert(folder: Path, dropout: float = 0.1, classes: int = 2, names: Sequence[str] = ("neg", "pos")) -> Path:
+def tiny_bert(
+    folder: Path,
+    dropout: float = 0.1,
+    classes: int = 2,
+    names: Sequence[str] = ("neg", "pos"),
+    positions: int = 64,
+) -> Path:
     """A random two-layer BERT of width 32 with its tokenizer, saved to a folder.
 
     Its last layer is for classes of these names where there are as many, so that tasks of these classes start with it.
@@ -63,7 +69,7 @@ def tiny_bert(folder: Path, dropout: float = 0.1, classes: int = 2, names: Seque
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         num_labels=classes,
