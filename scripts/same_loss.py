@@ -1,11 +1,11 @@
 """Losses of three steps and a checksum of the weights of every method, on the tiny task of the tests; writes JSON.
 
     python scripts/same_loss.py --out before.json                          at one commit
-    python scripts/same_loss.py --out after.json --against before.json     at another: adds what differs, method by method
+    python scripts/same_loss.py --out after.json --against before.json     at another: adds what differs, by method
 
-A change that only moves code leaves all of it equal, bit by bit, on the same machine with the same packages. Each run is
-that of `nlp_ssl.fit`: warm start (contrastive on texts, none on images), alignment, three steps; methods in rounds make
-one round. Texts run through a random two-layer BERT, images (digits) through the smallest Wide-ResNet.
+A change that only moves code leaves all of it equal, bit by bit, on the same machine with the same packages. Each run
+is that of `nlp_ssl.fit`: warm start (contrastive on texts, none on images), alignment, three steps; methods in rounds
+make one round. Texts run through a random two-layer BERT, images (digits) through the smallest Wide-ResNet.
 """
 
 import argparse

@@ -127,14 +127,14 @@ def test_a_launcher_that_starts_one_process_for_two_is_noticed(tmp_path):
 
 @pytest.mark.parametrize("labels", ["sampled", "soft"])
 def test_meta_pseudo_labels_reviews(recipe, reviews, labels, tmp_path, capsys):
-    """The student is saved, and its last step is on labels alone."""
-    more = ["--labels", labels, "--finetune", "0.5", "--output-dir", tmp_path / "out"]
+    """The student is saved, of the method as the flags say."""
+    more = ["--labels", labels, "--label-weight", "0", "--finetune", "0.5", "--output-dir", tmp_path / "out"]
     assert recipe("meta_pseudo_labels_reviews", *reviews, *more) == 0
     shown = capsys.readouterr().out
     assert "supervised" in shown and "meta_pseudo_labels" in shown
     assert (tmp_path / "out/model.safetensors").exists()
-    last = json.loads((tmp_path / "out/metrics.jsonl").read_text().splitlines()[-1])
-    assert last["step"] == 2 and "student_sup" in last and "student" not in last
+    options = json.loads((tmp_path / "out/result.json").read_text())["identity"]["options"]
+    assert (options["labels"], options["label_weight"], options["finetune"]) == (labels, 0, 0.5)
 
 
 def test_noisy_student_reviews(recipe, reviews, tmp_path, capsys):
