@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from nlp_ssl import UDA, Task, TrainConfig, fit, read_table
+from nlp_ssl import UDA, Task, TrainConfig, fit
 from nlp_ssl.data.bundled import bundled_encoder
+from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.table import table_of
 
 _LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
