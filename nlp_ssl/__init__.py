@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from nlp_ssl.rounds import UST, NoisyStudent, SelfTraining
     from nlp_ssl.task import Task
     from nlp_ssl.training.run_folder import RunFolder
+    from nlp_ssl.utils.progress import log_to_console
+    from nlp_ssl.utils.ranks import is_main
 
 _MODULES = {  # and their names; every other public name is that of a method
     "nlp_ssl.augment.tfidf": "TfidfReplace",
@@ -72,6 +74,8 @@ _MODULES = {  # and their names; every other public name is that of a method
     "nlp_ssl.rounds": "NoisyStudent SelfTraining UST",
     "nlp_ssl.task": "Task",
     "nlp_ssl.training.run_folder": "RunFolder",
+    "nlp_ssl.utils.progress": "log_to_console",
+    "nlp_ssl.utils.ranks": "is_main",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
@@ -130,8 +134,10 @@ __all__ = [
     "compare",
     "fit",
     "get_method",
+    "is_main",
     "list_methods",
     "load_classifier",
+    "log_to_console",
     "register",
 ]
 

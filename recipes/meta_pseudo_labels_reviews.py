@@ -1,24 +1,52 @@
 """Meta Pseudo Labels on movie reviews (Pham et al. 2021, arXiv:2003.10580): a teacher judged by what its labels teach.
 
+\b
 accelerate launch recipes/meta_pseudo_labels_reviews.py                    bundled reviews and encoder, 3 seeds
 accelerate launch recipes/meta_pseudo_labels_reviews.py --labels soft      by the gradient through the student's step
 accelerate launch recipes/meta_pseudo_labels_reviews.py --label-weight 0 --finetune 0.2    labels last, as in the paper
 """
 
-import sys
 from pathlib import Path
+from typing import Literal
 
-from nlp_ssl import MetaPseudoLabels, TrainConfig
-from nlp_ssl.cli import console
-from nlp_ssl.cli.recipe import Reviews, run
+import click
 
-RECIPE = Reviews(output_dir=Path("runs/meta_pseudo_labels_reviews"), labels_per_class=40)
+from nlp_ssl import MetaPseudoLabels, RunFolder, Task, TrainConfig, compare, is_main, log_to_console
+from nlp_ssl.data.bundled import load_bundled, load_named
+from nlp_ssl.data.splits import draw_rows
 
 
-def main(argv: list[str]) -> None:
-    """Parses the flags, trains, and prints Meta Pseudo Labels beside the label-only baseline."""
-    run(argv, __file__, __doc__, RECIPE, TrainConfig(max_steps=100), MetaPseudoLabels())
+@click.command(help=__doc__, context_settings={"show_default": True})
+@click.option("--data", default="bundled", help="bundled, or a file, folder or hub data set with train and test rows")
+@click.option("--model", default="bundled", help="folder or hub name of the encoder")
+@click.option("--labels-per-class", default=40, help="labels drawn by each seed; the other rows are the pool")
+@click.option("--max-steps", default=100, help="steps after the warm start")
+@click.option("--labels", type=click.Choice(["sampled", "argmax", "soft"]), default="sampled", help="what is learned")
+@click.option("--label-weight", default=1.0, help="weight of the labels in the student's loss")
+@click.option("--finetune", default=0.0, help="share of the steps, the last ones, on labels alone")
+@click.option("--seeds", default=3, help="runs, each with its own labels")
+@click.option("--output-dir", type=Path, default=Path("runs/meta_pseudo_labels"), help="where the runs are written")
+@click.option("--resume", is_flag=True, help="go on where an earlier run stopped")
+@click.option("--overwrite", is_flag=True, help="replace an earlier run")
+def main(
+    data: str, model: str, labels_per_class: int, max_steps: int, labels: Literal["sampled", "argmax", "soft"],
+    label_weight: float, finetune: float, seeds: int, output_dir: Path, resume: bool, overwrite: bool,
+) -> None:  # fmt: skip
+    log_to_console()
+    folder = RunFolder(output_dir, resume=resume)
+    folder.check(overwrite=overwrite)
+
+    if data == "bundled":
+        (train, test), dev = load_bundled("reviews"), None
+        test = test.take(draw_rows(len(test), 1000, seed=0))  # enough to score on
+    else:
+        train, dev, test = load_named(data)
+    task = Task.from_files(train, dev=dev, test=test, model=model, labels_per_class=labels_per_class, drop_leaks=True)
+    method = MetaPseudoLabels(labels=labels, label_weight=label_weight, finetune=finetune)
+    result = compare(method, task, TrainConfig(max_steps=max_steps), seeds=seeds, folder=folder, overwrite=overwrite)
+    if is_main():
+        print(result)
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(sys.argv[1:])))
+    main()

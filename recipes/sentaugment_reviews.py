@@ -1,69 +1,74 @@
 """SentAugment (Du et al. 2021, arXiv:2010.02194): sentences of a bank, labeled by a teacher, teach a student.
 
+\b
 nlp-ssl index build news.txt books.txt --sentences --out bank
 accelerate launch recipes/sentaugment_reviews.py --bank bank
 """
 
-import sys
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
-import numpy as np
+import click
 
-from nlp_ssl import Supervised, TrainConfig
-from nlp_ssl.cli import console, options
-from nlp_ssl.cli.recipe import Reviews
-from nlp_ssl.data.bundled import encoder_name
-from nlp_ssl.data.schema import build as build_data
-from nlp_ssl.errors import ConfigError
-from nlp_ssl.experiments.compare import Comparison, run_one
-from nlp_ssl.experiments.start import SharedStart
+from nlp_ssl import Comparison, RunFolder, Supervised, Task, TrainConfig, fit, is_main, log_to_console
+from nlp_ssl.data.bundled import load_bundled, load_named
+from nlp_ssl.data.splits import draw_per_class, draw_rows
 from nlp_ssl.inference.predict import logits_of_texts
 from nlp_ssl.retrieval import Index
-from nlp_ssl.retrieval.sentaugment import Retrieval, augment, with_sentences
-from nlp_ssl.task import text_task
-from nlp_ssl.training.run_folder import check_output
+from nlp_ssl.retrieval.sentaugment import Retrieval, augment, write_sentences
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bank:
-    """The bank beside the reviews."""
+@click.command(help=__doc__, context_settings={"show_default": True})
+@click.option("--bank", type=Path, required=True, help="folder that `nlp-ssl index build` made")
+@click.option("--data", default="bundled", help="bundled, or a file, folder or hub data set with train and test rows")
+@click.option("--model", default="bundled", help="folder or hub name of the encoder")
+@click.option("--labels-per-class", default=40, help="labels drawn by each seed")
+@click.option("--per-class", default=500, help="sentences kept per class")
+@click.option("--max-steps", default=100, help="steps of the teacher and of the student, each after its warm start")
+@click.option("--seeds", default=3, help="runs, each with its own labels")
+@click.option("--output-dir", type=Path, default=Path("runs/sentaugment"), help="where the runs are written")
+@click.option("--resume", is_flag=True, help="go on where an earlier run stopped")
+@click.option("--overwrite", is_flag=True, help="replace an earlier run")
+def main(
+    bank: Path, data: str, model: str, labels_per_class: int, per_class: int, max_steps: int, seeds: int,
+    output_dir: Path, resume: bool, overwrite: bool,
+) -> None:  # fmt: skip
+    log_to_console()
+    runs = RunFolder(output_dir, resume=resume)
+    runs.check(overwrite=overwrite)
+    index = Index.open(bank)
+    if overwrite:
+        runs.clear()
 
-    bank: Annotated[Path | None, "folder that `nlp-ssl index build` made"] = None
+    if data == "bundled":
+        (train, test), dev = load_bundled("reviews"), None
+        test = test.take(draw_rows(len(test), 1000, seed=0))  # enough to score on
+    else:
+        train, dev, test = load_named(data)
+    outcomes = {"supervised": [], "sentaugment": []}
+    for seed in range(seeds):
+        folder, config = runs.of_seed(seed), TrainConfig(max_steps=max_steps, seed=seed)
+        labeled = train.take(draw_per_class(train.labels, labels_per_class, seed))
+        task = Task.from_files(labeled, dev=dev, test=test, model=model, drop_leaks=True)
+        teacher = fit(Supervised(), task, config, folder=folder.within("teacher"))
 
-
-def main(argv: list[str]) -> None:
-    """Trains a teacher on the labels and a student on what it says of the bank, for every seed."""
-    reviews = Reviews(output_dir=Path("runs/sentaugment"), labels_per_class=40)
-    bank, retrieval, reviews, config, method = options.parse(
-        argv, Bank(), Retrieval(), reviews, TrainConfig(max_steps=100), Supervised(), name=Path(__file__).name,
-        doc=__doc__ or "",
-    )  # fmt: skip
-    if bank.bank is None:
-        raise ConfigError(206, "this recipe needs --bank, a folder that `nlp-ssl index build` made")
-    check_output(reviews.output_dir, reviews.resume, reviews.overwrite)
-    index, (train, dev, test), model = Index.open(bank.bank), reviews.read(), encoder_name(reviews.model)
-    sides = {"start": [], "supervised": [], "sentaugment": []}
-    for seed in reviews.seeds:
-        place, settings = reviews.output_dir / f"seed-{seed}", replace(config, seed=seed)
-        texts = build_data(
-            train, None, dev, test, labels_per_class=reviews.labels_per_class, seed=seed, drop_leaks=True
+        rows = task.data
+        sentences = augment(
+            index,
+            rows.texts.take(rows.labeled).to_pylist(),
+            rows.labels[rows.labeled],
+            [*rows.texts.take(rows.dev).to_pylist(), *rows.texts.take(rows.test).to_pylist()],  # not to be trained on
+            lambda texts, net=teacher.module: logits_of_texts(net, texts, 128),
+            Retrieval(per_class=per_class),
         )
-        task = text_task(texts, model, max_length=config.max_length)
-        shared = {"start": SharedStart(task, settings, place), "resume": reviews.resume}
-        alone = replace(task, data=task.data.without_pool())
-        sides["supervised"].append(run_one(method, alone, settings, output_dir=place / "teacher", **shared))
-        sides["start"].append(shared["start"].outcome())
-        teacher, labels = task.saved(place / "teacher"), texts.labels[texts.labeled]
-        own, scored = (texts.texts.take(rows).to_pylist() for rows in (texts.labeled, np.r_[texts.dev, texts.test]))
-        found = augment(index, own, labels, scored, lambda t, net=teacher: logits_of_texts(net, t, config.max_length),
-                        retrieval)  # fmt: skip
-        more, given = with_sentences(texts, found)
-        student = replace(text_task(more, model, max_length=config.max_length), given=given)
-        sides["sentaugment"].append(run_one(method, student, settings, output_dir=place / "student", **shared))
-    console.show(Comparison("sentaugment", reviews.seeds, {name: tuple(side) for name, side in sides.items()}))
+        path = folder.path / "sentences.parquet"
+        write_sentences(path, sentences, rows.classes)
+        task = Task.from_files(labeled, dev=dev, test=test, model=model, pseudo_labels=path, drop_leaks=True)
+        student = fit(Supervised(), task, config, folder=folder.within("student"))
+        outcomes["supervised"].append(teacher)
+        outcomes["sentaugment"].append(student)
+    if is_main():
+        print(Comparison("sentaugment", tuple(range(seeds)), outcomes))
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(sys.argv[1:])))
+    main()

@@ -1,24 +1,51 @@
 """VAT on movie reviews (Miyato et al. 2018, arXiv:1704.03976): noise on word embeddings instead of other words.
 
-accelerate launch recipes/vat_reviews.py                    bundled reviews and encoder: baseline and VAT, 3 seeds
+\b
+accelerate launch recipes/vat_reviews.py                    bundled reviews and encoder, 3 seeds, with a baseline
 accelerate launch recipes/vat_reviews.py --data FOLDER      your own train and test rows
 accelerate launch recipes/vat_reviews.py --eval-fgsm 0.02   a second test score, under noise that hurts
 """
 
-import sys
 from pathlib import Path
 
-from nlp_ssl import VAT, TrainConfig
-from nlp_ssl.cli import console
-from nlp_ssl.cli.recipe import Reviews, run
+import click
 
-RECIPE = Reviews(output_dir=Path("runs/vat_reviews"), labels_per_class=40)
+from nlp_ssl import VAT, RunFolder, Task, TrainConfig, compare, is_main, log_to_console
+from nlp_ssl.data.bundled import load_bundled, load_named
+from nlp_ssl.data.splits import draw_rows
 
 
-def main(argv: list[str]) -> None:
-    """Parses the flags, trains, and prints VAT beside the label-only baseline."""
-    run(argv, __file__, __doc__, RECIPE, TrainConfig(max_steps=100), VAT())
+@click.command(help=__doc__, context_settings={"show_default": True})
+@click.option("--data", default="bundled", help="bundled, or a file, folder or hub data set with train and test rows")
+@click.option("--model", default="bundled", help="folder or hub name of the encoder")
+@click.option("--labels-per-class", default=40, help="labels drawn by each seed; the other rows are the pool")
+@click.option("--max-steps", default=100, help="steps after the warm start")
+@click.option("--eval-fgsm", default=0.0, help="size of the noise of a second test score; 0 is off")
+@click.option("--seeds", default=3, help="runs, each with its own labels")
+@click.option("--output-dir", type=Path, default=Path("runs/vat_reviews"), help="where the runs are written")
+@click.option("--resume", is_flag=True, help="go on where an earlier run stopped")
+@click.option("--overwrite", is_flag=True, help="replace an earlier run")
+def main(
+    data: str, model: str, labels_per_class: int, max_steps: int, eval_fgsm: float, seeds: int, output_dir: Path,
+    resume: bool, overwrite: bool,
+) -> None:  # fmt: skip
+    log_to_console()
+    folder = RunFolder(output_dir, resume=resume)
+    folder.check(overwrite=overwrite)
+
+    if data == "bundled":
+        (train, test), dev = load_bundled("reviews"), None
+        test = test.take(draw_rows(len(test), 1000, seed=0))  # enough to score on
+    else:
+        train, dev, test = load_named(data)
+    task = Task.from_files(train, dev=dev, test=test, model=model, labels_per_class=labels_per_class, drop_leaks=True)
+    config = TrainConfig(max_steps=max_steps, eval_fgsm=eval_fgsm)
+    result = compare(VAT(), task, config, seeds=seeds, folder=folder, overwrite=overwrite)
+    if is_main():
+        print(result)
+        for name, accuracies in result.accuracies("test_fgsm").items():
+            print(f"under noise: {name} {100 * accuracies.mean():.1f}")
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(sys.argv[1:])))
+    main()

@@ -11,8 +11,8 @@ from transformers import AutoModelForSequenceClassification
 
 from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments, TrainConfig
 from nlp_ssl.cli import run
-from nlp_ssl.cli.recipe import Reviews
 from nlp_ssl.data.arrays import InputError, read_labels
+from nlp_ssl.data.bundled import load_named
 from nlp_ssl.data.pseudo_labels import given_labels
 from nlp_ssl.errors import DataError, SSLError
 from nlp_ssl.inference.teacher import logits_of
@@ -172,14 +172,12 @@ def test_commands_that_read_texts_alone_ask_nothing_about_labels(folder, tmp_pat
     assert run(["augment", odd, *views]) == 0, capsys.readouterr().err
 
 
-def test_recipes_have_the_flags(folder, tmp_path):
-    (tmp_path / "mine").mkdir()
+def test_a_folder_with_splits_is_asked_as_well(tmp_path):
     rows = [f"{t},{y},train" for t, y in zip(TEXTS[:9], SIGNS, strict=False)]
-    (tmp_path / "mine/mine.csv").write_text("\n".join(["text,label,split", *rows]))
-    options = {"output_dir": tmp_path / "out", "data": str(tmp_path / "mine")}
-    with pytest.raises(DataError, match="--minus-one class"):
-        Reviews(**options).read()
-    assert Reviews(**options, minus_one="class").read()[0].labels == SIGNS[:9]
+    (tmp_path / "mine.csv").write_text("\n".join(["text,label,split", *rows]))
+    with pytest.raises(DataError, match="in Python minus_one=.class"):
+        load_named(tmp_path)
+    assert load_named(tmp_path, minus_one="class")[0].labels == SIGNS[:9]
 
 
 # ---- the estimator

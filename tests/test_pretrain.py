@@ -17,7 +17,7 @@ from nlp_ssl.cli import run
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments import pipeline, pretrain
 from nlp_ssl.experiments.pipeline import Stages, run_stages
-from nlp_ssl.experiments.pretrain import Contrastive, MaskedWords, begun_from, contrast, objective_of, unlabeled_only
+from nlp_ssl.experiments.pretrain import Contrastive, MaskedWords, contrast, objective_of, start_from, unlabeled_only
 from nlp_ssl.report.collect import collect
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.types import PseudoLabels
@@ -82,7 +82,7 @@ def test_no_label_and_no_row_for_scoring_is_seen(task):
 
 def test_nets_start_from_the_weights_but_for_the_last_layer(task):
     weights = pretrain.pretrain(Contrastive(), task, QUICK, 3)
-    fresh, begun = task.build(0).state_dict(), begun_from(task, weights).build(0).state_dict()
+    fresh, begun = task.build(0).state_dict(), start_from(task, weights).build(0).state_dict()
     inside = [k for k in weights if not k.startswith("classifier.")]
     assert all(torch.equal(begun[k], weights[k]) for k in inside) and not any(k.startswith("extra") for k in weights)
     assert any(not torch.equal(begun[k], fresh[k]) for k in inside)

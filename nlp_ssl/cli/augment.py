@@ -15,7 +15,6 @@ import xxhash
 from nlp_ssl.augment.base import Augment
 from nlp_ssl.augment.policy import BACK_TRANSLATION, Rewritten, parse_policy
 from nlp_ssl.cli.command import Argument, Spec
-from nlp_ssl.cli.strong import EngineName, engines_of, rewritings_folder, texts_of, watched
 from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.readers import SUFFIXES, check_regular, data_stem
 from nlp_ssl.data.schema import log_notes
@@ -23,6 +22,7 @@ from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.table import Table
 from nlp_ssl.errors import ConfigError, DataError, RunError, SSLError
 from nlp_ssl.inference.embedder import Embedder
+from nlp_ssl.paraphrase.back_translation import EngineName, engines_of, rewritings_folder, texts_of, watched
 from nlp_ssl.paraphrase.cache import Cache
 from nlp_ssl.paraphrase.checks import Checks, Cosines, Labels
 from nlp_ssl.paraphrase.engine import ParaphraseEngine

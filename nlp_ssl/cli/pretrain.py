@@ -14,7 +14,7 @@ from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.schema import content_hash_of, log_notes
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.experiments.pretrain import begun_from, objective_of, pretrain, save_encoder
+from nlp_ssl.experiments.pretrain import objective_of, pretrain, save_encoder, start_from
 from nlp_ssl.nets.text import Pooling
 from nlp_ssl.task import text_task
 from nlp_ssl.training.run_folder import RunFolder
@@ -67,7 +67,7 @@ def main(texts: str, options: Options, config: TrainConfig) -> None:
     if options.overwrite:
         folder.clear()
     weights = pretrain(objective_of(options.objective), task, config, config.max_steps, folder=folder)
-    save_encoder(begun_from(task, weights).build(0), options.output_dir)
+    save_encoder(start_from(task, weights).build(0), options.output_dir)
     log.info("encoder saved to %s", folder)
 
 

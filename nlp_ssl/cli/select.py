@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from nlp_ssl.cli.command import Argument, Spec
-from nlp_ssl.cli.strong import texts_of
 from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.select import IN_DOMAIN, Picked, Scorer, domain_scorer, select
@@ -20,6 +19,7 @@ from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.inference.embedder import Embedder
 from nlp_ssl.inference.predict import longest_text, predict_texts
 from nlp_ssl.nets.text import class_names, load_trained
+from nlp_ssl.paraphrase.back_translation import texts_of
 from nlp_ssl.utils.parquet import write_parquet
 from nlp_ssl.utils.progress import track
 from nlp_ssl.utils.ranges import check

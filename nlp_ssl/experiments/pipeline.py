@@ -11,7 +11,7 @@ from nlp_ssl.classifier import SSLClassifier
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.compare import Comparison, seed_numbers
-from nlp_ssl.experiments.pretrain import begun_from, objective_of, pretrain
+from nlp_ssl.experiments.pretrain import objective_of, pretrain, start_from
 from nlp_ssl.experiments.runs import learner, run_one
 from nlp_ssl.experiments.saving import Saved
 from nlp_ssl.experiments.start import SharedStart
@@ -109,7 +109,7 @@ def _one_seed(
         objective = objective_of(stages.pretrain, isinstance(task.build(0), ImageNet))
         log.info("seed %d: pre-training (%s), %d steps", config.seed, objective.name, stages.pretrain_steps)
         weights = pretrain(objective, task, config, stages.pretrain_steps, folder=folder.within("pretrain"))
-        task = begun_from(task, weights)
+        task = start_from(task, weights)
         start = SharedStart(task, config, folder.within("pretrain"))
         stage(PRETRAINED, Supervised(), task.without_pool(), start, folder.within(PRETRAINED))
     last = folder.within("method")

@@ -146,8 +146,8 @@ def pretrain(
     return weights
 
 
-def begun_from(task: Task, weights: dict[str, Tensor]) -> Task:
-    """The task with nets that start from these weights, but for the last layer; its runs are told from others."""
+def start_from(task: Task, weights: dict[str, Tensor]) -> Task:
+    """The task with nets that start from these weights, but for the last layer; its runs count as other runs."""
 
     def build(number: int) -> Module:
         net = task.build(number)

@@ -1,5 +1,7 @@
 """All distributed arithmetic. With one process every function is its plain counterpart."""
 
+import atexit
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -11,9 +13,12 @@ def world_size() -> int:
 
 
 def close() -> None:
-    """Ends the process group, if there is one: the last thing a command does."""
+    """Ends the process group, if there is one: the last thing a process does."""
     if world_size() > 1:
         dist.destroy_process_group()
+
+
+atexit.register(close)
 
 
 def total(v: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from nlp_ssl.training.callbacks import Callbacks
 from nlp_ssl.training.checks import check_run
 from nlp_ssl.training.engine import Engine
 from nlp_ssl.training.identity import applicable, flat, identity
+from nlp_ssl.training.launcher import check_processes
 from nlp_ssl.training.optim import make_optimizer, rate_factor, set_rates
 from nlp_ssl.training.outcome import Outcome
 from nlp_ssl.training.predictions import Finish, write_predictions
@@ -96,6 +97,7 @@ def train(
         Interrupted: SIGINT or SIGTERM arrived; the state was saved first.
     """
     data = task.data
+    check_processes()
     check_trackers(() if folder is None else folder.trackers, folder is not None)
     check_run(method, data, config, folder=folder is not None)
     _check_frozen(method, frozen_nets or {}, data)

@@ -233,12 +233,16 @@ class RunFolder:
     def check(self, *, overwrite: bool = False, models: Iterable[str | Path | None] = ()) -> None:
         """Refuses a folder that holds something, unless an earlier run in it is to be resumed or replaced.
 
+        Of several processes the first one checks: before the others look, it may already have written.
+
         Raises:
             ConfigError: the folder is not empty, not a folder or cannot be looked into, or replacing what is in it
                 would remove other things than a run, or one of the `models` that the new run begins from.
         """
         if self.resume and overwrite:
             raise ConfigError(208, "--resume goes on with a run, --overwrite replaces it: give one of the two")
+        if not is_main():
+            return
         try:
             held = [path for path in self.path.iterdir() if path.name != LOCK] if self.path.exists() else []
         except NotADirectoryError as error:

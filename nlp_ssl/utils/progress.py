@@ -132,3 +132,12 @@ class ConsoleHandler(logging.Handler):
             console.print(Text(self.format(record)), soft_wrap=True)
         except Exception:
             self.handleError(record)
+
+
+def log_to_console() -> None:
+    """Shows what the library logs on standard error, above the bars; of several processes the first one shows it.
+
+    For scripts: the commands do so by themselves, and a program of its own may set up logging as it likes.
+    """
+    logging.basicConfig(format="%(message)s", handlers=[ConsoleHandler()])
+    logging.getLogger("nlp_ssl").setLevel(logging.INFO if is_main() else logging.ERROR)

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from methods import Bench, method_of, provenance, tasks
+from methods import Bench, method_of, provenance, task_of
 
-from nlp_ssl import TrainConfig
+from nlp_ssl import RunFolder, TrainConfig
 from nlp_ssl.cli import console, options
 from nlp_ssl.experiments.tuning import Candidate, best, tune
+from nlp_ssl.training.identity import as_identity
 from nlp_ssl.utils.atomic import write_text
 
 
@@ -38,17 +39,20 @@ def main(argv):
     """Prints a line for each seed and method, and keeps all in a file."""
     (choice,) = options.parse(argv, Choice(), name="choosing.py", doc=__doc__)
     measured = json.loads(choice.results.read_text())
-    told = measured["settings"]["bench"]
+    data = measured["settings"]["bench"]
+    length = data.get("max_length") or measured["settings"]["config"]["max_length"]  # of earlier results
     bench = replace(
-        Bench(), data=choice.data, labels_per_class=int(told["labels_per_class"]), test_rows=int(told["test_rows"])
-    )
-    config = TrainConfig(**measured["settings"]["config"])
+        Bench(), data=choice.data, labels_per_class=int(data["labels_per_class"]), test_rows=int(data["test_rows"]),
+        max_length=int(length),
+    )  # fmt: skip
+    config = TrainConfig(**as_identity(measured["settings"])["config"])
+    whole = task_of(bench)
     accuracy = {(run["name"], run["seed"]): 100 * run["accuracy"] for run in measured["runs"]}
     names, rows = choice.methods.split(","), []
     for seed in choice.seeds:
         seeded = replace(config, seed=seed)
         candidates = [Candidate(name, method_of(name, images=False), seeded) for name in names]
-        judged = tune(candidates, tasks(bench, seeded)(seed), choice.folds, choice.work / f"seed-{seed}")
+        judged = tune(candidates, whole.draw(seed), choice.folds, RunFolder(choice.work / f"seed-{seed}", resume=True))
         chosen = names[best(judged)]
         for one in judged:
             mark = "<- chosen" if one.name == chosen else ""
@@ -59,8 +63,10 @@ def main(argv):
             "agreement": {one.name: round(one.agreement, 4) for one in judged},
         })  # fmt: skip
         if choice.out:
-            told = {"methods": names, "folds": choice.folds, "config": asdict(config)}
-            write_text(choice.out, json.dumps({"settings": told, "seeds": rows, "provenance": provenance()}, indent=1))
+            settings = {"methods": names, "folds": choice.folds, "config": asdict(config)}
+            write_text(
+                choice.out, json.dumps({"settings": settings, "seeds": rows, "provenance": provenance()}, indent=1)
+            )
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def million(folder):
     centres = np.random.default_rng(0).normal(size=(10_000, DIM)).astype(np.float32)
 
     def embed(texts):
-        rng = np.random.default_rng(int(texts[0].split()[2]))
+        rng = np.random.default_rng(number_in(texts[0]))
         drawn = centres[rng.integers(0, len(centres), len(texts))]
         return drawn + 0.7 * rng.normal(size=drawn.shape).astype(np.float32)
 
@@ -159,7 +159,7 @@ def damage(folder, times):
     (folder / "c.txt").write_text("".join(f"this is the text number {i}\n" for i in range(400)))
 
     def embed(texts):
-        rng = np.random.default_rng(int(texts[0].split()[-1]))
+        rng = np.random.default_rng(number_in(texts[0]))
         return rng.normal(size=(len(texts), 16)).astype(np.float32)
 
     index.cache_folder = lambda: folder / "cache"
@@ -208,6 +208,11 @@ def kill(folder, kills):
 def written(folder):
     """Parts of the bank that are there."""
     return len(list((folder / "bank" / "parts").glob("[0-9]*")))
+
+
+def number_in(text):
+    """The number in a made-up text; 0 of the one that an encoder is asked first for the width of its vectors."""
+    return next((int(word) for word in text.split() if word.isdecimal()), 0)
 
 
 def timed(call):

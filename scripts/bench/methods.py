@@ -17,7 +17,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -25,21 +24,13 @@ from typing import Annotated
 import torch
 import transformers
 
-from nlp_ssl import RoundMethod, TfidfReplace, TrainConfig, fit, list_methods
+from nlp_ssl import Task, TfidfReplace, TrainConfig, get_method, list_methods
 from nlp_ssl.cli import console, options
-from nlp_ssl.cli.recipe import IMAGE_LOOP
-from nlp_ssl.data.bundled import encoder_name, load_bundled, load_named
-from nlp_ssl.data.images import load_images
-from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.bundled import load_bundled, load_named
 from nlp_ssl.data.splits import draw_rows
+from nlp_ssl.experiments.runs import run_one
 from nlp_ssl.experiments.start import SharedStart
-from nlp_ssl.inference.metrics import score
-from nlp_ssl.inference.predict import predict
 from nlp_ssl.nets.text import Pooling
-from nlp_ssl.registry import get
-from nlp_ssl.rounds.engine import fit_rounds
-from nlp_ssl.task import image_task, text_task
-from nlp_ssl.training.warm_start import start_kind
 from nlp_ssl.utils.atomic import write_text
 from nlp_ssl.utils.ranges import make
 
@@ -51,6 +42,7 @@ class Bench:
     data: Annotated[str, "bundled, bundled:bbc, a folder with train and test rows, fashion_mnist or digits"] = "bundled"
     model: str = "bundled"
     pooling: Pooling = "auto"
+    max_length: Annotated[int, "tokens of a text; longer ones are cut"] = 128
     backbone: Annotated[str, "net of the images"] = "wrn-10-1"
     labels_per_class: int = 10
     replace_words: Annotated[float | None, "fixed share of words the strong view replaces; chosen if not given"] = None
@@ -66,6 +58,10 @@ class Bench:
 
 IMAGES = ("fashion_mnist", "digits")
 TEXT_LOOP = TrainConfig(max_steps=100)
+IMAGE_LOOP = TrainConfig(  # for a small net that starts at random
+    max_steps=600, batch_size=32, unlabeled_ratio=4, learning_rate=2e-3, head_learning_rate=2e-3,
+    lr_scheduler_type="cosine", eval_ema_decay=0.99,
+)  # fmt: skip
 
 
 def main(argv):
@@ -73,43 +69,34 @@ def main(argv):
     of_images = any(f"--data{sign}{name}" in " ".join(argv) for name in IMAGES for sign in " =")
     loop = IMAGE_LOOP if of_images else TEXT_LOOP
     bench, config = options.parse(argv, Bench(), loop, name="methods.py", doc=__doc__)
-    told = {k: str(v) for k, v in asdict(bench).items() if k not in ("out", "methods", "seeds", "show")}
-    told["data"] = Path(bench.data).name
-    settings = {"bench": told, "config": asdict(replace(config, seed=0))}
+    flags = {k: str(v) for k, v in asdict(bench).items() if k not in ("out", "methods", "seeds", "show")}
+    flags["data"] = Path(bench.data).name
+    settings = {"bench": flags, "config": asdict(replace(config, seed=0))}
     results = json.loads(bench.out.read_text()) if bench.out and bench.out.exists() else {}
     runs = results.setdefault("runs", [])
     if bench.show:
         return table(runs)
     if results.setdefault("settings", settings) != settings:
         raise SystemExit(f"{bench.out} holds results of other settings: name another file")
-    task_of, names = (
-        tasks(bench, config),
-        bench.methods.split(",") if bench.methods else ["supervised", *list_methods()],
-    )
+    whole = task_of(bench)
+    names = bench.methods.split(",") if bench.methods else ["supervised", *list_methods(in_rounds=False)]
     for seed in bench.seeds:
         missing = [m for m in dict.fromkeys(names) if not any(r["seed"] == seed and r["name"] == m for r in runs)]
         if not missing:
             continue
-        task, seeded = task_of(seed), replace(config, seed=seed)
+        task, seeded = whole.draw(seed), replace(config, seed=seed)
         start = SharedStart(task, seeded)
-        if start_kind(task.build(0), seeded) != "none":
-            began = time.perf_counter()
-            torch.manual_seed(seed)
-            module = task.build(0)
-            start(module, 0)
-            seconds = time.perf_counter() - began
-            logits = predict(module, task.data.store, task.data.test, config.max_length)
+        torch.manual_seed(seed)
+        start(task.build(0))
+        if (tuned := start.outcome()) is not None:
             runs[:] = [r for r in runs if not (r["seed"] == seed and r["name"] == "start")]
-            runs.append(record("start", seed, score(logits, task.data.labels[task.data.test]), seconds, 0, {}))
+            runs.append(record("start", seed, tuned.scores["test"], tuned.seconds, 0, {}))
         for name in missing:
             method = method_of(name, bench.data in IMAGES)
-            used = task.data.without_pool() if name == "supervised" else task.data
+            used = task.without_pool() if name == "supervised" else task
             forget_peak()
-            if isinstance(method, RoundMethod):
-                found = fit_rounds(method, task, seeded, start=start)
-            else:
-                found = fit(method, used, task.build, seeded, augment=task.augment, start=start)
-            row = record(name, seed, found.scores["test"], found.seconds, found.steps, asdict(method), found.warnings)
+            run = run_one(method, used, seeded, start=start)
+            row = record(name, seed, run.scores["test"], run.seconds, run.steps, asdict(method), run.warnings)
             runs.append(row)
             print(f"seed {seed} {name}: {row['accuracy']:.3f}, {row['seconds']} s", file=sys.stderr, flush=True)
             if bench.out:
@@ -119,21 +106,21 @@ def main(argv):
 
 
 def method_of(name, images):
-    """The method or loop of a name like fixmatch or self_training:source=graph, with the defaults of the modality."""
+    """The method of a name like fixmatch or self_training:source=graph, with the defaults of the modality."""
     name, _, option = name.partition(":")
-    kind = get(name)
+    kind = get_method(name)
     if option:
         field, value = option.split("=")
         return make(kind, {field: int(value) if value.isdigit() else value})
     return kind.for_images() if images else kind()
 
 
-def tasks(bench, config, strong=None, views=None):
-    """Seed -> task, of texts with this strong view if one is given."""
+def task_of(bench, strong=None, rewritings=None):
+    """The task whose labels every seed draws, of texts with this strong view if one is given."""
     if bench.data in IMAGES:
         pool = bench.pool_size or None
-        return lambda seed: image_task(
-            load_images(bench.data, bench.labels_per_class, seed, pool_size=pool), bench.backbone
+        return Task.from_images(
+            bench.data, backbone=bench.backbone, labels_per_class=bench.labels_per_class, pool_size=pool
         )
     if bench.data.startswith("bundled"):
         train, test = load_bundled("bbc" if bench.data.endswith("bbc") else "reviews")
@@ -141,14 +128,12 @@ def tasks(bench, config, strong=None, views=None):
         train, _, test = load_named(bench.data)
     if 0 < bench.test_rows < len(test):
         test = test.take(draw_rows(len(test), bench.test_rows, seed=0))
-
-    def task_of(seed):
-        data = build_data(train, None, None, test, labels_per_class=bench.labels_per_class, seed=seed, drop_leaks=True)
-        replaced = None if bench.replace_words is None else TfidfReplace(bench.replace_words)
-        return text_task(data, encoder_name(bench.model), pooling=bench.pooling, strong=strong or replaced, views=views,
-                         max_length=config.max_length)  # fmt: skip
-
-    return task_of
+    if bench.replace_words is not None and strong is None:
+        strong = TfidfReplace(bench.replace_words)
+    return Task.from_files(
+        train, test=test, model=bench.model, pooling=bench.pooling, max_length=bench.max_length, strong=strong,
+        rewritings=rewritings, labels_per_class=bench.labels_per_class, drop_leaks=True,
+    )  # fmt: skip
 
 
 def forget_peak():

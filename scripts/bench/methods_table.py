@@ -3,6 +3,7 @@
 python scripts/bench/methods_table.py trec6=results/methods_trec6.json "AG News=results/methods_ag_news.json"
 """
 
+import argparse
 import json
 import statistics
 import sys
@@ -13,7 +14,10 @@ from methods import spread
 
 def main(argv: list[str]) -> None:
     """Prints the table."""
-    sets = {name: json.loads(Path(path).read_text())["runs"] for name, path in (arg.split("=", 1) for arg in argv)}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="+", metavar="NAME=FILE", help="name of a data set and its file of results")
+    files = [given.split("=", 1) for given in parser.parse_args(argv).results]
+    sets = {name: json.loads(Path(path).read_text())["runs"] for name, path in files}
     gains = {name: paired(runs) for name, runs in sets.items()}
     names = {method for found in gains.values() for method in found}
     order = sorted(names, key=lambda m: -statistics.mean(statistics.mean(g[m]) for g in gains.values() if m in g))

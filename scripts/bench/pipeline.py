@@ -12,11 +12,11 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from methods import TEXT_LOOP, Bench, provenance, table, tasks
+from methods import TEXT_LOOP, Bench, provenance, table, task_of
 
+from nlp_ssl import RunFolder, get_method
 from nlp_ssl.cli import console, options
 from nlp_ssl.experiments.pipeline import Stages, run_stages
-from nlp_ssl.registry import get
 from nlp_ssl.utils.atomic import write_text
 
 
@@ -32,9 +32,9 @@ def main(argv):
     bench, stacked, stages, config = options.parse(
         argv, Bench(), Stacked(), Stages(), TEXT_LOOP, name="pipeline.py", doc=__doc__
     )
-    told = {k: str(v) for k, v in {**asdict(bench), **asdict(stacked), **asdict(stages)}.items()}
+    flags = {k: str(v) for k, v in {**asdict(bench), **asdict(stacked), **asdict(stages)}.items()}
     settings = {
-        "bench": {k: v for k, v in told.items() if k not in ("out", "methods", "seeds", "show", "data")},
+        "bench": {k: v for k, v in flags.items() if k not in ("out", "methods", "seeds", "show", "data")},
         "data": Path(bench.data).name,
         "config": asdict(replace(config, seed=0)),
     }
@@ -42,13 +42,15 @@ def main(argv):
     runs = results.setdefault("runs", [])
     if results.setdefault("settings", settings) != settings:
         raise SystemExit(f"{bench.out} holds results of other settings: name another file")
+    whole = task_of(bench)
     for seed in bench.seeds:
         if any(run["seed"] == seed for run in runs):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            method, task_of = get(stacked.method)(), tasks(bench, config)
-            found = run_stages(stages, method, task_of, config, [seed], output_dir=Path(folder) / "out")
-        for name, (outcome,) in found.sides.items():
+            runs_of_seed = RunFolder(Path(folder) / "out")
+            method = get_method(stacked.method)()
+            compared = run_stages(stages, method, whole, config, seeds=[seed], folder=runs_of_seed)
+        for name, (outcome,) in compared.results.items():
             scores = asdict(outcome.scores["test"])
             runs.append({"name": name, "seed": seed, **scores, "seconds": round(outcome.seconds, 1),
                          "steps": outcome.steps, "peak_mib": 0, "warnings": outcome.warnings})  # fmt: skip

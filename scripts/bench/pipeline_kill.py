@@ -28,7 +28,7 @@ from nlp_ssl.utils.atomic import write_text
 
 LABELED, POOL, TEST = 10, 120, 60
 FLAGS = "--method fixmatch --seed 0 --pretrain-steps 8 --max-steps 8 --warm-steps 8 --batch-size 4 --max-length 32"
-MORE = "--unlabeled-ratio 2 --save-steps 2 --logging-steps 1 --mixed-precision no --resume"
+MORE = "--model bundled --unlabeled-ratio 2 --save-steps 2 --logging-steps 1 --mixed-precision no --resume"
 TIMES = re.compile(r"\d+(\.\d+)?( ?s\b|\s*$)")
 
 

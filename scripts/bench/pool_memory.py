@@ -4,7 +4,7 @@
 
 The texts are made up and lie in a JSONL file, so that nothing of them is in memory before they are read. Every line
 gives the seconds of its stage and the highest resident memory up to its end: mapped file pages included, and the
-imports, which the first line shows. The second text_task finds the tokenized texts of the first.
+imports, which the first line shows. The second `Task.from_files` finds the tokenized texts of the first.
 
 The default model is a small random BERT with the tokenizer of the bundled encoder, so that what is measured is the
 pool; `--model` takes a real one, whose weights, optimizer state and activations come on top.
@@ -23,12 +23,10 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from nlp_ssl import UDA, TrainConfig, fit
+from nlp_ssl import UDA, Task, TrainConfig, fit
 from nlp_ssl.data.bundled import bundled_encoder
-from nlp_ssl.data.schema import build as build_data
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.table import table_of
-from nlp_ssl.task import text_task
 
 _LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 
@@ -86,7 +84,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()
     labeled = table_of([f"{'good' if i % 2 else 'bad'} film number {i}" for i in range(16)], ["no", "yes"] * 8)
-    config = TrainConfig(max_steps=args.steps, warm_start="none", warmup_steps=0.0)
+    config = TrainConfig(max_steps=args.steps, warm_start="none", align=False, warmup_steps=0.0)
     with tempfile.TemporaryDirectory() as folder:
         path, cache = Path(folder) / "pool.jsonl", Path(folder) / "cache"
         model = args.model or small_bert(Path(folder) / "model")
@@ -95,15 +93,15 @@ def main() -> None:
         size = path.stat().st_size / 2**20
         with stage("read_table"):
             pool = read_table(path)
-        with stage("build_data"):
-            data = build_data(labeled, pool)
-        for name in ("text_task", "text_task, found again"):
+        for name in ("Task.from_files", "again, from the cache"):
             with stage(name):
-                task = text_task(data, model, max_length=config.max_length, cache_dir=cache)
+                task = Task.from_files(labeled, pool, model=model, cache_dir=cache)
         with stage(f"fit, {args.steps} steps"):
-            fit(UDA(), task.data, task.build, config, augment=task.augment)
+            fit(UDA(), task, config)
         stored = sum(file.stat().st_size for file in cache.rglob("*.arrow")) / 2**20
-        print(f"{len(data.unlabeled):,} pool texts, {size:,.0f} MiB of JSONL, {stored:,.0f} MiB of tokenized store")
+        print(
+            f"{len(task.data.unlabeled):,} pool texts, {size:,.0f} MiB of JSONL, {stored:,.0f} MiB of tokenized store"
+        )
 
 
 if __name__ == "__main__":

@@ -26,14 +26,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from nlp_ssl import TrainConfig, fit
-from nlp_ssl.data.bundled import bundled_encoder, load_named
-from nlp_ssl.data.schema import build as build_data
+from nlp_ssl import Supervised, Task, TrainConfig, fit
+from nlp_ssl.data.bundled import load_named
 from nlp_ssl.data.splits import draw_per_class
 from nlp_ssl.inference import export, predict
 from nlp_ssl.inference.predictor import answer, open_predictor
-from nlp_ssl.registry import get_method
-from nlp_ssl.task import text_task
 from nlp_ssl.utils.atomic import write_text
 from nlp_ssl.utils.precision import resolve
 
@@ -45,10 +42,9 @@ def train(data, folder):
     """A classifier of the labels alone."""
     rows, _, test = load_named(data)
     drawn = rows.take(draw_per_class(rows.labels, 50, 0))
-    task = text_task(build_data(drawn, None, None, test), str(bundled_encoder()), cache_dir=folder / "cache")
-    found = fit(get_method("supervised")(), task.data, task.build, TrainConfig(max_steps=60), augment=task.augment)
-    (folder / "model").mkdir()
-    found.module.save(folder / "model")
+    task = Task.from_files(drawn, test=test, model="bundled", cache_dir=folder / "cache")
+    config = TrainConfig(max_steps=60, warm_start="none", align=False)
+    fit(Supervised(), task, config).model.save_pretrained(folder / "model")
     return folder / "model"
 
 

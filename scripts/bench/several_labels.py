@@ -15,14 +15,9 @@ from typing import Annotated
 import numpy as np
 from methods import provenance, spread
 
-from nlp_ssl import TrainConfig
+from nlp_ssl import Comparison, Task, TrainConfig, compare
 from nlp_ssl.cli import console, options
-from nlp_ssl.data.bundled import encoder_name, load_named
-from nlp_ssl.data.schema import build as build_data
-from nlp_ssl.data.table import table_of
-from nlp_ssl.experiments.compare import compare
-from nlp_ssl.registry import get
-from nlp_ssl.task import text_task
+from nlp_ssl.data.bundled import load_named
 from nlp_ssl.utils.atomic import write_text
 
 
@@ -36,39 +31,41 @@ class Bench:
     unlabeled: int = 1500
     test: int = 1000
     words: Annotated[int, "of each text that is joined"] = 12
+    max_length: Annotated[int, "tokens of a text; longer ones are cut"] = 48
     seeds: tuple[int, ...] = (0, 1, 2)
     out: Annotated[Path | None, "JSON file of the results"] = None
 
 
 def main(argv):
     """Runs every method beside the labels alone and prints mean, spread and gain."""
-    loop = TrainConfig(max_steps=60, max_length=48, unlabeled_ratio=2)
+    loop = TrainConfig(max_steps=60, unlabeled_ratio=2)
     bench, config = options.parse(argv, Bench(), loop, name="several_labels.py", doc=__doc__)
     train, _, test = load_named(str(bench.data))
     sides = {}
     for name in bench.methods.split(","):
-        found = compare(
-            get(name)(), lambda seed: task(bench, train, test, config, seed), config, bench.seeds, baseline=True
-        )
-        sides |= {side: [100 * float(v) for v in values] for side, values in found.accuracies().items()}
-        print(name, found.verdict(), sep=": ", file=sys.stderr)
+        each = [compare(name, task_of(bench, train, test, seed), config, seeds=[seed]) for seed in bench.seeds]
+        outcomes = {side: tuple(one.results[side][0] for one in each) for side in each[0].results}
+        compared = Comparison(name, bench.seeds, outcomes)
+        sides |= {side: [100 * float(v) for v in values] for side, values in compared.accuracies().items()}
+        print(name, compared.verdict(), sep=": ", file=sys.stderr)
     for name, values in sides.items():
         gains = [a - b for a, b in zip(values, sides["supervised"], strict=True)]
         print(f"{name:20s} {spread(values)} {spread(gains, '+')}  {' '.join(f'{v:.1f}' for v in values)}")
     if bench.out:
         settings = {k: str(v) for k, v in asdict(bench).items() if k not in ("data", "out")}
-        found = {"settings": settings, "config": asdict(config), "micro F1": sides, "provenance": provenance()}
-        write_text(bench.out, json.dumps(found, indent=1))
+        results = {"settings": settings, "config": asdict(config), "micro F1": sides, "provenance": provenance()}
+        write_text(bench.out, json.dumps(results, indent=1))
 
 
-def task(bench, train, test, config, seed):
-    """The task of a seed."""
+def task_of(bench, train, test, seed):
+    """The task of a seed, whose rows are joined anew."""
     rng = np.random.default_rng(seed)
     known = joined(train, bench.labeled, bench.words, rng)
     pool = joined(train, bench.unlabeled, bench.words, rng)
     scored = joined(test, bench.test, bench.words, rng)
-    data = build_data(table_of(*known), table_of(pool[0]), None, table_of(*scored), drop_leaks=True)
-    return text_task(data, encoder_name("bundled"), max_length=config.max_length)
+    return Task.from_texts(
+        *known, unlabeled=pool[0], test=scored, model="bundled", max_length=bench.max_length, drop_leaks=True
+    )
 
 
 def joined(table, rows, words, rng):

@@ -2,7 +2,8 @@
 
     python scripts/bench/step.py [--data FOLDER] [--steps 20] [--rounds 3]
 
-- loop: `nlp_ssl.fit`, everything included (batches, TF-IDF views, losses, clipping, AdamW, logging).
+- loop: `nlp_ssl.fit` without warm start and alignment, all else included (batches, TF-IDF views, losses, clipping,
+  AdamW, logging).
 - bare: the same batches, made beforehand: target pass without gradient, forward and backward of the other rows, AdamW.
 - straightforward: tokenizes in the collator, random batches padded to their longest row, TF-IDF word by word, three
   forward passes of the stock model in float32 (the target pass without gradient), AdamW.
@@ -16,19 +17,16 @@ import random
 import statistics
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
-from nlp_ssl import UDA, TfidfReplace, TrainConfig, fit
+from nlp_ssl import UDA, Task, TfidfReplace, TrainConfig, fit
 from nlp_ssl.data.bundled import bundled_encoder, load_bundled, load_named
 from nlp_ssl.data.loader import Loader, Sizes
-from nlp_ssl.data.schema import build as build_data
 from nlp_ssl.nets.base import Net
-from nlp_ssl.task import text_task
 from nlp_ssl.utils.precision import autocast, resolve
 
 
@@ -67,7 +65,7 @@ def straightforward_seconds(task, texts, labels, config, steps, tokenizer):
             [_replace(texts[i], idf, common, rng) for i in u],
         ]
         blocks = [
-            tokenizer(v, truncation=True, max_length=config.max_length, padding=True, return_tensors="pt")
+            tokenizer(v, truncation=True, max_length=task.data.tokens.max_length, padding=True, return_tensors="pt")
             for v in views
         ]
         zx = model(**blocks[0]).logits
@@ -118,26 +116,27 @@ def main():
         train, _, _ = load_named(given.data)
     else:
         train, _ = load_bundled("reviews")
-    data = build_data(train, labels_per_class=given.labels_per_class)
-    texts, labels = data.texts.to_pylist(), data.labels
     config = TrainConfig(
-        max_steps=given.steps, warm_start="none", mixed_precision=given.mixed_precision, warmup_steps=0.0
+        max_steps=given.steps, warm_start="none", align=False, mixed_precision=given.mixed_precision, warmup_steps=0.0
     )
     precision = resolve(config.mixed_precision, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as cache:
-        task = text_task(data, str(bundled_encoder()), strong=TfidfReplace(0.2), cache_dir=Path(cache))
+        task = Task.from_files(
+            train, model="bundled", strong=TfidfReplace(0.2), labels_per_class=given.labels_per_class, cache_dir=cache
+        )
+        texts, labels = task.data.texts.to_pylist(), task.data.labels
         tokenizer = task.build(0).tokenizer
-        loader = Loader(task.data, UDA.views, task.augment, Sizes(8, 24), seed=0, max_steps=given.steps, max_length=128)
+        loader = Loader(task.data, UDA.views, task.augment, Sizes(8, 24), seed=0, max_steps=given.steps)
         batches = [loader[i] for i in range(given.steps)]
         rows = {"loop": [], "bare": [], "straightforward": []}
         for number in range(given.rounds + 1):
-            found = {
-                "loop": fit(UDA(), task.data, task.build, config, augment=task.augment).seconds / given.steps,
+            measured = {
+                "loop": fit(UDA(), task, config).seconds / given.steps,
                 "bare": bare_seconds(task, config, batches, precision),
                 "straightforward": straightforward_seconds(task, texts, labels, config, given.steps, tokenizer),
             }
             if number:  # the first round warms caches and threads
-                for name, seconds in found.items():
+                for name, seconds in measured.items():
                     rows[name].append(seconds)
     tokens = sum(int(b["lengths"].sum()) for b in batches) / len(batches)
     print(f"{tokens:.0f} tokens a step, {torch.get_num_threads()} threads, loop and bare in {precision}")

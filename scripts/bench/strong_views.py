@@ -16,14 +16,15 @@ from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.csv as pc
-from methods import Bench, forget_peak, provenance, record, table, tasks
+from methods import Bench, forget_peak, provenance, record, table, task_of
 
-from nlp_ssl import TrainConfig, fit, get_method
+from nlp_ssl import UDA, Supervised, TrainConfig
 from nlp_ssl.augment.policy import parse_policy
 from nlp_ssl.cli import console, options
-from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.data.bundled import load_bundled, load_named
+from nlp_ssl.experiments.runs import run_one
 from nlp_ssl.experiments.start import SharedStart
+from nlp_ssl.paraphrase.back_translation import back_translate
 from nlp_ssl.utils.atomic import write_text
 
 
@@ -34,6 +35,7 @@ class Views:
     data: Annotated[str, "bundled, or a folder with train and test rows"] = "bundled"
     published: Annotated[Path | None, "CSV file of published back-translations of the training texts"] = None
     labels_per_class: int = 20
+    max_length: Annotated[int, "tokens of a text; longer ones are cut"] = 128
     seeds: tuple[int, ...] = (0, 1, 2)
     out: Annotated[Path, "JSON file of the results"] = Path("strong_views.json")
 
@@ -43,32 +45,29 @@ def main(argv):
     flags, config = options.parse(argv, Views(), TrainConfig(max_steps=100), name="strong_views.py", doc=__doc__)
     results = json.loads(flags.out.read_text()) if flags.out.exists() else {}
     runs = results.setdefault("runs", [])
-    told = {"data": Path(flags.data).name, "labels_per_class": flags.labels_per_class}
-    settings = {"bench": told, "config": asdict(replace(config, seed=0))}
+    data = {name: asdict(flags)[name] for name in ("labels_per_class", "max_length")}
+    data["data"] = Path(flags.data).name
+    settings = {"bench": data, "config": asdict(replace(config, seed=0))}
     if results.setdefault("settings", settings) != settings:
         raise SystemExit(f"{flags.out} holds results of other settings: name another file")
     train = (load_bundled("reviews") if flags.data == "bundled" else load_named(flags.data))[0]
-    apertium = StrongView(back_translation="apertium").rewritings([train])
+    apertium = back_translate(train.texts)
     strong = {"supervised": None, "TF-IDF": (None, None), "Apertium": (None, apertium),
               "Apertium + TF-IDF": (parse_policy("back_translation+tfidf(p=0.1)"), apertium)}  # fmt: skip
     if flags.published:
         strong["published"] = (None, published(flags.published))
-    bench = Bench(data=flags.data, labels_per_class=flags.labels_per_class)
+    bench = Bench(data=flags.data, labels_per_class=flags.labels_per_class, max_length=flags.max_length)
+    tasks = {name: task_of(bench, *(view or ())) for name, view in strong.items()}
     for seed in flags.seeds:
-        task, seeded = tasks(bench, config)(seed), replace(config, seed=seed)
-        start = SharedStart(task, seeded)
+        seeded = replace(config, seed=seed)
+        start = SharedStart(tasks["supervised"].draw(seed), seeded)
         for name, view in strong.items():
             if any(r["seed"] == seed and r["name"] == name for r in runs):
                 continue
-            method = get_method("supervised" if view is None else "uda")()
-            if view is None:
-                used = task.data.without_pool()
-            else:
-                task = tasks(bench, config, *view)(seed)
-                used = task.data
+            method, task = (Supervised() if view is None else UDA()), tasks[name].draw(seed)
             forget_peak()
-            found = fit(method, used, task.build, seeded, augment=task.augment, start=start)
-            row = record(name, seed, found.scores["test"], found.seconds, found.steps, asdict(method), found.warnings)
+            run = run_one(method, task.without_pool() if view is None else task, seeded, start=start)
+            row = record(name, seed, run.scores["test"], run.seconds, run.steps, asdict(method), run.warnings)
             runs.append(row)
             print(f"seed {seed} {name}: {row['accuracy']:.3f}, {row['seconds']} s", file=sys.stderr, flush=True)
             results["provenance"] = provenance()

@@ -20,7 +20,7 @@ from nlp_ssl.cli import augment, run, strong
 from nlp_ssl.data.table import table_of
 from nlp_ssl.errors import RunError
 from nlp_ssl.inference.embedder import Embedder
-from nlp_ssl.paraphrase import words
+from nlp_ssl.paraphrase import back_translation, words
 from nlp_ssl.paraphrase.apertium import Apertium
 from nlp_ssl.paraphrase.engine import name_of
 from nlp_ssl.paraphrase.gates import Report, View
@@ -41,7 +41,7 @@ class Fake(Backwards):
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """A pool of distinct texts of at least four words, and an engine that turns them around."""
-    monkeypatch.setattr(strong, "Apertium", Fake)
+    monkeypatch.setattr(back_translation, "Apertium", Fake)
     texts, labels = tiny_texts(60, seed=3)
     (tmp_path / "u.txt").write_text("\n".join(texts[:40]) + "\n")
     rows = [f"{text},{label}" for text, label in zip(texts[40:], labels[40:], strict=True)]
@@ -56,7 +56,7 @@ def command(folder, *more, out="v.parquet"):
 def test_progress_counts_what_is_made_before_it_is_shown(monkeypatch, caplog):
     """All four views come at once, after a while in which two and then four were made."""
     caplog.set_level("INFO", logger="nlp_ssl")
-    monkeypatch.setattr(strong, "_SECONDS", 0.2)
+    monkeypatch.setattr(back_translation, "_SECONDS", 0.2)
     made = iter([0, 0, 2])
 
     def views():
@@ -64,7 +64,7 @@ def test_progress_counts_what_is_made_before_it_is_shown(monkeypatch, caplog):
         yield from (View(str(i), 0, "x", "") for i in range(4))
 
     report = Report()
-    assert len(list(strong.watched(views(), 4, report, lambda: next(made, 4)))) == 4
+    assert len(list(back_translation.watched(views(), 4, report, lambda: next(made, 4)))) == 4
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0].startswith("0 of 4 views, 0 per second, no rate yet")
     assert lines[1].startswith("2 of 4 views") and "left" in lines[1] and lines[2].startswith("4 of 4 views")
@@ -128,7 +128,7 @@ def test_what_is_there_is_kept(files, capsys):
 
 def test_a_failure_leaves_no_file_and_the_next_run_goes_on(files, monkeypatch, capsys):
     folder, _ = files
-    monkeypatch.setattr(strong, "Apertium", lambda: Fake(asked=Counter(), breaks_at=17))
+    monkeypatch.setattr(back_translation, "Apertium", lambda: Fake(asked=Counter(), breaks_at=17))
     assert command(folder) == RunError.exit_code
     assert "SSL330" in capsys.readouterr().err and not (folder / "v.parquet").exists()
     assert len((folder / "c/000.index").read_bytes()) == 17 * 32
@@ -139,7 +139,7 @@ def test_training_takes_the_views(files, monkeypatch):
     folder, texts = files
     tiny_bert(folder / "model")
     assert command(folder) == 0
-    monkeypatch.setattr(strong, "rewritings_folder", lambda: folder / "other")
+    monkeypatch.setattr(back_translation, "rewritings_folder", lambda: folder / "other")
     ASKED.clear()
 
     def train(out, *more):
@@ -173,7 +173,7 @@ def test_training_takes_the_views(files, monkeypatch):
 def test_texts_without_a_rewriting_have_none(files, monkeypatch):
     """What gave way to its text, or came back as it was, is no rewriting: words are replaced there."""
     folder, _ = files
-    monkeypatch.setattr(strong, "rewritings_folder", lambda: folder / "other")
+    monkeypatch.setattr(back_translation, "rewritings_folder", lambda: folder / "other")
     table = table_of(["one two", "a text of four words", "same same same"])
     made = strong.StrongView(back_translation="apertium").rewritings([table])
     assert made.to_pylist() == [{"text": "a text of four words", "view": "words four of text a"}]
@@ -388,5 +388,5 @@ def test_several_languages(tmp_path, capsys):
     (tmp_path / "u.txt").write_text("a text of words\n")
     assert command(tmp_path, "--there", "eng-spa,eng-cat", "--back", "spa-eng") == 2
     assert "SSL289: --there names 2, --back 1" in capsys.readouterr().err
-    several = strong.engines_of("apertium", "eng-spa,eng-cat", "spa-eng,cat-eng")
+    several = back_translation.engines_of("apertium", "eng-spa,eng-cat", "spa-eng,cat-eng")
     assert several == [Apertium("eng-spa", "spa-eng"), Apertium("eng-cat", "cat-eng")]
