@@ -40,11 +40,14 @@ def guarded(command: Callable[[], None]) -> int:
     except SSLError as error:
         click.echo(str(error), err=True)
         return error.exit_code
-    except Interrupted as stop:
-        click.echo(f"{stop}: the state is saved where an output folder was given; go on with --resume", err=True)
-        return stop.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return 130
+    except (KeyboardInterrupt, click.Abort) as stop:
+        signal = (
+            stop.__cause__ if isinstance(stop, click.Abort) else stop
+        )  # click makes an Abort of the one and the other
+        if not isinstance(signal, Interrupted):
+            return 130
+        click.echo(f"{signal}: the state is saved where an output folder was given; go on with --resume", err=True)
+        return signal.exit_code
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
