@@ -41,9 +41,7 @@ def guarded(command: Callable[[], None]) -> int:
         click.echo(str(error), err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort) as stop:
-        signal = (
-            stop.__cause__ if isinstance(stop, click.Abort) else stop
-        )  # click makes an Abort of the one and the other
+        signal = stop.__cause__ if isinstance(stop, click.Abort) else stop
         if not isinstance(signal, Interrupted):
             return 130
         click.echo(f"{signal}: the state is saved where an output folder was given; go on with --resume", err=True)
