@@ -37,12 +37,8 @@ def main(name: str | None) -> None:
 
 
 def _show(name: str, method: dict[str, Any]) -> None:
-    click.echo(f"{method['doc']}\n\nHyper-parameters:")
-    width = max((len(flag["name"]) for flag in method["flags"]), default=0)
-    for flag in method["flags"]:
-        of = f" ({', '.join(flag['type'])})" if isinstance(flag["type"], list) else ""
-        click.echo(f"  {flag['name']:{width}}  {flag['default']}{of}  {flag['help']}".rstrip())
-    click.echo(f"\nExample: nlp-ssl train --method {name} --labeled l.csv --unlabeled u.txt --output-dir out")
+    click.echo(method["doc"])
+    click.echo(f"\nCommand line: nlp-ssl train --method {name} --labeled l.csv --unlabeled u.txt --output-dir out")
 
 
 COMMANDS = {

@@ -221,7 +221,8 @@ def test_a_method_by_its_name_in_detail(capsys):
     assert run(["methods", "fixmatch"]) == 0
     detail = capsys.readouterr().out
     assert "arXiv:2001.07685" in detail and "Differs from the paper" in detail
-    assert "  threshold" in detail and "0.8" in detail and "Example: nlp-ssl train --method fixmatch" in detail
+    assert detail.count("  threshold (float in [0, 1], default 0.8") == 1
+    assert "Command line: nlp-ssl train --method fixmatch" in detail
     assert run(["methods", "fixmath"]) == 2 and "Did you mean 'fixmatch'" in capsys.readouterr().err
 
 
