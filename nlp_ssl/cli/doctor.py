@@ -11,6 +11,7 @@ import click
 
 from nlp_ssl.cli.command import Spec
 from nlp_ssl.cli.files import ROLES, Files, Tables, read
+from nlp_ssl.config import DEFAULT_MODEL
 from nlp_ssl.data.table import Table, in_roles
 from nlp_ssl.doctor import Advice, Diagnosis, Finding, TaskOptions, diagnose
 from nlp_ssl.errors import BadLineError, ConfigError, DataError, EncodingError
@@ -24,7 +25,7 @@ log = logging.getLogger("nlp_ssl")
 class Options:
     """Flags of `doctor` beside those of the files."""
 
-    model: Annotated[str, "encoder to look at the texts with: folder, hub name or bundled"] = "bundled"
+    model: Annotated[str, "encoder to look at the texts with: folder, hub name or bundled"] = DEFAULT_MODEL
     max_length: Annotated[int, "tokens of a text that training will read"] = 128
     seed: Annotated[int, "draws the texts that are looked at, and labels"] = 0
     json: Annotated[bool, "print JSON instead"] = False

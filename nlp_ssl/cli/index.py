@@ -13,6 +13,7 @@ import click
 
 from nlp_ssl.cli.answers import as_json
 from nlp_ssl.cli.command import Argument, Spec
+from nlp_ssl.config import DEFAULT_MODEL
 from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.sources import stream_rows
 from nlp_ssl.errors import ConfigError
@@ -28,7 +29,7 @@ class Build:
     """Flags of `index build` beside those of the bank."""
 
     out: Annotated[Path | None, "folder of the index"] = None
-    encoder: Annotated[str, "encoder: folder, hub name or bundled"] = "bundled"
+    encoder: Annotated[str, "encoder: folder, hub name or bundled"] = DEFAULT_MODEL
     kind: Annotated[str, "flat, sq8, pq, rabitq, hnsw or a FAISS factory string; auto goes by the number of texts"] = (
         "auto"
     )

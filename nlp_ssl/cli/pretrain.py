@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from nlp_ssl.cli.command import Argument, Spec
-from nlp_ssl.config import TrainConfig
+from nlp_ssl.config import DEFAULT_MODEL, TrainConfig
 from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.schema import content_hash_of, log_notes
@@ -26,7 +26,7 @@ log = logging.getLogger("nlp_ssl")
 class Options:
     """Flags of `pretrain` beside those of the loop."""
 
-    model: Annotated[str, "folder or hub name of the encoder to begin with, or bundled"] = "bundled"
+    model: Annotated[str, "folder or hub name of the encoder to begin with, or bundled"] = DEFAULT_MODEL
     objective: Annotated[Literal["mlm", "contrastive"], "guess hidden words, or tell texts apart (SimCSE)"] = "mlm"
     pooling: Annotated[Pooling, "how token vectors become one"] = "auto"
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None

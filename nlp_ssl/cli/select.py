@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from nlp_ssl.cli.command import Argument, Spec
+from nlp_ssl.config import DEFAULT_MODEL
 from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.select import IN_DOMAIN, Picked, Scorer, domain_scorer, select
@@ -37,7 +38,7 @@ class Options:
 
     classifier: Annotated[Path | None, "folder that `nlp-ssl train` wrote: texts are kept by its classes"] = None
     in_domain: Annotated[Path | None, "file of texts of the task: texts are kept that look like them"] = None
-    encoder: Annotated[str, "encoder for --in-domain: folder, hub name or bundled"] = "bundled"
+    encoder: Annotated[str, "encoder for --in-domain: folder, hub name or bundled"] = DEFAULT_MODEL
     keep: Annotated[int, "texts kept of every class, or in all with --in-domain"] = 1000
     floor: Annotated[float, "probability of a kept text, at least"] = 0.0
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None

@@ -7,6 +7,7 @@ from typing import Annotated
 from nlp_ssl.cli.files import ROLES, Files, read
 from nlp_ssl.cli.options import Seeds
 from nlp_ssl.cli.strong import StrongView
+from nlp_ssl.config import DEFAULT_MODEL
 from nlp_ssl.data.table import Table, in_roles
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import Method, RoundMethod
@@ -23,7 +24,7 @@ class Options:
 
     method: Annotated[str, "name of the method; `nlp-ssl methods` lists them"] = "uda"
     model: Annotated[str, "folder or hub name of a pre-trained encoder; `bundled` for the one from the demo extra"] = (
-        "bundled"
+        DEFAULT_MODEL
     )
     pooling: Annotated[Pooling, "how token vectors become one"] = "auto"
     pseudo_labels: Annotated[str | None, "file of noisy labels for texts of the pool, or for more texts"] = None

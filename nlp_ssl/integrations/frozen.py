@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
+from nlp_ssl.config import DEFAULT_MODEL
 from nlp_ssl.data.arrays import Column, labeled_accuracy, read_labels, read_texts
 from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.schema import log_notes
@@ -32,7 +33,7 @@ class SentenceEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         model: folder or hub name of a sentence encoder; "bundled" for the one of the demo extra.
     """
 
-    def __init__(self, model: str | Path = "bundled") -> None:
+    def __init__(self, model: str | Path = DEFAULT_MODEL) -> None:
         self.model = model
 
     def fit(self, X: Column, y: Column | None = None) -> Self:
