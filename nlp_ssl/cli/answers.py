@@ -20,20 +20,20 @@ from nlp_ssl.utils import atomic
 FILE = "file"
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 _DIGITS = 6  # of a probability
-_APPLIES = 0.5  # probability from which on one of several labels is given
+_APPLIES = 0.5  # probability from which on a label of multi-label data applies
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how cells begin that a spreadsheet runs
 
 Put = Callable[[pa.Table], object]
 
 
-def schema(classes: Sequence[str], every_class: bool, kind: Kind = "one", files: bool = False) -> pa.Schema:
-    """Columns row, label and probability, the latter two lists where a row has several labels.
+def schema(classes: Sequence[str], every_class: bool, kind: Kind = "single-label", files: bool = False) -> pa.Schema:
+    """Columns row, label and probability, the latter two lists for multi-label data.
 
     On request there is one more for the probability of each class, and a last one for the file of the row.
     """
     more = [f"probability_{name}" for name in classes] if every_class else []
     answer = [("label", pa.string()), ("probability", pa.float64())]
-    if kind == "many":
+    if kind == "multi-label":
         answer = [(name, pa.list_(type_)) for name, type_ in answer]
     last = [(FILE, pa.string())] if files else []
     return pa.schema([("row", pa.int64()), *answer, *((name, pa.float64()) for name in more), *last])
@@ -82,7 +82,7 @@ class Cells:
     """How a row's labels and probabilities stand in the cells of CSV and TSV.
 
     Attributes:
-        separator: between several labels of a row, and alone where no label applies.
+        separator: between the labels of a row of multi-label data, and alone where no label applies.
         guard_formulas: put an apostrophe before a label that a spreadsheet would run as a formula. It is then no longer
             the name of the class: what reads the file gets another label.
     """

@@ -14,7 +14,7 @@ from nlp_ssl.cli.files import ROLES, Files, Tables, read
 from nlp_ssl.data.table import Table, in_roles
 from nlp_ssl.doctor import Advice, Diagnosis, Finding, TaskOptions, diagnose
 from nlp_ssl.errors import BadLineError, ConfigError, DataError, EncodingError
-from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.ops.multilabel import refuse_multilabel
 from nlp_ssl.utils.ranges import check
 
 log = logging.getLogger("nlp_ssl")
@@ -40,7 +40,7 @@ def main(options: Options, files: Files) -> None:
         raise ConfigError(490, "doctor needs labels: nlp-ssl doctor --labeled l.csv --unlabeled u.txt --test t.csv")
     tables, errors = readable(files)
     if any(table is not None and table.label_sets is not None for table in tables.values()):
-        refuse("doctor")
+        refuse_multilabel("doctor")
     checks = TaskOptions(files.labels_per_class, options.seed, files.allow_transductive, files.drop_leaks)
     log.info("looking at the texts ...")
     found = diagnose(tables, options.model, max_length=options.max_length, options=checks, known=errors)

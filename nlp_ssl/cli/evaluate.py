@@ -30,7 +30,7 @@ class Options(Marking):
 
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     label_column: Annotated[str | None, "column of the labels, where it is not found by itself"] = None
-    label_separator: Annotated[str, "between the labels of a row, where the model gives several"] = ";"
+    label_separator: Annotated[str, "multi-label: what separates the labels of a row"] = ";"
     pair_column: Annotated[str | None, "column of the second texts, for a model of pairs"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
     on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
@@ -71,7 +71,7 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
     Raises:
         DataError: the file cannot be read, has no label or one the model does not know, or there is no whole model.
     """
-    net = load_trained(model, kinds=("one", "many"))
+    net = load_trained(model, kinds=("single-label", "multi-label"))
     check_pairs(net.model.config, options.pair_column is not None)
     classes = tuple(stripped(name) for name in class_names(net.model.config))
     table = read_table(
@@ -85,8 +85,8 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
         unlabeled_value=options.unlabeled_value,
         minus_one=options.minus_one,
         expect_labels=True,
-        label_separator=options.label_separator if net.kind == "many" else None,
-        label_lists=net.kind == "many",
+        label_separator=options.label_separator if net.kind == "multi-label" else None,
+        label_lists=net.kind == "multi-label",
         class_names=classes,
     )
     log_notes(table.notes)

@@ -39,12 +39,12 @@ class Files(Marking):
     label_column: Annotated[
         str | None, "column of the labels, where it is not found by itself; a,b,c where each has a column of 0 and 1"
     ] = None
-    label_separator: Annotated[str | None, "between the labels of a row that has several, e.g. ';'"] = None
+    label_separator: Annotated[str | None, "multi-label: what separates the labels of a row, e.g. ';'"] = None
     class_names: Annotated[str | None, "a,b,c: what the numbers stand for where labels are rows of 0 and 1"] = None
     pair_column: Annotated[str | None, "column of the second texts, where rows are pairs of texts"] = None
     encoding: Annotated[str, "of the files"] = "utf-8"
     on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
-    labels_per_class: Annotated[int | None, "draw that many labels a class; the other rows join the pool"] = None
+    labels_per_class: Annotated[int | None, "draw that many labels per class; the other rows join the pool"] = None
     allow_transductive: Annotated[bool, "keep pool texts that are also test texts"] = False
     drop_leaks: Annotated[bool, "remove training and pool texts that are also test texts"] = False
 

@@ -32,7 +32,7 @@ class Options:
     text_column: Annotated[str | None, "column of the texts"] = None
     pair_column: Annotated[str | None, "column of the second texts, for a model of pairs"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
-    label_separator: Annotated[str, "between the labels of a text, where the model gives several"] = ";"
+    label_separator: Annotated[str, "multi-label: what separates the labels of a text"] = ";"
     max_length: Annotated[int | None, "tokens; longer texts are cut; by default as in training"] = None
     mixed_precision: Annotated[Precision, "format of the model's arithmetic; auto: bf16 where measured faster"] = "auto"
     out: Annotated[Path | None, "file to write instead: .parquet, .csv, .tsv or .jsonl"] = None
@@ -69,7 +69,7 @@ def main(model: str, file: str, options: Options) -> None:
         file, text_column=options.text_column, pair_column=options.pair_column, encoding=options.encoding,
         counts=counts,
     )  # fmt: skip
-    if predictor.kind == "many":
+    if predictor.kind == "multi-label":
         check_separator(options.label_separator, predictor.classes)
     columns = answers.schema(predictor.classes, options.all, predictor.kind, Path(file).is_dir())
     if options.out is not None:

@@ -18,7 +18,7 @@ from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.splits import draw_per_class, pair_keys
 from nlp_ssl.data.table import Table, hidden_columns, in_roles
 from nlp_ssl.errors import ConfigError, DataError, nearest
-from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.ops.multilabel import refuse_multilabel
 
 if TYPE_CHECKING:
     from nlp_ssl.data.sources import Source
@@ -93,7 +93,7 @@ def build(
     _check_declared(labeled)
     classes = _classes(labeled, named)
     if many and labels_per_class is not None:
-        refuse("labels_per_class")
+        refuse_multilabel("labels_per_class")
     pool, pool_notes = _hidden(tables["unlabeled"], labeled, classes)
     stack = _Stack({**tables, "unlabeled": pool})
     _check_markers(stack, classes)
@@ -388,7 +388,7 @@ def _check_class_sizes(
     lost = next((name for name in empty if name in named), None)
     if lost is not None:
         raise DataError(135, f"{source}: class {lost!r} has no usable labeled row left: label more of its texts")
-    if empty and candidates.ndim == 1:  # with several labels a row that does not have one teaches it, too
+    if empty and candidates.ndim == 1:  # a row of multi-label data that lacks a label teaches it, too
         notes.append(
             f"warning: classes without a labeled row: {_first_few(empty)}: the model has a place for them, but nothing "
             "to learn them from: label texts of them"

@@ -72,7 +72,7 @@ class Comparison:
         return {name: values for name, values in accuracies.items() if len(values) == len(self.seeds)}
 
     def score_name(self, split: str = "test") -> str:
-        """What `accuracies` are: "accuracy", or "micro F1" where rows have several labels."""
+        """What `accuracies` are: "accuracy", or "micro F1" for multi-label data."""
         scores = next((o.scores[split] for o in self.outcomes if split in o.scores), None)
         return "accuracy" if scores is None else next(iter(scores.named()))
 

@@ -18,7 +18,7 @@ from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.inference.predict import features
 from nlp_ssl.nets.base import Module
 from nlp_ssl.ops.fits import without_remarks
-from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.ops.multilabel import refuse_multilabel
 from nlp_ssl.task import Task
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.warm_start import start_kind
@@ -105,8 +105,8 @@ def in_scope(
         DataError: the file is damaged, or of another run.
     """
     data = task.data
-    if data.kind == "many":
-        refuse("drop_out_of_scope")
+    if data.kind == "multi-label":
+        refuse_multilabel("drop_out_of_scope")
     if not len(data.unlabeled):
         return task
     module = task.build(0)

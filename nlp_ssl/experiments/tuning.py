@@ -25,7 +25,7 @@ from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.predict import predict
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.ops.functional import softmax
-from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.ops.multilabel import refuse_multilabel
 from nlp_ssl.task import Task
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.utils import atomic
@@ -143,8 +143,8 @@ def threshold_for(p: Tensor, labels: np.ndarray, precision: float) -> float | No
 
 
 def _check(task: Task) -> None:
-    if task.data.kind == "many":
-        refuse("choosing settings by held-out labels")
+    if task.data.kind == "multi-label":
+        refuse_multilabel("choosing settings by held-out labels")
     if (why := why_not_held_out(task.data)) is not None:
         raise ConfigError(405, f"{why}: label more, or set the flags by hand")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

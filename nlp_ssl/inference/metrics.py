@@ -14,7 +14,7 @@ from nlp_ssl.data.dataset import Data
 from nlp_ssl.inference.attack import predict_attacked
 from nlp_ssl.inference.predict import predict_splits
 from nlp_ssl.nets.base import Module
-from nlp_ssl.ops.multilabel import known_answers
+from nlp_ssl.ops.multilabel import known_binary
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.precision import Autocast
 
@@ -23,14 +23,14 @@ from nlp_ssl.utils.precision import Autocast
 class Scores:
     """Quality of predictions: shares between 0 and 1, `nll` in nats.
 
-    With several labels a row, accuracy is the share of rows with all labels right (exact match), and micro F1 leads.
+    For multi-label data accuracy is the share of rows with all labels right (exact match), and micro F1 is primary.
     """
 
     accuracy: float
     macro_f1: float
     nll: float
     calibration_error: float
-    micro_f1: float | None = None  # with several labels a row alone
+    micro_f1: float | None = None  # of multi-label data only
 
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> "Scores":
@@ -88,10 +88,10 @@ def score_splits(
 def score(logits: Tensor, labels: np.ndarray, bins: int = 15) -> Scores:
     """Accuracy, macro F1 over the classes present, negative log-likelihood and expected calibration error.
 
-    Labels [n] are classes; with several labels a row [n, C], 1, 0 or -1 where a label is not known and does not count.
+    Labels [n] are classes; of multi-label data [n, C], 1, 0 or -1 where a label is not known and does not count.
     """
     if labels.ndim == 2:
-        return _score_many(logits, labels, bins)
+        return _score_multilabel(logits, labels, bins)
     p = logits.double().softmax(-1)
     truth = torch.from_numpy(labels)
     confidence, guess = p.max(-1)
@@ -106,12 +106,12 @@ def score(logits: Tensor, labels: np.ndarray, bins: int = 15) -> Scores:
     )
 
 
-def _score_many(logits: Tensor, labels: np.ndarray, bins: int) -> Scores:
+def _score_multilabel(logits: Tensor, labels: np.ndarray, bins: int) -> Scores:
     """Scores over the labels that are known; a label applies from a probability of 0.5 on."""
     guess = logits.numpy() >= 0
     known, wanted = labels >= 0, labels == 1
     each = [f1_score(wanted[k, c], guess[k, c], zero_division=0.0) for c, k in enumerate(known.T) if wanted[:, c].any()]
-    asked = score(*known_answers(logits, labels), bins)
+    asked = score(*known_binary(logits, labels), bins)
     return Scores(
         accuracy=float((~known | (guess == wanted))[known.any(1)].all(1).mean()),
         macro_f1=float(np.mean(each)) if each else 0.0,
@@ -124,7 +124,7 @@ def _score_many(logits: Tensor, labels: np.ndarray, bins: int) -> Scores:
 def confusion(logits: Tensor, labels: np.ndarray) -> np.ndarray:
     """How many rows of each class [C] are given to each class [C], from logits [n, C] and labels [n].
 
-    Of several labels a row, labels [n, C], the same for no and yes of each label: [C, 2, 2].
+    For multi-label data, labels [n, C], the same for no and yes of each label: [C, 2, 2].
     """
     if labels.ndim == 2:
         yes = logits.numpy() >= 0

@@ -180,8 +180,8 @@ def logits_of_texts(
 
 
 def probabilities(logits: Tensor, kind: Kind) -> Tensor:
-    """Probabilities [n, C] of logits [n, C], float64; where a row has several labels, each label's own."""
-    return logits.double().sigmoid() if kind == "many" else logits.double().softmax(-1)
+    """Probabilities [n, C] of logits [n, C], float64; of multi-label data, each label's own."""
+    return logits.double().sigmoid() if kind == "multi-label" else logits.double().softmax(-1)
 
 
 def finite(logits: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from nlp_ssl.data.schema import MANY_CLASSES, build, in_order, log_notes, refuse
 from nlp_ssl.data.table import Table, hidden_columns, memory_table
 from nlp_ssl.errors import ConfigError, DataError, listed
 from nlp_ssl.nets.text import class_names
-from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.ops.multilabel import refuse_multilabel
 from nlp_ssl.types import Batch
 
 log = logging.getLogger("nlp_ssl")
@@ -80,7 +80,7 @@ def classes_of(dataset: Any, pair_column: str | None) -> tuple[str, ...]:
         return tuple(dataset.features[label].names)
     values = dataset.with_format(None)[label][:]
     if any(map(is_list, values)):
-        refuse("SSLTrainer")
+        refuse_multilabel("SSLTrainer")
     names = {name for name in _cleaned(values, "train_dataset", None).labels or () if name is not None}
     numbers = [int(name) for name in names if name.isdecimal()]
     all_numbers = len(numbers) == len(names) and not any(map(_is_word, values))
@@ -250,17 +250,17 @@ def _as_numbers(labels: Sequence[Any], config: PreTrainedConfig, name: str) -> l
     """Labels with the number of their class for its name; what is no class of the model stays as it is.
 
     Raises:
-        ConfigError: rows have several labels, or may have.
+        ConfigError: the data is multi-label, or may be.
         DataError: -1 is the name of a class.
     """
     if any(map(is_list, labels)) and config.problem_type != "single_label_classification":
         if all(list_flags(row) is not None for row in labels if is_list(row)):
             raise ConfigError(
                 485,
-                f"{name} has rows of 0 and 1, SSLTrainer takes one label a row: if there is one 1 in each, set "
+                f"{name} has rows of 0 and 1, SSLTrainer takes single-label data only: if there is one 1 in each, set "
                 'problem_type="single_label_classification" in the config of the model',
             )
-        refuse("SSLTrainer")
+        refuse_multilabel("SSLTrainer")
     label2id = {stripped(word): number for word, number in cast(dict[str, int], config.label2id).items()}
     if MINUS_ONE in label2id and any(not isinstance(v, str) and not is_list(v) and v == -1 for v in labels):
         raise DataError(

@@ -225,7 +225,9 @@ class SSLTrainer(Trainer):
 
     def _open(self, batch_size: int, folder: str | None) -> Engine:
         args, format_ = self.args, cast(Format, self.accelerator.mixed_precision)
-        set_task(self._model().config, "one", self.pair_column is not None)  # saved with the model: predict goes by it
+        set_task(
+            self._model().config, "single-label", self.pair_column is not None
+        )  # saved with the model: predict goes by it
         rows = batch_size * args.gradient_accumulation_steps * args.world_size
         steps = math.ceil(args.num_train_epochs * self._pass_steps(rows))
         config = replace(

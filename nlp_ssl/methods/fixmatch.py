@@ -30,7 +30,7 @@ class FixMatch(Method):
         method = FixMatch(threshold=0.95, target_dropout=True)  # the paper's
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     images = {"threshold": 0.95}
     threshold: Threshold = 0.8

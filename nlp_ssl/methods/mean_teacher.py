@@ -30,7 +30,7 @@ class MeanTeacher(Method):
         method = MeanTeacher(ema_decay=0.999, target_dropout=True)  # for a run of many thousands of steps
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     nets = {"student": "trained", "teacher": "ema"}
     weight: SquaredWeight = 50.0

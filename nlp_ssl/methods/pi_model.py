@@ -30,7 +30,7 @@ class PiModel(Method):
         method = PiModel(weight=3.0, ramp_up=0.8)  # a gentler pull that grows for most of training
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak", "u_w2": "weak"}
     weight: SquaredWeight = 10.0
     ramp_up: RampUp = 0.4

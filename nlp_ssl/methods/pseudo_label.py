@@ -31,7 +31,7 @@ class PseudoLabel(Method):
         method = PseudoLabel(threshold=0.0, weight=3.0)  # the paper's: every row counts
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak"}
     threshold: Annotated[
         Share, "least probability of a pseudo-label that counts; without one (0) predictions easily go to one class"

@@ -32,7 +32,7 @@ class RDrop(Method):
         method = RDrop(weight=0.0, labeled_weight=2.5)  # the paper's, on labeled rows alone, with its alpha of 5
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "x2": "weak", "u_w": "weak", "u_w2": "weak"}
     pool_optional = True
     weight: Annotated[

@@ -36,7 +36,7 @@ class TemporalEnsembling(Method):
         method = TemporalEnsembling(first="wait", current=True)  # nothing is known of a row before its first visit
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     weight: SquaredWeight = 10.0
     decay: Annotated[

@@ -35,7 +35,7 @@ class UDA(Method):
         method = UDA(threshold=0.0, temperature=1.0, tsa="linear")  # the paper's text runs; use it without a warm start
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     threshold: Threshold = 0.8
     temperature: Annotated[

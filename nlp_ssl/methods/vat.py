@@ -40,7 +40,7 @@ class VAT(Method):
         method = VAT(steps=2, entropy_weight=0.06)  # a closer search, and sure predictions
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak"}
     images = {"size": 0.1}
     weight: Annotated[Weight, "weight of the difference in nats that the noise makes; 0 is supervised training"] = 1.0

@@ -167,7 +167,7 @@ def _saved(run: Collected) -> Outcome | None:
 
 def _use(run: Collected) -> str:
     every = '"FOLDER", top_k=None)  # every label: it applies from 0.5 on'
-    return _USE.strip().replace('"FOLDER")', every) if run.many else _USE.strip()
+    return _USE.strip().replace('"FOLDER")', every) if run.multi_label else _USE.strip()
 
 
 def _rows(values: dict[str, Any]) -> str:

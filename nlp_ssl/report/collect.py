@@ -120,8 +120,8 @@ class Collected:
         return str(self.identity.get("method", "unknown method"))
 
     @property
-    def many(self) -> bool:
-        """Whether rows have several labels."""
+    def multi_label(self) -> bool:
+        """Whether the data is multi-label."""
         return "labels" in self.identity.get("task", {})
 
     @property
@@ -195,7 +195,7 @@ def collect(folder: Path) -> Collected:
     comparison = collected.comparison
     sides = comparison.results.values() if comparison is not None else ()
     if len({scores.leading for side in sides for outcome in side for scores in outcome.scores.values()}) > 1:
-        raise RunError(306, f"{folder}: some results are of one label a row, others of several: train again")
+        raise RunError(306, f"{folder}: some results are single-label, others multi-label: train again")
     return collected
 
 

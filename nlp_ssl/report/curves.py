@@ -29,8 +29,8 @@ def learning(run: Collected) -> list[Figure]:
     return [
         losses(run),
         one(
-            run, "dev-accuracy", f"{'Micro F1' if run.many else 'Accuracy'} on dev rows",
-            "dev_micro_f1" if run.many else "dev_accuracy",
+            run, "dev-accuracy", f"{'Micro F1' if run.multi_label else 'Accuracy'} on dev rows",
+            "dev_micro_f1" if run.multi_label else "dev_accuracy",
             "How often the model was right on the dev rows while it trained.",
             "The model was not scored while it trained: --dev FILE --eval-steps 50 does that.", percent=True,
         ),

@@ -110,7 +110,7 @@ def shades_of(run: Collected) -> Shades:
     found = run.first.predictions
     if found is None:
         shares: list[float] = next((line["pseudo_hist"] for line in run.first.metrics if line.get("pseudo_hist")), [])
-        names = ("no", "yes") if run.many else tuple(f"class {i}" for i in range(len(shares)))
+        names = ("no", "yes") if run.multi_label else tuple(f"class {i}" for i in range(len(shares)))
         return Shades(names[: len(shares)], (1,) * len(shares))
     classes = tuple(map(str, found.facts["classes"]))
     labels = found.table["label"].to_numpy()

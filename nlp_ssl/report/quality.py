@@ -13,8 +13,8 @@ from nlp_ssl.report.shades import Shades
 from nlp_ssl.report.svg import Figure, Legend, Line, drawing, lines, number, ticks
 
 NO_PREDICTIONS = (
-    "There are no predictions: the run has not finished, is older than this report (train again), or gives several "
-    "labels a row, for which this figure is not drawn."
+    "There are no predictions: the run has not finished, is older than this report (train again), or is multi-label, "
+    "for which this figure is not drawn."
 )
 NO_SCORED = "There are no labeled test or dev rows: --test FILE gives some."
 _TABLE = 12  # classes that a table of confusions has room for

@@ -22,7 +22,7 @@ from nlp_ssl.inference.predict import predict, predict_splits
 from nlp_ssl.method import Method
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.text import TextNet
-from nlp_ssl.ops.multilabel import known_answers
+from nlp_ssl.ops.multilabel import known_binary
 from nlp_ssl.task import Task
 from nlp_ssl.training import checkpoint
 from nlp_ssl.training.calibration import cool, temperature_of
@@ -359,7 +359,7 @@ class TrainLoop:
         if config.calibrate == "dev":
             logits = predict(module, data.store, data.dev, self.engine.context)
             truth = data.labels[data.dev]
-            logits, truth = (logits, truth) if data.kind == "one" else known_answers(logits, truth)
+            logits, truth = (logits, truth) if data.kind == "single-label" else known_binary(logits, truth)
             temperature = temperature_of(logits.numpy(), truth)
         else:
             assert self.start is not None  # `fit` has one, also where nothing is to be started

@@ -67,13 +67,13 @@ class Finish:
 
 
 def write_predictions(path: Path, finish: Finish) -> None:
-    """Writes the file, whole or not at all; none where rows have several labels.
+    """Writes the file, whole or not at all; none for multi-label data.
 
     Raises:
         RunError: the file cannot be written.
     """
     data = finish.data
-    if data.kind == "many":
+    if data.kind == "multi-label":
         return
     rows = [*_sample(finish)]
     for split, at in (("dev", data.dev), ("test", data.test)):
