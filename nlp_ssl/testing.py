@@ -72,8 +72,8 @@ class StubNet:
         with torch.enable_grad():
             z = torch.cat([self.logits[view] for view in views]).detach()
             z = (z if noise is None else z + noise.detach()).requires_grad_()
-            (found,) = torch.autograd.grad(loss(self._views(z, views)), [z])
-        return found
+            (gradient,) = torch.autograd.grad(loss(self._views(z, views)), [z])
+        return gradient
 
     def slope(
         self, batch: Batch, *views: str, of: Sequence[str], loss: Callable[[Sequence[Tensor]], Tensor]
@@ -173,7 +173,7 @@ def step_losses(
         w=torch.ones(len(labels), dtype=logits["x"].dtype) if w is None else w,
         id={"x": torch.arange(len(labels)), "u": ids},
         keys={v: (np.arange(len(labels)) if v[0] == "x" else ids.numpy()).astype(np.uint64) for v in logits},
-        hidden=torch.full((n,) if kind == "single-label" else (n, num_classes), -1),
+        true_labels=torch.full((n,) if kind == "single-label" else (n, num_classes), -1),
     )
     out = method.step(run, batch if kind == "single-label" else binary_batch(batch))
     losses: dict[str, Tensor] = {}

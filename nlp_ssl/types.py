@@ -24,7 +24,7 @@ class Batch(TypedDict):
     w: Tensor  # [B] weights of the labeled rows
     id: dict[str, Tensor]  # block -> number of each row among the labeled ("x") or unlabeled ("u") rows
     keys: dict[str, np.ndarray]  # view -> key of each row's augmentation, uint64
-    hidden: Tensor  # [N] true classes of the unlabeled rows, -1 where unknown: for logging only
+    true_labels: Tensor  # [N] classes of the unlabeled rows, -1 where unknown: for logging only
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class PseudoLabels:
     @property
     def label(self) -> np.ndarray:
         """Most probable class [U], -1 where nothing is known."""
-        found: np.ndarray = np.where(self.p.sum(1) > 0, self.p.argmax(1), -1)
-        return found
+        label: np.ndarray = np.where(self.p.sum(1) > 0, self.p.argmax(1), -1)
+        return label
 
     def targets(self) -> np.ndarray:
         """What is to be learned, float64 [U, C]."""

@@ -219,12 +219,12 @@ def test_a_batch_as_questions():
     batch = Batch(
         inputs={}, lengths=np.ones(4), rows={"x": slice(0, 1), "u_w": slice(1, 3)}, y=torch.tensor([[1, -1, 0]]),
         w=torch.tensor([0.5]), id={"x": torch.tensor([2]), "u": torch.tensor([3, 0])}, keys={},
-        hidden=torch.tensor([[1, 0, -1], [-1, -1, -1]]),
+        true_labels=torch.tensor([[1, 0, -1], [-1, -1, -1]]),
     )  # fmt: skip
     seen = binary_batch(batch)
     assert seen["y"].tolist() == [[0, 1], [0, 0], [1, 0]] and seen["w"].tolist() == [0.5, 0.0, 0.5]
     assert seen["id"]["x"].tolist() == [6, 7, 8] and seen["id"]["u"].tolist() == [9, 10, 11, 0, 1, 2]
-    assert seen["hidden"].tolist() == [1, 0, -1, -1, -1, -1]
+    assert seen["true_labels"].tolist() == [1, 0, -1, -1, -1, -1]
     assert seen["rows"] == batch["rows"], "inputs are those of rows"
 
 

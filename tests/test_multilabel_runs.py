@@ -77,7 +77,7 @@ def test_every_method_that_says_so_trains(task, name):
 def test_labels_are_learned(tmp_path):
     task = tiny_multilabel_task(tmp_path, labeled=120)
     found = fit(Supervised(), task, LONG)
-    assert found.scores["test"].lead > 0.75, "always yes is right in half of the labels, a micro F1 of 0.67"
+    assert found.scores["test"].primary > 0.75, "always yes is right in half of the labels, a micro F1 of 0.67"
 
 
 def test_a_label_that_is_not_known_does_not_count(task):
@@ -175,7 +175,7 @@ def test_scores_by_hand():
     logits = torch.tensor([[2.0, -1.0, 0.0], [1.0, 3.0, -2.0], [-1.0, -2.0, 1.0]])
     labels = np.array([[1, 0, -1], [1, 0, 0], [1, 0, 1]], dtype=np.int8)
     found = score(logits, labels)
-    assert found.micro_f1 == found.lead == pytest.approx(6 / 8)
+    assert found.micro_f1 == found.primary == pytest.approx(6 / 8)
     # Label 0: 2 of 3 found, F1 0.8. Label 1 is nowhere. Label 2: 1 of 1, F1 1.
     assert found.macro_f1 == pytest.approx(0.9)
     assert found.accuracy == pytest.approx(1 / 3), "the first row is right in all that is known"
@@ -184,7 +184,7 @@ def test_scores_by_hand():
     assert found.nll == pytest.approx(torch.nn.functional.binary_cross_entropy(p, truth).item())
     assert found.named() == {"micro F1": 6 / 8, "macro F1": pytest.approx(0.9), "exact match": pytest.approx(1 / 3)}
     assert confusion(logits, labels).tolist() == [[[0, 0], [1, 2]], [[2, 1], [0, 0]], [[1, 0], [0, 1]]]
-    assert found.leading == "micro_f1" and score(logits, np.array([0, 1, 2])).leading == "accuracy"
+    assert found.primary_name == "micro_f1" and score(logits, np.array([0, 1, 2])).primary_name == "accuracy"
 
 
 # --- what `train` leaves ---

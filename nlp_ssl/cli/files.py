@@ -88,26 +88,26 @@ def tables(files: Files) -> Tables:
     Raises:
         DataError: one of them cannot be read.
     """
-    found: Tables = {}
+    by_role: Tables = {}
     for role in ROLES:
-        found[role] = read(files, role, found.get("labeled"))
-    return in_roles(found)
+        by_role[role] = read(files, role, by_role.get("labeled"))
+    return in_roles(by_role)
 
 
-def text(files: Files, found: Tables, seed: int) -> Data:
+def text(files: Files, tables: Tables, seed: int) -> Data:
     """The checked texts of a task; `seed` draws the labels where `labels_per_class` is given.
 
     Raises:
         DataError: there are no labeled rows, or the tables do not fit together.
     """
-    labeled = found["labeled"]
+    labeled = tables["labeled"]
     if labeled is None:
         raise DataError(132, "no row has a label: give --labeled FILE")
     return build(
         labeled,
-        found["unlabeled"],
-        found["dev"],
-        found["test"],
+        tables["unlabeled"],
+        tables["dev"],
+        tables["test"],
         labels_per_class=files.labels_per_class,
         seed=seed,
         allow_transductive=files.allow_transductive,

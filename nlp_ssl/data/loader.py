@@ -95,7 +95,7 @@ class Loader(Dataset[Batch]):
             w=self._weights(labeled),
             id={block: torch.from_numpy(np.ascontiguousarray(at)) for block, at in ids.items()},
             keys=all_keys,
-            hidden=torch.from_numpy(self.data.labels[positions["u"]]),
+            true_labels=torch.from_numpy(self.data.labels[positions["u"]]),
         )
         return batch if self.data.kind == "single-label" else binary_batch(batch)
 

@@ -183,8 +183,8 @@ def _same_labels(ours: Tensor, theirs: Tensor, kind: Kind) -> Tensor:
 def _timed(answers: Callable[[], Tensor], texts: int) -> tuple[Tensor, float]:
     answers()  # the first pass makes buffers
     start = time.perf_counter()
-    found = answers()
-    return found, texts / (time.perf_counter() - start)
+    logits = answers()
+    return logits, texts / (time.perf_counter() - start)
 
 
 def trace(net: TextNet, folder: Path, quantize: Quantize, out: Path) -> None:

@@ -39,20 +39,20 @@ class Scores:
         Raises:
             TypeError, ValueError: one is missing, unknown, of another kind or out of range.
         """
-        made = cls(**saved)
-        for name, value in asdict(made).items():
+        scores = cls(**saved)
+        for name, value in asdict(scores).items():
             most = 1e30 if name == "nll" else 1.001
             if not (atomic.is_number(value) and 0 <= value <= most) and not (name == "micro_f1" and value is None):
                 raise ValueError(f"{name} is {value!r}")
-        return made
+        return scores
 
     @property
-    def leading(self) -> Literal["accuracy", "micro_f1"]:
+    def primary_name(self) -> Literal["accuracy", "micro_f1"]:
         """Name of the score that methods are compared by."""
         return "accuracy" if self.micro_f1 is None else "micro_f1"
 
     @property
-    def lead(self) -> float:
+    def primary(self) -> float:
         """The score that methods are compared by."""
         return self.accuracy if self.micro_f1 is None else self.micro_f1
 
@@ -77,12 +77,12 @@ def score_splits(
     """
     labels = {"dev": data.labels[data.dev], "test": data.labels[data.test]}
     logits = predict_splits(module, data, context) if logits is None else logits
-    found = {split: score(found, labels[split]) for split, found in logits.items()}
+    scores = {split: score(of_split, labels[split]) for split, of_split in logits.items()}
     if fgsm and len(data.test):
         truth = data.labels[data.test]
         attacked = predict_attacked(module, data.store, data.test, truth, fgsm, context)
-        found["test_fgsm"] = score(attacked, truth)
-    return found
+        scores["test_fgsm"] = score(attacked, truth)
+    return scores
 
 
 def score(logits: Tensor, labels: np.ndarray, bins: int = 15) -> Scores:
@@ -131,5 +131,5 @@ def confusion(logits: Tensor, labels: np.ndarray) -> np.ndarray:
         known = [(y[y >= 0], p[y >= 0]) for y, p in zip(labels.T, yes.T, strict=True)]
         none = np.zeros((2, 2), dtype=np.int64)
         return np.stack([confusion_matrix(y, p, labels=(0, 1)) if len(y) else none for y, p in known])
-    found: np.ndarray = confusion_matrix(labels, logits.argmax(-1).numpy(), labels=range(logits.shape[1]))
-    return found
+    counts: np.ndarray = confusion_matrix(labels, logits.argmax(-1).numpy(), labels=range(logits.shape[1]))
+    return counts

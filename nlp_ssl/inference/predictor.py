@@ -32,8 +32,8 @@ class Predictor:
 
     def probabilities(self, texts: Sequence[str], second: Sequence[str] | None) -> np.ndarray:
         """Probabilities float64 [n, C]; of a multi-label classifier, each label's own."""
-        found: np.ndarray = probabilities(self.logits(texts, second), self.kind).numpy()
-        return found
+        p: np.ndarray = probabilities(self.logits(texts, second), self.kind).numpy()
+        return p
 
 
 @dataclass(frozen=True)

@@ -133,8 +133,11 @@ def _with_numbers(dataset: datasets.Dataset, config: PreTrainedConfig, scored: b
     numbers = [None if name is None else int(name) for name in table.labels or ()]
     if numbers == values and all(type(value) is int for value in values) and label in _READ_AS_LABELS:
         return dataset
-    there = [column for column in {label, *_READ_AS_LABELS} if column in dataset.column_names]
-    dataset, known = dataset.remove_columns(there), [i for i, number in enumerate(numbers) if number is not None]
+    label_columns = [column for column in {label, *_READ_AS_LABELS} if column in dataset.column_names]
+    dataset, known = (
+        dataset.remove_columns(label_columns),
+        [i for i, number in enumerate(numbers) if number is not None],
+    )
     if scored and 0 < len(known) < len(numbers):
         log.warning("eval_dataset: rows left out because they have no label: %d", len(numbers) - len(known))
         dataset, numbers = dataset.select(known), [numbers[i] for i in known]
@@ -302,8 +305,8 @@ def _check_order(feature: Any, name: str, config: PreTrainedConfig) -> None:
 
 def _check_pairs(dataset: datasets.Dataset, name: str, pair_column: str | None) -> None:
     if pair_column is not None and pair_column not in dataset.column_names:
-        there = ", ".join(dataset.column_names)
-        raise ConfigError(471, f"{name} has no column {pair_column!r} of second texts: it has {there}")
+        columns = ", ".join(dataset.column_names)
+        raise ConfigError(471, f"{name} has no column {pair_column!r} of second texts: it has {columns}")
 
 
 def _column(dataset: datasets.Dataset, names: Sequence[str]) -> str | None:

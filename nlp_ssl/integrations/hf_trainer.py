@@ -458,8 +458,8 @@ def _check_args(args: Any) -> None:
         "several GPUs in one process (start it with torchrun)": args.n_gpu > 1,
         "this precision": args.mixed_precision not in get_args(Format),
     }
-    for what, there in unknown.items():
-        if there:
+    for what, is_set in unknown.items():
+        if is_set:
             raise ConfigError(473, f"SSLTrainer does not support {what}: leave it out")
 
 

@@ -46,7 +46,7 @@ class PseudoLabel(Method):
         x, u = run.nets["student"](batch, "x", "u_w")  # [B, C], [N, C]: one forward
         p = run.aligned(softmax(u.detach()))
         keep = confident(p, self.threshold)  # [N]
-        run.watch(p, keep, batch["hidden"])
+        run.watch(p, keep, batch["true_labels"])
         ramp = linear_ramp(run.progress, self.ramp_up)
         losses = {
             "sup": mean(batch["w"] * ce(x, batch["y"])),

@@ -52,6 +52,6 @@ class RDrop(Method):
         }
         if len(u):  # there is a pool
             p = softmax(u.detach())
-            run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+            run.watch(p, torch.ones_like(p[:, 0]), batch["true_labels"])
             losses["unsup"] = self.weight * linear_ramp(run.progress, self.ramp_up) * mean(symmetric_kl(u, u2))
         return losses

@@ -74,7 +74,7 @@ class TemporalEnsembling(Method):
         target = self._corrected(newer, visits + 1) if self.current else self._corrected(z, visits)
         run.remember("z", ids, newer)
         run.remember("visits", ids, visits + 1)
-        run.watch(target, known, batch["hidden"])
+        run.watch(target, known, batch["true_labels"])
         weight = self.weight * sigmoid_ramp(run.progress, self.ramp_up)
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),

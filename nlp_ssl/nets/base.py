@@ -148,8 +148,8 @@ class Net:
         with torch.enable_grad(), _noise(self.module, False):
             logits = self.logits_of(inputs, probe)
             of_views = [self._seen(part) for part in torch.split(logits, sizes)]
-            (found,) = torch.autograd.grad(loss(of_views), [probe.delta])
-        return found.float()
+            (gradient,) = torch.autograd.grad(loss(of_views), [probe.delta])
+        return gradient.float()
 
     def slope(
         self, batch: Batch, *views: str, of: Sequence[str], loss: Callable[[Sequence[Tensor]], Tensor]
@@ -159,10 +159,10 @@ class Net:
         seen, _, sizes = self.inputs_of(batch, views)
         with _noise(self.module, False):
             with torch.enable_grad():
-                told, _, rows = self.inputs_of(batch, of)
-                logits = self.logits_of(told)
-                found = torch.autograd.grad(loss(torch.split(logits, rows)), weights, allow_unused=True)
-            way = [total(g) / world_size() if g is not None else None for g in found]
+                inputs, _, rows = self.inputs_of(batch, of)
+                logits = self.logits_of(inputs)
+                gradients = torch.autograd.grad(loss(torch.split(logits, rows)), weights, allow_unused=True)
+            way = [total(g) / world_size() if g is not None else None for g in gradients]
             length = torch.stack([g.square().sum() for g in way if g is not None]).sum().sqrt()
             ends = []
             with torch.no_grad():

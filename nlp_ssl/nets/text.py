@@ -341,9 +341,9 @@ def load_text_net(
         known = class_names(config)
         _name_classes(config, known if classes is None else classes)
         if dropout is not None:
-            there = config.to_dict()
+            supported = config.to_dict()
             for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
-                if key in there:
+                if key in supported:
                     config.update({key: dropout})
         tokenizer = open_tokenizer(name)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
@@ -484,11 +484,11 @@ def length_groups(lengths: np.ndarray, overhead: int = _GROUP_OVERHEAD) -> list[
 
 
 def final_linear(model: PreTrainedModel) -> tuple[str, nn.Linear]:
-    found = [
+    layers = [
         (name, module)
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module.out_features == model.config.num_labels
     ]
-    if not found:
+    if not layers:
         raise ConfigError(226, f"{type(model).__name__} has no linear layer with {model.config.num_labels} outputs")
-    return found[-1]
+    return layers[-1]

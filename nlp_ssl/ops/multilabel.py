@@ -33,13 +33,13 @@ def binary_ids(ids: Tensor, labels: int) -> Tensor:
 
 
 def binary_batch(batch: Batch) -> Batch:
-    """A batch with labels y [B, C] and hidden [N, C], 1, 0 or -1, as binary rows: inputs and views stay as they are."""
+    """A batch with labels y [B, C] and true_labels [N, C], 1, 0 or -1, as binary rows; inputs and views stay."""
     y = batch["y"]
     binary = {
         "y": binary_targets(y),
         "w": batch["w"].repeat_interleave(y.shape[1]) * (y >= 0).flatten(),
         "id": {block: binary_ids(ids, y.shape[1]) for block, ids in batch["id"].items()},
-        "hidden": batch["hidden"].flatten().long(),
+        "true_labels": batch["true_labels"].flatten().long(),
     }
     return cast(Batch, {**batch, **binary})
 

@@ -26,7 +26,7 @@ from nlp_ssl.task import Task
 from nlp_ssl.training import roles
 from nlp_ssl.training.checkpoint import Checkpoint
 from nlp_ssl.training.guard import Guard
-from nlp_ssl.training.imbalance import adjustment, weighed
+from nlp_ssl.training.imbalance import adjustment, with_class_weights
 from nlp_ssl.training.view_strength import Strongest
 from nlp_ssl.training.warm_start import start_kind
 from nlp_ssl.types import Batch, Forward, Losses
@@ -70,7 +70,12 @@ class Engine:
         saved: Checkpoint | None = None,
     ) -> None:
         data, augment = task.data, task.augment
-        self.method, self.data, self.config, self.accelerator = method, weighed(data, config), config, accelerator
+        self.method, self.data, self.config, self.accelerator = (
+            method,
+            with_class_weights(data, config),
+            config,
+            accelerator,
+        )
         self.device, self.context = accelerator.device, autocast(precision, accelerator.device)
         ranks = accelerator.num_processes
         sizes = Sizes(
@@ -83,7 +88,7 @@ class Engine:
         self.loader = Loader(
             self.data,
             method.wanted_views(),
-            self._settled(augment),
+            self._with_strengths(augment),
             sizes,
             seed=config.seed,
             max_steps=config.max_steps,
@@ -268,7 +273,7 @@ class Engine:
         log.warning("%s", warning)
         return [warning]
 
-    def _settled(self, augment: Mapping[str, Any]) -> dict[str, Any]:
+    def _with_strengths(self, augment: Mapping[str, Any]) -> dict[str, Any]:
         """The augmentations with a fixed strength: chosen once, with the started model, and kept in checkpoints."""
         settled = dict(augment)
         for kind in set(self.method.wanted_views().values()):

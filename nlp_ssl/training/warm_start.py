@@ -13,7 +13,7 @@ from nlp_ssl.data.dataset import Data
 from nlp_ssl.inference.predict import features
 from nlp_ssl.nets.base import Module
 from nlp_ssl.ops.fits import without_remarks
-from nlp_ssl.training.imbalance import adjustment, weighed
+from nlp_ssl.training.imbalance import adjustment, with_class_weights
 from nlp_ssl.utils.precision import Autocast
 from nlp_ssl.utils.progress import track
 
@@ -109,7 +109,7 @@ def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast,
     z = features(module, data.store, data.labeled, context).double().numpy()
     y, shift = data.labels[data.labeled], adjustment(data, config)
     scale = float(np.linalg.norm(z - z.mean(0), axis=1).mean()) or 1.0
-    weights = weighed(data, config).weights
+    weights = with_class_weights(data, config).weights
     if data.kind == "single-label":
         weight, bias = _head(z / scale, y, weights, strength, len(data.classes))
     else:
