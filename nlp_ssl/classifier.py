@@ -270,7 +270,7 @@ class SSLClassifier(ClassifierMixin, NestedParams):  # type: ignore[misc]  # sci
     def predict(self, X: Column) -> np.ndarray | list[list[Any]]:
         """The most likely classes [n], in the type of the labels; a list of labels per row, where rows have several."""
         p = self.predict_proba(X)
-        if self._kind == "many":
+        if self._kind == "multi-label":
             return [self.classes_[row >= self.threshold].tolist() for row in p]
         labels: np.ndarray = self.classes_[p.argmax(1)]
         return labels
@@ -285,7 +285,7 @@ class SSLClassifier(ClassifierMixin, NestedParams):  # type: ignore[misc]  # sci
 
     @property
     def _kind(self) -> Kind:
-        return self.net_.kind if isinstance(self.net_, TextNet) else "one"
+        return self.net_.kind if isinstance(self.net_, TextNet) else "single-label"
 
     def _logits(self, X: Column) -> Tensor:
         net = self.net_

@@ -45,7 +45,7 @@ class Method:
     nets: ClassVar[Mapping[str, Role]] = {"student": "trained"}
     heads: ClassVar[Mapping[str, Head]] = {}
     pool_optional: ClassVar[bool] = False  # also worth training without unlabeled rows
-    kinds: ClassVar[tuple[Kind, ...]] = ("one",)  # labels of a row that it is defined for: see `nlp_ssl.ops.multilabel`
+    kinds: ClassVar[tuple[Kind, ...]] = ("single-label",)  # see `nlp_ssl.ops.multilabel`
     images: ClassVar[Mapping[str, Any]] = {}  # defaults that suit images better than text
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class RoundMethod:
 
     name: ClassVar[str] = ""
     student_view: ClassVar[Literal["weak", "strong"]] = "weak"
-    kinds: ClassVar[tuple[Kind, ...]] = ("one",)  # labels of a row that it is defined for
+    kinds: ClassVar[tuple[Kind, ...]] = ("single-label",)
     images: ClassVar[Mapping[str, Any]] = {}  # defaults that suit images better than text
     rounds: Annotated[
         int, Range(1, 1000), "students trained one after the other; fewer are trained where the labels stay the same"

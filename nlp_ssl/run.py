@@ -100,8 +100,8 @@ class Run:
             rates = self.policy.updated(self.state["rates"].cpu(), at.cpu().numpy().astype(np.uint64), values.cpu())
             self.state["rates"] = rates.to(self.state["rates"].device)
 
-    def watch(self, p: Tensor, keep: Tensor, hidden: Tensor) -> None:
-        """Logs the health of pseudo-labels: p [N, C], kept rows keep [N] (0..1), true classes hidden [N] or -1.
+    def watch(self, p: Tensor, keep: Tensor, true_labels: Tensor) -> None:
+        """Logs the health of pseudo-labels: p [N, C], kept rows keep [N] (0..1), true_labels [N] classes or -1.
 
         The collapse guard and the report read these: share kept, entropy, class histogram, accuracy where known.
         Rows of zeros have no pseudo-label yet and count for the share alone.
@@ -109,14 +109,14 @@ class Run:
         if not len(p):
             return
         p, keep = p.detach(), keep.detach().float()
-        label, there = p.argmax(-1), (p.sum(-1) > 0).float()
-        rows = there.sum().clamp(min=1.0)
-        known = (keep * there > 0) & (hidden >= 0)
+        label, has_target = p.argmax(-1), (p.sum(-1) > 0).float()
+        rows = has_target.sum().clamp(min=1.0)
+        known = (keep * has_target > 0) & (true_labels >= 0)
         self.log("mask_rate", keep.mean())
-        self.log("pseudo_entropy", (entropy(p) * there).sum() / rows)
-        self.log("pseudo_hist", torch.bincount(label, weights=there, minlength=p.shape[-1]) / rows)
+        self.log("pseudo_entropy", (entropy(p) * has_target).sum() / rows)
+        self.log("pseudo_hist", torch.bincount(label, weights=has_target, minlength=p.shape[-1]) / rows)
         self.log("pseudo_known", known.sum())
-        self.log("pseudo_right", (known & (label == hidden)).sum())
+        self.log("pseudo_right", (known & (label == true_labels)).sum())
 
     def flush(self) -> dict[str, Tensor]:
         """Means of what was logged since the last call, still on their device."""

@@ -35,7 +35,7 @@ from nlp_ssl.inference.teacher import joined, logits_of
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.image import ImageNet, build_image_net
 from nlp_ssl.nets.text import Pooling, TextNet, load_text_net, load_trained, set_task
-from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.ops.multilabel import refuse_multilabel
 from nlp_ssl.paraphrase.views import rewritings_of
 from nlp_ssl.training.view_strength import Strongest
 from nlp_ssl.types import PseudoLabels
@@ -144,7 +144,7 @@ class Task:
         Args:
             texts: texts [N], or pairs of texts.
             labels: their labels [N]; None, NaN, "" and -1 mean unlabeled. Lists or sets of labels, or an indicator
-                matrix [N, C] with `class_names`, where rows have several labels.
+                matrix [N, C] with `class_names`, if the task is multi-label.
             unlabeled: further texts of the pool.
             dev: texts and labels for early stopping and for what is chosen.
             test: texts and labels for the scores; never looked at in training.
@@ -230,7 +230,7 @@ class Task:
             label_column: column of the labels, where it is not recognized by itself; "a,b,c" where each has a column of
                 0 and 1.
             pair_column: column of the second texts, where rows are pairs of texts.
-            label_separator: between the labels of a row that has several, e.g. ";".
+            label_separator: between the labels of a row of multi-label data, e.g. ";".
             class_names: what the numbers stand for where labels are rows of 0 and 1.
             unlabeled_value: label that marks an unlabeled row, beside the empty one and -1.
             minus_one: what the label -1 is, "class" or "unlabeled", where others are numbers.
@@ -482,8 +482,8 @@ class TextSource:
         if self.pseudo_labels is None and self.teacher is None:
             return task
         data = task.data
-        if data.kind == "many":
-            refuse("pseudo-labels from elsewhere, or a teacher")
+        if data.kind == "multi-label":
+            refuse_multilabel("pseudo-labels from elsewhere, or a teacher")
         if data.pairs is not None:
             raise ConfigError(
                 453, "--pseudo-labels and --teacher are for single texts: leave out --pair-column, or them"
@@ -595,10 +595,10 @@ def task_of_nets(
         replace(data, tokens=store, notes=data.notes if note is None else (*data.notes, note)),
         build,
         {"weak": Identity(), "strong": strong, "controlled": policy, "probe": policy.probe()},
-        partial(load_trained, kinds=("one", "many")),
+        partial(load_trained, kinds=("single-label", "multi-label")),
         origin=(
             *origin, ("max_length", str(max_length)), ("strong", repr(strong)), ("views", _name(rewritings)),
-            *(() if data.kind == "one" else (("labels", "multi-label"),)),
+            *(() if data.kind == "single-label" else (("labels", "multi-label"),)),
         ),
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nlp_ssl.method import Method
 from nlp_ssl.ops.functional import softmax
-from nlp_ssl.ops.multilabel import answers, as_questions, per_label
+from nlp_ssl.ops.multilabel import binary_batch, binary_logits, binary_targets
 from nlp_ssl.run import Run
 from nlp_ssl.types import Batch, DataSpec, Edit, Head, Kind
 
@@ -25,7 +25,7 @@ class StubNet:
     logits: Mapping[str, Tensor]
     heads: Mapping[str, Head] = field(default_factory=dict)
     fixed: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # head -> view -> output
-    kind: Kind = "one"
+    kind: Kind = "single-label"
     depth: int = 1
 
     def __call__(self, batch: Batch, *views: str, edit: Edit | None = None, dropout: bool = True) -> Sequence[Tensor]:
@@ -38,7 +38,7 @@ class StubNet:
     def _views(self, z: Tensor, views: Sequence[str]) -> list[Tensor]:
         """Logits of all views as those of each, in the way that methods see them."""
         parts = torch.split(z, [len(self.logits[view]) for view in views])
-        return [per_label(part) for part in parts] if self.kind == "many" else list(parts)
+        return [binary_logits(part) for part in parts] if self.kind == "multi-label" else list(parts)
 
     def outputs(
         self, batch: Batch, *views: str, edit: Edit | None = None, dropout: bool = True
@@ -72,8 +72,8 @@ class StubNet:
         with torch.enable_grad():
             z = torch.cat([self.logits[view] for view in views]).detach()
             z = (z if noise is None else z + noise.detach()).requires_grad_()
-            (found,) = torch.autograd.grad(loss(self._views(z, views)), [z])
-        return found
+            (gradient,) = torch.autograd.grad(loss(self._views(z, views)), [z])
+        return gradient
 
     def slope(
         self, batch: Batch, *views: str, of: Sequence[str], loss: Callable[[Sequence[Tensor]], Tensor]
@@ -102,7 +102,7 @@ def step_losses(
     heads: Mapping[str, Mapping[str, Tensor]] | None = None,
     w: Tensor | None = None,
     prior: tuple[float, ...] | None = None,
-    kind: Kind = "one",
+    kind: Kind = "single-label",
 ) -> dict[str, Tensor]:
     """Named losses of one `step` on logits per view, e.g. {"x": [B, C], "u_w": [N, C], "u_s": [N, C]}.
 
@@ -117,7 +117,7 @@ def step_losses(
         w: weights of the labeled rows [B]; ones if not given.
         prior: shares of the classes in the pool that pseudo-labels are aligned to; not aligned if not given.
         heads: outputs per view of the method's heads, by name, e.g. {"projection": {"u_w": [N, D]}}.
-        kind: "many" where rows have several labels, [B, C] of 1, 0 and -1 (not known).
+        kind: "single-label", or "multi-label" with labels [B, C] of 1, 0 and -1 (not known).
 
     A generator method's updates are run to the end; a loss it yields twice is summed.
     """
@@ -128,7 +128,7 @@ def step_losses(
     ids = torch.arange(n) if ids is None else ids
     pool = max(n, int(ids.max()) + 1) if n else 0
     spec = DataSpec(num_classes=num_classes, pool_size=pool, labeled_size=len(labels), prior=prior)
-    if kind == "many":
+    if kind == "multi-label":
         spec = DataSpec(2, pool * num_classes, labels.numel(), kind=kind)
     nets = {
         role: StubNet({**logits, **by_net.get(role, {})}, method.wanted_heads(), heads or {}, kind)
@@ -137,7 +137,7 @@ def step_losses(
     steps = 10**12
 
     def seen(z: Tensor) -> Tensor:
-        return per_label(z) if kind == "many" else z
+        return binary_logits(z) if kind == "multi-label" else z
 
     def of_block(role: str, block: str) -> Tensor:
         if block == "x" or not unlabeled:
@@ -153,7 +153,7 @@ def step_losses(
         step=round(progress * steps),
         predict=lambda role, block: softmax(of_block(role, block)),
         features=of_block,
-        labels=labels if kind == "one" else answers(labels),
+        labels=labels if kind == "single-label" else binary_targets(labels),
     )
     run.state = method.init_state(spec) if state is None else state
     if prior is not None and state is None:
@@ -173,9 +173,9 @@ def step_losses(
         w=torch.ones(len(labels), dtype=logits["x"].dtype) if w is None else w,
         id={"x": torch.arange(len(labels)), "u": ids},
         keys={v: (np.arange(len(labels)) if v[0] == "x" else ids.numpy()).astype(np.uint64) for v in logits},
-        hidden=torch.full((n,) if kind == "one" else (n, num_classes), -1),
+        true_labels=torch.full((n,) if kind == "single-label" else (n, num_classes), -1),
     )
-    out = method.step(run, batch if kind == "one" else as_questions(batch))
+    out = method.step(run, batch if kind == "single-label" else binary_batch(batch))
     losses: dict[str, Tensor] = {}
     for part in out if isinstance(out, Iterator) else [out]:
         for name, value in part.items():

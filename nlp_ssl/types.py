@@ -9,11 +9,8 @@ from torch import Tensor
 
 Losses = dict[str, Tensor]
 
-
 Role = Literal["trained", "ema", "frozen"]
-
-
-Kind = Literal["one", "many"]  # labels of a row
+Kind = Literal["single-label", "multi-label"]  # one label per row, or any number of them
 
 
 class Batch(TypedDict):
@@ -22,26 +19,26 @@ class Batch(TypedDict):
     inputs: dict[str, Tensor]  # one padded block of rows [R, ...]
     lengths: np.ndarray  # [R] on the host: tokens of each row (1 for images)
     rows: dict[str, slice]  # view name -> its rows in the block
-    y: Tensor  # [B] classes or [B, C] probabilities; with several labels a row as
-    # `nlp_ssl.ops.multilabel` says
+    y: Tensor  # [B] classes or [B, C] probabilities; of multi-label data
+    # as `nlp_ssl.ops.multilabel` says
     w: Tensor  # [B] weights of the labeled rows
     id: dict[str, Tensor]  # block -> number of each row among the labeled ("x") or unlabeled ("u") rows
     keys: dict[str, np.ndarray]  # view -> key of each row's augmentation, uint64
-    hidden: Tensor  # [N] true classes of the unlabeled rows, -1 where unknown: for logging only
+    true_labels: Tensor  # [N] classes of the unlabeled rows, -1 where unknown: for logging only
 
 
 @dataclass(frozen=True)
 class DataSpec:
     """What a method may know of the data before training.
 
-    With several labels a row ("many") rows are (row, label) and classes no and yes: see `nlp_ssl.ops.multilabel`.
+    For multi-label data rows are (row, label) and classes no and yes: see `nlp_ssl.ops.multilabel`.
     """
 
     num_classes: int
     pool_size: int = 0
     labeled_size: int = 0
     prior: tuple[float, ...] | None = None  # estimated share of each class in the pool
-    kind: Kind = "one"
+    kind: Kind = "single-label"
 
 
 @dataclass(frozen=True)
@@ -75,8 +72,8 @@ class PseudoLabels:
     @property
     def label(self) -> np.ndarray:
         """Most probable class [U], -1 where nothing is known."""
-        found: np.ndarray = np.where(self.p.sum(1) > 0, self.p.argmax(1), -1)
-        return found
+        label: np.ndarray = np.where(self.p.sum(1) > 0, self.p.argmax(1), -1)
+        return label
 
     def targets(self) -> np.ndarray:
         """What is to be learned, float64 [U, C]."""

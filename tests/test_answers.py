@@ -23,15 +23,15 @@ SETS = ("-1", "=x", "+1", "@a", '5" disk', "a,b", "tab\tin", "two\nlines", "a\rr
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
-def table_of_all(names, kind="one"):
-    """Columns, and a row for each name, of several labels a row those of it and the next; then one without a text."""
-    p = np.eye(len(names)) * 0.75 + np.roll(np.eye(len(names)), 1, 1) * (0.75 if kind == "many" else 0.25)
+def table_of_all(names, kind="single-label"):
+    """Columns, and a row for each name (multi-label: for it and the next); then one without a text."""
+    p = np.eye(len(names)) * 0.75 + np.roll(np.eye(len(names)), 1, 1) * (0.75 if kind == "multi-label" else 0.25)
     p = np.concatenate([p, np.full((1, len(names)), np.nan)])
     columns = answers.schema(names, False, kind)
     return columns, answers.table(Answers(np.arange(1, len(p) + 1), p), names, columns)
 
 
-def written(path, cells, kind="one", names=NAMES):
+def written(path, cells, kind="single-label", names=NAMES):
     columns, found = table_of_all(names, kind)
     with answers.writer(path, columns, cells) as put:
         put(found)
@@ -66,7 +66,7 @@ def test_what_was_written_is_read_back_as_labels(tmp_path, ending):
 
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
 def test_several_labels_of_a_row_are_read_back(tmp_path, ending):
-    path = written(tmp_path / f"p.{ending}", answers.Cells("|"), kind="many", names=SETS)
+    path = written(tmp_path / f"p.{ending}", answers.Cells("|"), kind="multi-label", names=SETS)
     found = read_table(path, text_column="row", label_separator="|", minus_one="class").label_sets
     assert [None if names is None else set(names) for names in found] == [
         *({name, SETS[(i + 1) % len(SETS)]} for i, name in enumerate(SETS)), None

@@ -14,7 +14,7 @@ from nlp_ssl import FixMatch, fit
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.inference.predict import predict
 from nlp_ssl.report.collect import collect
-from nlp_ssl.training.calibration import cool, temperature_of
+from nlp_ssl.training.calibration import apply_temperature, temperature_of
 
 
 def drawn(temperature, rows=20_000):
@@ -40,7 +40,7 @@ def test_few_rows_that_are_all_right_do_not_make_it_certain():
 def test_cooling_divides_logits_and_leaves_classes():
     layer, x = nn.Linear(5, 3), torch.randn(7, 5)
     before = layer(x)
-    cool(layer, 2.5)
+    apply_temperature(layer, 2.5)
     torch.testing.assert_close(layer(x) * 2.5, before)
 
 

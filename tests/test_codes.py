@@ -90,7 +90,7 @@ MEANINGS = {
     471: ("a dataset that is none for the Trainer", "datasets.Dataset|no column"),
     472: ("a setting that the Trainer has itself", "TrainingArguments|warm start"),
     473: ("what SSLTrainer cannot do", "does not support"),
-    477: ("a part that is for one label a row", "one label"),
+    477: ("a part that is for single-label data", "single-label"),
     479: ("a separator that cannot be", "--label-separator"),
     487: ("the method of a Trainer, named in two ways or in none", "method"),
     489: ("names and numbers of labels that do not go together", "number"),

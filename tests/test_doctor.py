@@ -135,7 +135,7 @@ def test_errors_come_first_and_leave_no_advice(files, capsys):
     BROKEN["one class"][0](files)
     assert doctor(files, labeled="bad.csv") == 3
     shown = capsys.readouterr().out
-    assert shown.startswith("ERRORS") and "NEXT: mend the errors" in shown and "nlp-ssl train" not in shown
+    assert shown.startswith("ERRORS") and "NEXT: fix the errors" in shown and "nlp-ssl train" not in shown
 
 
 def test_all_errors_are_shown_at_once(files, capsys):

@@ -12,7 +12,7 @@ from tiny import saved_classifier, tiny_texts
 from nlp_ssl.cli import run
 from nlp_ssl.inference.export import OnnxClassifier, compare
 from nlp_ssl.inference.predict import logits_of_texts
-from nlp_ssl.nets.text import MANY, PAIRS, load_text_net
+from nlp_ssl.nets.text import MULTI_LABEL, PAIRS, load_text_net
 
 for package in ("onnx", "onnxscript", "onnxruntime", "transformers.exporters"):
     pytest.importorskip(package, reason="needs pip install 'nlp-ssl[export]'")
@@ -89,7 +89,7 @@ def test_a_graph_of_pairs_answers_as_its_model(tmp_path, capsys, tokenizer):
 
 def test_a_graph_of_several_labels_answers_as_its_model(tmp_path, capsys):
     out, graph = saved_classifier(tmp_path, ["a", "b", "c"], TEXTS), tmp_path / "onnx"
-    marked(out, problem_type=MANY)
+    marked(out, problem_type=MULTI_LABEL)
     (tmp_path / "t.txt").write_text("\n".join(TEXTS) + "\n")
     assert run(["export", str(out), "--out", str(graph), "--texts", str(tmp_path / "t.txt")]) == 0
     assert "40 texts: 100.0% same labels" in capsys.readouterr().out

@@ -20,7 +20,7 @@ from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.rounds.teacher import Teacher
 from nlp_ssl.task import text_task
 from nlp_ssl.training.engine import Engine
-from nlp_ssl.training.imbalance import adjustment, class_weights, weighed
+from nlp_ssl.training.imbalance import adjustment, class_weights, with_class_weights
 from nlp_ssl.training.loop import train
 from nlp_ssl.training.run_folder import RunFolder
 
@@ -73,7 +73,7 @@ def test_weights_of_soft_and_weighed_labels(task: Task) -> None:
     data = replace(task.data, labeled=task.data.labeled[:3], targets=targets, weights=np.array([2.0, 1.0, 1.0]))
     # Counts 2 * 0.5 + 1 + 1 = 3 and 1; weights 4 / (2 * 3) and 4 / (2 * 1); times what the rows weighed already.
     assert data.labeled_counts() == pytest.approx([3.0, 1.0])
-    found = weighed(data, replace(FAST, class_weights="inverse")).weights
+    found = with_class_weights(data, replace(FAST, class_weights="inverse")).weights
     assert found == pytest.approx([2 * (2 / 3 + 2) / 2, 2 / 3, 2 / 3])
 
 
@@ -172,4 +172,6 @@ def test_checkpoints_know_the_setting(task: Task, tmp_path: Path) -> None:
 
 def test_tiny_task_is_even(tmp_path: Path) -> None:
     even = tiny_task(tmp_path).data  # where classes are even, weights are ones
-    assert weighed(even, replace(FAST, class_weights="inverse")).weights == pytest.approx(np.ones(len(even.labeled)))
+    assert with_class_weights(even, replace(FAST, class_weights="inverse")).weights == pytest.approx(
+        np.ones(len(even.labeled))
+    )

@@ -47,7 +47,7 @@ def rows(batch):
 
 
 def equal(a, b):
-    return rows(a) == rows(b) and torch.equal(a["y"], b["y"]) and torch.equal(a["hidden"], b["hidden"])
+    return rows(a) == rows(b) and torch.equal(a["y"], b["y"]) and torch.equal(a["true_labels"], b["true_labels"])
 
 
 def test_shape_of_a_batch(task):
@@ -57,7 +57,7 @@ def test_shape_of_a_batch(task):
     assert batch["rows"] == {"x": slice(0, 4), "u_w": slice(4, 12), "u_s": slice(12, 20)}
     assert torch.equal(batch["inputs"]["attention_mask"].sum(1), torch.from_numpy(batch["lengths"]).long())
     assert torch.equal(batch["y"], torch.from_numpy(task.data.labels[at(task, batch, "x")]))
-    assert torch.equal(batch["hidden"], torch.from_numpy(task.data.labels[at(task, batch, "u")]))
+    assert torch.equal(batch["true_labels"], torch.from_numpy(task.data.labels[at(task, batch, "u")]))
     assert torch.equal(batch["w"], torch.ones(4))
 
 
@@ -185,7 +185,7 @@ def test_without_a_pool_or_without_unlabeled_views(task):
         loader(replace(task, data=task.data.without_pool()), views={"x": "weak"}),
     ):
         batch = found[2]
-        assert len(batch["id"]["u"]) == 0 == len(batch["hidden"]) and set(batch["rows"]) == {"x"}
+        assert len(batch["id"]["u"]) == 0 == len(batch["true_labels"]) and set(batch["rows"]) == {"x"}
         assert equal(batch, found[2]) and found.steps_per_epoch == 48
     assert rows(loader(task)[2])["x"] == rows(loader(task, views={"x": "weak"})[2])["x"]
 

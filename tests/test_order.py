@@ -28,7 +28,7 @@ from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.predict import logits_of_texts
 from nlp_ssl.inference.teacher import joined, logits_of
 from nlp_ssl.methods import Distillation
-from nlp_ssl.nets.text import MANY, PAIRS, kind_of, load_text_net, load_trained, of_pairs
+from nlp_ssl.nets.text import MULTI_LABEL, PAIRS, kind_of, load_text_net, load_trained, of_pairs
 from nlp_ssl.registry import as_method
 from nlp_ssl.rounds.self_training import SelfTraining
 from nlp_ssl.task import text_task
@@ -439,7 +439,7 @@ def test_a_net_that_is_given_must_have_the_order_of_the_data(gaps, tiny, order):
 def left_over(tiny, tmp_path):
     """A model that once gave pairs of texts several labels."""
     net = load_text_net(str(tiny), ["neg", "pos"])
-    net.model.config.problem_type = MANY
+    net.model.config.problem_type = MULTI_LABEL
     net.model.config.update({PAIRS: True})
     (tmp_path / "old").mkdir()
     net.save(tmp_path / "old")
@@ -470,7 +470,7 @@ def test_tasks_of_pairs_and_of_several_labels_note_so(left_over, tmp_path):
     tables = table_of(texts, labels, pairs=texts[::-1]), table_of(texts, [[y] for y in labels]), table_of(texts, labels)
     tasks = [text_task(build_data(table), str(left_over), cache_dir=tmp_path, max_length=16) for table in tables]
     found = [(kind_of(net.model.config), of_pairs(net.model.config)) for net in (task.build(0) for task in tasks)]
-    assert found == [("one", True), ("many", False), ("one", False)]
+    assert found == [("single-label", True), ("multi-label", False), ("single-label", False)]
 
 
 def test_the_trainer_notes_what_it_trained_for(left_over, tmp_path):

@@ -105,6 +105,6 @@ def test_a_budget_chooses_the_steps(files, tmp_path, monkeypatch, capsys):
     assert run([*flags, "--json"]) == 0
     assert json.loads((out / "result.json").read_text())["steps"] == 5  # 6 s less 1 s for the start, two sides of .5 s
     found = json.loads(capsys.readouterr().out)
-    assert found["method"] == "uda" and set(found["sides"]) == {"start", "supervised", "uda"}
+    assert found["method"] == "uda" and set(found["results"]) == {"start", "supervised", "uda"}
     assert "label-only" in found["verdict"]
     assert run([*flags, "--resume"]) == 2 and "SSL254" in capsys.readouterr().err

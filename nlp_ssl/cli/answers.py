@@ -20,20 +20,20 @@ from nlp_ssl.utils import atomic
 FILE = "file"
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 _DIGITS = 6  # of a probability
-_APPLIES = 0.5  # probability from which on one of several labels is given
+_APPLIES = 0.5  # probability from which on a label of multi-label data applies
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how cells begin that a spreadsheet runs
 
 Put = Callable[[pa.Table], object]
 
 
-def schema(classes: Sequence[str], every_class: bool, kind: Kind = "one", files: bool = False) -> pa.Schema:
-    """Columns row, label and probability, the latter two lists where a row has several labels.
+def schema(classes: Sequence[str], every_class: bool, kind: Kind = "single-label", files: bool = False) -> pa.Schema:
+    """Columns row, label and probability, the latter two lists for multi-label data.
 
     On request there is one more for the probability of each class, and a last one for the file of the row.
     """
     more = [f"probability_{name}" for name in classes] if every_class else []
     answer = [("label", pa.string()), ("probability", pa.float64())]
-    if kind == "many":
+    if kind == "multi-label":
         answer = [(name, pa.list_(type_)) for name, type_ in answer]
     last = [(FILE, pa.string())] if files else []
     return pa.schema([("row", pa.int64()), *answer, *((name, pa.float64()) for name in more), *last])
@@ -58,9 +58,9 @@ def table(answers: Answers, classes: Sequence[str], columns: pa.Schema, file: st
     return pa.table([pa.array(answers.rows), *filled, *files], schema=columns)
 
 
-def _picked(values: np.ndarray, given: np.ndarray) -> list[list[Any]]:
-    """Of each row of values [N, C] those that are given [N, C]."""
-    return [row[there].tolist() for row, there in zip(values, given, strict=True)]
+def _picked(values: np.ndarray, chosen: np.ndarray) -> list[list[Any]]:
+    """Of each row of values [N, C] the chosen ones [N, C]."""
+    return [row[applies].tolist() for row, applies in zip(values, chosen, strict=True)]
 
 
 def check_out(out: Path, read: Sequence[str | Path], overwrite: bool) -> None:
@@ -82,7 +82,7 @@ class Cells:
     """How a row's labels and probabilities stand in the cells of CSV and TSV.
 
     Attributes:
-        separator: between several labels of a row, and alone where no label applies.
+        separator: between the labels of a row of multi-label data, and alone where no label applies.
         guard_formulas: put an apostrophe before a label that a spreadsheet would run as a formula. It is then no longer
             the name of the class: what reads the file gets another label.
     """
@@ -115,9 +115,9 @@ def writer(out: Path, columns: pa.Schema, cells: Cells) -> Iterator[Put]:
     }
     with atomic.write_file(out) as temporary, make[out.suffix](temporary, columns) as put:
 
-        def watched(found: pa.Table) -> None:
+        def watched(rows: pa.Table) -> None:
             with atomic.writing(out):
-                put(found)
+                put(rows)
 
         yield watched
 
@@ -132,10 +132,10 @@ def _parquet(path: Path, columns: pa.Schema) -> Iterator[Put]:
 def _csv(path: Path, columns: pa.Schema, delimiter: str, cells: Cells) -> Iterator[Put]:
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(_line(columns.names, delimiter))
-        yield lambda found: file.writelines(
+        yield lambda rows: file.writelines(
             _line([str(row), cells.label(label), cells.numbers(p, str), *("" if q is None else str(q) for q in more)],
                   delimiter)
-            for row, label, p, *more in _rows(found)
+            for row, label, p, *more in _rows(rows)
         )  # fmt: skip
 
 
@@ -145,9 +145,9 @@ def _jsonl(path: Path, columns: pa.Schema) -> Iterator[Put]:
         yield partial(put_json, file)
 
 
-def put_json(file: TextIO, found: pa.Table) -> None:
+def put_json(file: TextIO, rows: pa.Table) -> None:
     """One object for each row."""
-    file.writelines(as_json(row, file) + "\n" for row in found.to_pylist())
+    file.writelines(as_json(row, file) + "\n" for row in rows.to_pylist())
 
 
 def as_json(value: Any, file: TextIO) -> str:
@@ -155,9 +155,9 @@ def as_json(value: Any, file: TextIO) -> str:
     return json.dumps(value, ensure_ascii=not (file.encoding or "utf-8").lower().startswith("utf"))
 
 
-def put_lines(file: TextIO, found: pa.Table, cells: Cells) -> None:
+def put_lines(file: TextIO, rows: pa.Table, cells: Cells) -> None:
     """Tab-separated values without row numbers or a header: line n is about row n."""
-    for _, label, p, *_ in _rows(found):
+    for _, label, p, *_ in _rows(rows):
         file.write(_line([cells.label(label), cells.numbers(p, "{:.4f}".format)], "\t"))
 
 
@@ -170,5 +170,5 @@ def _line(fields: Sequence[str], delimiter: str) -> str:
     return delimiter.join(quoted) + "\n"
 
 
-def _rows(found: pa.Table) -> Iterator[tuple[Any, ...]]:
-    return zip(*(column.to_pylist() for column in found.columns), strict=True)
+def _rows(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in rows.columns), strict=True)

@@ -65,8 +65,8 @@ class Spec:
 @cache
 def table() -> dict[str, Any]:
     """The table of flags: "commands" and "methods" by their names."""
-    found: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
-    return found
+    flags: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
+    return flags
 
 
 class Command(click.Command):
@@ -142,8 +142,8 @@ class Command(click.Command):
 
     def _spec(self, ctx: click.Context) -> Spec:
         entry, _ = ctx.meta[_FLAGS]
-        found: Spec = importlib.import_module(f"nlp_ssl.cli.{entry['module']}").COMMANDS[entry["name"]]
-        return found
+        spec: Spec = importlib.import_module(f"nlp_ssl.cli.{entry['module']}").COMMANDS[entry["name"]]
+        return spec
 
 
 def values(ctx: click.Context) -> tuple[Any, ...]:

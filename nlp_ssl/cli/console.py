@@ -88,9 +88,9 @@ def show(comparison: "Comparison", *, as_json: bool = False) -> None:
     if not is_main():
         return
     if as_json:
-        sides = {name: [asdict(outcome) for outcome in side] for name, side in comparison.results.items()}
-        found = {"method": comparison.method, "seeds": comparison.seeds, "sides": sides}
-        click.echo(json.dumps(found | {"verdict": comparison.verdict()}, indent=1))
+        results = {name: [asdict(outcome) for outcome in side] for name, side in comparison.results.items()}
+        shown = {"method": comparison.method, "seeds": comparison.seeds, "results": results}
+        click.echo(json.dumps(shown | {"verdict": comparison.verdict()}, indent=1))
         return
     split = "test" if any("test" in o.scores for o in comparison.outcomes) else "dev"
     header, *rows = table(comparison, split)

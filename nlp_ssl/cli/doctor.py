@@ -15,7 +15,7 @@ from nlp_ssl.config import DEFAULT_MODEL
 from nlp_ssl.data.table import Table, in_roles
 from nlp_ssl.doctor import Advice, Diagnosis, Finding, TaskOptions, diagnose
 from nlp_ssl.errors import BadLineError, ConfigError, DataError, EncodingError
-from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.ops.multilabel import refuse_multilabel
 from nlp_ssl.utils.ranges import check
 
 log = logging.getLogger("nlp_ssl")
@@ -41,17 +41,17 @@ def main(options: Options, files: Files) -> None:
         raise ConfigError(490, "doctor needs labels: nlp-ssl doctor --labeled l.csv --unlabeled u.txt --test t.csv")
     tables, errors = readable(files)
     if any(table is not None and table.label_sets is not None for table in tables.values()):
-        refuse("doctor")
+        refuse_multilabel("doctor")
     checks = TaskOptions(files.labels_per_class, options.seed, files.allow_transductive, files.drop_leaks)
     log.info("looking at the texts ...")
-    found = diagnose(tables, options.model, max_length=options.max_length, options=checks, known=errors)
-    command = None if found.advice is None else train_command(found.advice, files, options)
+    diagnosis = diagnose(tables, options.model, max_length=options.max_length, options=checks, known=errors)
+    command = None if diagnosis.advice is None else train_command(diagnosis.advice, files, options)
     if options.json:
-        click.echo(json.dumps(as_json(found, command), indent=1))
+        click.echo(json.dumps(as_json(diagnosis, command), indent=1))
     else:
-        for line in lines(found, command):
+        for line in lines(diagnosis, command):
             click.echo(line)
-    if found.errors:
+    if diagnosis.errors:
         raise click.exceptions.Exit(3)
 
 
@@ -110,36 +110,36 @@ def train_command(advice: Advice, files: Files, options: Options) -> str:
     return shlex.join([*words, "--output-dir", "out"])
 
 
-def lines(found: Diagnosis, command: str | None) -> Iterator[str]:
+def lines(diagnosis: Diagnosis, command: str | None) -> Iterator[str]:
     """What to do first comes first: errors, warnings, facts, advice."""
-    if found.errors:
-        yield f"ERRORS: training stops until these are mended ({len(found.errors)})"
-        yield from (f"  {number}. {error.text}" for number, error in enumerate(found.errors, 1))
+    if diagnosis.errors:
+        yield f"ERRORS: training stops until these are fixed ({len(diagnosis.errors)})"
+        yield from (f"  {number}. {error.text}" for number, error in enumerate(diagnosis.errors, 1))
         yield ""
-    if found.warnings:
-        yield f"WARNINGS: training runs, but look at these ({len(found.warnings)})"
-        yield from (f"  - {one.text}" for one in found.warnings)
+    if diagnosis.warnings:
+        yield f"WARNINGS: training runs, but look at these ({len(diagnosis.warnings)})"
+        yield from (f"  - {one.text}" for one in diagnosis.warnings)
         yield ""
-    if found.facts:
-        yield "FACTS" + (", the errors left aside" if found.errors else "")
-        width = max(len(fact.name) for fact in found.facts)
-        yield from (f"  {fact.name:{width}}  {fact.text}" for fact in found.facts)
+    if diagnosis.facts:
+        yield "FACTS" + (", the errors left aside" if diagnosis.errors else "")
+        width = max(len(fact.name) for fact in diagnosis.facts)
+        yield from (f"  {fact.name:{width}}  {fact.text}" for fact in diagnosis.facts)
         yield ""
-    if found.advice is None or command is None:
-        yield "NEXT: mend the errors and run this command again; it then says what to train."
+    if diagnosis.advice is None or command is None:
+        yield "NEXT: fix the errors and run this command again; it then says what to train."
         return
-    yield f"NEXT: {'look at the warnings, then ' if found.warnings else ''}train with {found.advice.method}"
-    yield from (f"  {reason}" for reason in found.advice.reasons)
+    yield f"NEXT: {'look at the warnings, then ' if diagnosis.warnings else ''}train with {diagnosis.advice.method}"
+    yield from (f"  {reason}" for reason in diagnosis.advice.reasons)
     yield f"\n  {command}"
 
 
-def as_json(found: Diagnosis, command: str | None) -> dict[str, object]:
+def as_json(diagnosis: Diagnosis, command: str | None) -> dict[str, object]:
     """The same for machines."""
     return {
-        "errors": [{"code": one.code, "text": one.text} for one in found.errors],
-        "warnings": [one.text for one in found.warnings],
-        "facts": {fact.name.replace(" ", "_"): fact.value for fact in found.facts},
-        "advice": None if found.advice is None else {**asdict(found.advice), "command": command},
+        "errors": [{"code": one.code, "text": one.text} for one in diagnosis.errors],
+        "warnings": [one.text for one in diagnosis.warnings],
+        "facts": {fact.name.replace(" ", "_"): fact.value for fact in diagnosis.facts},
+        "advice": None if diagnosis.advice is None else {**asdict(diagnosis.advice), "command": command},
     }
 
 

@@ -30,7 +30,7 @@ class Options(Marking):
 
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     label_column: Annotated[str | None, "column of the labels, where it is not found by itself"] = None
-    label_separator: Annotated[str, "between the labels of a row, where the model gives several"] = ";"
+    label_separator: Annotated[str, "multi-label: what separates the labels of a row"] = ";"
     pair_column: Annotated[str | None, "column of the second texts, for a model of pairs"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
     on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
@@ -57,11 +57,11 @@ class Evaluation:
 
 def main(model: str, file: str, options: Options) -> None:
     """Prints accuracy, macro F1, likelihood, calibration error and the confusions."""
-    found = evaluate_file(Path(model), file, options)
+    evaluation = evaluate_file(Path(model), file, options)
     if options.json:
-        click.echo(json.dumps(as_json(found), indent=1))
+        click.echo(json.dumps(as_json(evaluation), indent=1))
     else:
-        for line in lines(found):
+        for line in lines(evaluation):
             click.echo(line)
 
 
@@ -71,7 +71,7 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
     Raises:
         DataError: the file cannot be read, has no label or one the model does not know, or there is no whole model.
     """
-    net = load_trained(model, kinds=("one", "many"))
+    net = load_trained(model, kinds=("single-label", "multi-label"))
     check_pairs(net.model.config, options.pair_column is not None)
     classes = tuple(stripped(name) for name in class_names(net.model.config))
     table = read_table(
@@ -85,8 +85,8 @@ def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
         unlabeled_value=options.unlabeled_value,
         minus_one=options.minus_one,
         expect_labels=True,
-        label_separator=options.label_separator if net.kind == "many" else None,
-        label_lists=net.kind == "many",
+        label_separator=options.label_separator if net.kind == "multi-label" else None,
+        label_lists=net.kind == "multi-label",
         class_names=classes,
     )
     log_notes(table.notes)
@@ -129,40 +129,47 @@ def _refuse_label(table: Table, position: int, name: str, classes: Sequence[str]
     raise DataError(196, f"{place}: label {name!r} is not a class of the model.{nearest(name, classes)}")
 
 
-def lines(found: Evaluation) -> Iterator[str]:
+def lines(evaluation: Evaluation) -> Iterator[str]:
     """Scores, then a line for each class of the file."""
-    left_out = f", {found.left_out:,} without a label left out" if found.left_out else ""
-    yield f"rows               {found.rows:,}{left_out}"
-    for name, value in found.scores.named().items():
+    left_out = f", {evaluation.left_out:,} without a label left out" if evaluation.left_out else ""
+    yield f"rows               {evaluation.rows:,}{left_out}"
+    for name, value in evaluation.scores.named().items():
         yield f"{name:18} {f'{value:.3f}' if 'F1' in name else f'{value:.1%}'}"
-    yield f"nll                {found.scores.nll:.3f}"
-    yield f"calibration error  {found.scores.calibration_error:.3f}"
+    yield f"nll                {evaluation.scores.nll:.3f}"
+    yield f"calibration error  {evaluation.scores.calibration_error:.3f}"
     yield ""
-    width = max(len(name) for name in ("class", *found.classes))
-    if found.confusion.ndim == 3:
-        yield from _label_lines(found, width)
+    width = max(len(name) for name in ("class", *evaluation.classes))
+    if evaluation.confusion.ndim == 3:
+        yield from _label_lines(evaluation, width)
         return
     yield f"{'class':{width}}  {'rows':>6}  {'right':>6}  taken for"
-    for i, name in enumerate(found.classes):
-        row = found.confusion[i]
+    for i, name in enumerate(evaluation.classes):
+        row = evaluation.confusion[i]
         if row.sum():
             others = [j for j in np.argsort(-row, kind="stable") if j != i and row[j]]
-            wrong = ", ".join(f"{found.classes[j]} {row[j]}" for j in others[:3]) + (", ..." if len(others) > 3 else "")
+            wrong = ", ".join(f"{evaluation.classes[j]} {row[j]}" for j in others[:3]) + (
+                ", ..." if len(others) > 3 else ""
+            )
             yield f"{name:{width}}  {row.sum():>6}  {row[i] / row.sum():>6.1%}  {wrong or '-'}"
 
 
-def _label_lines(found: Evaluation, width: int) -> Iterator[str]:
+def _label_lines(evaluation: Evaluation, width: int) -> Iterator[str]:
     """A line for each label: how often it is there, is found, and is right where it is given."""
     yield f"{'label':{width}}  {'rows':>6}  {'found':>6}  {'right':>6}"
-    for name, ((_, wrong), (missed, right)) in zip(found.classes, found.confusion, strict=True):
+    for name, ((_, wrong), (missed, right)) in zip(evaluation.classes, evaluation.confusion, strict=True):
         shares = (f"{right / n:.1%}" if n else "-" for n in (right + missed, right + wrong))
         yield f"{name:{width}}  {right + missed:>6}  {'  '.join(f'{share:>6}' for share in shares)}"
 
 
-def as_json(found: Evaluation) -> dict[str, object]:
+def as_json(evaluation: Evaluation) -> dict[str, object]:
     """The same for machines; `confusion` has a row for each true class, or such a table for each label."""
-    return {**asdict(found.scores), "rows": found.rows, "left_out": found.left_out, "classes": list(found.classes),
-            "confusion": found.confusion.tolist()}  # fmt: skip
+    return {
+        **asdict(evaluation.scores),
+        "rows": evaluation.rows,
+        "left_out": evaluation.left_out,
+        "classes": list(evaluation.classes),
+        "confusion": evaluation.confusion.tolist(),
+    }
 
 
 COMMANDS = {

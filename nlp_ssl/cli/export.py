@@ -50,12 +50,12 @@ def main(model: str, options: Options) -> None:
     if options.out.exists() and not (options.overwrite and is_exported(options.out)):
         raise ConfigError(442, f"{options.out} exists: name another folder, or replace a former export by --overwrite")
     texts, pairs = _sample(options)
-    found = export(Path(model), options.out, quantize=options.quantize, tolerance=options.tolerance,
+    parity = export(Path(model), options.out, quantize=options.quantize, tolerance=options.tolerance,
                    texts=texts, pairs=pairs)  # fmt: skip
     if options.json:
-        click.echo(json.dumps(asdict(found), indent=1))
+        click.echo(json.dumps(asdict(parity), indent=1))
     else:
-        for line in _lines(options.out, found):
+        for line in _lines(options.out, parity):
             click.echo(line)
 
 
@@ -71,15 +71,15 @@ def _sample(options: Options) -> tuple[list[str] | None, list[str] | None]:
         options.texts, text_column=options.text_column, pair_column=options.pair_column, encoding=options.encoding,
         counts=Counter(),
     )  # fmt: skip
-    found = list(islice((texts for _, texts in rows if texts is not None), _TRIED))
-    return [first for first, *_ in found], None if options.pair_column is None else [second for _, second in found]
+    sample = list(islice((texts for _, texts in rows if texts is not None), _TRIED))
+    return [first for first, *_ in sample], None if options.pair_column is None else [second for _, second in sample]
 
 
-def _lines(out: Path, found: Parity) -> Iterator[str]:
+def _lines(out: Path, parity: Parity) -> Iterator[str]:
     yield f"{out}: {_megabytes(out):.1f} MB"
-    same = f"{found.same_labels:.1%} same labels"
-    yield f"{found.texts} texts: {same}, probabilities differ by {found.difference:.2g} at most"
-    yield f"texts per second: {found.onnx_per_second:,.0f}, the model itself {found.torch_per_second:,.0f}"
+    same = f"{parity.same_labels:.1%} same labels"
+    yield f"{parity.texts} texts: {same}, probabilities differ by {parity.difference:.2g} at most"
+    yield f"texts per second: {parity.onnx_per_second:,.0f}, the model itself {parity.torch_per_second:,.0f}"
 
 
 def _megabytes(folder: Path) -> float:

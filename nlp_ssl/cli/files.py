@@ -39,12 +39,12 @@ class Files(Marking):
     label_column: Annotated[
         str | None, "column of the labels, where it is not found by itself; a,b,c where each has a column of 0 and 1"
     ] = None
-    label_separator: Annotated[str | None, "between the labels of a row that has several, e.g. ';'"] = None
+    label_separator: Annotated[str | None, "multi-label: what separates the labels of a row, e.g. ';'"] = None
     class_names: Annotated[str | None, "a,b,c: what the numbers stand for where labels are rows of 0 and 1"] = None
     pair_column: Annotated[str | None, "column of the second texts, where rows are pairs of texts"] = None
     encoding: Annotated[str, "of the files"] = "utf-8"
     on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
-    labels_per_class: Annotated[int | None, "draw that many labels a class; the other rows join the pool"] = None
+    labels_per_class: Annotated[int | None, "draw that many labels per class; the other rows join the pool"] = None
     allow_transductive: Annotated[bool, "keep pool texts that are also test texts"] = False
     drop_leaks: Annotated[bool, "remove training and pool texts that are also test texts"] = False
 
@@ -88,26 +88,26 @@ def tables(files: Files) -> Tables:
     Raises:
         DataError: one of them cannot be read.
     """
-    found: Tables = {}
+    by_role: Tables = {}
     for role in ROLES:
-        found[role] = read(files, role, found.get("labeled"))
-    return in_roles(found)
+        by_role[role] = read(files, role, by_role.get("labeled"))
+    return in_roles(by_role)
 
 
-def text(files: Files, found: Tables, seed: int) -> Data:
+def text(files: Files, tables: Tables, seed: int) -> Data:
     """The checked texts of a task; `seed` draws the labels where `labels_per_class` is given.
 
     Raises:
         DataError: there are no labeled rows, or the tables do not fit together.
     """
-    labeled = found["labeled"]
+    labeled = tables["labeled"]
     if labeled is None:
         raise DataError(132, "no row has a label: give --labeled FILE")
     return build(
         labeled,
-        found["unlabeled"],
-        found["dev"],
-        found["test"],
+        tables["unlabeled"],
+        tables["dev"],
+        tables["test"],
         labels_per_class=files.labels_per_class,
         seed=seed,
         allow_transductive=files.allow_transductive,

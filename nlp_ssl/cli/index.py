@@ -100,9 +100,9 @@ def _search(index: str, query: str | None, flags: Search) -> None:
     if flags.queries is not None:  # a row without a text has an answer without texts: line n is about row n
         queries = (None if row is None else row[0] for _, row in stream_rows(flags.queries, counts=Counter()))
     while batch := list(islice(queries, _BATCH)):
-        found = iter(opened.search([query for query in batch if query is not None], flags.k))
+        hits = iter(opened.search([query for query in batch if query is not None], flags.k))
         for each in batch:
-            for line in _shown(each or "", [] if each is None else next(found), flags.json):
+            for line in _shown(each or "", [] if each is None else next(hits), flags.json):
                 click.echo(line)
     sys.stdout.flush()
 

@@ -32,7 +32,7 @@ class Options:
     text_column: Annotated[str | None, "column of the texts"] = None
     pair_column: Annotated[str | None, "column of the second texts, for a model of pairs"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
-    label_separator: Annotated[str, "between the labels of a text, where the model gives several"] = ";"
+    label_separator: Annotated[str, "multi-label: what separates the labels of a text"] = ";"
     max_length: Annotated[int | None, "tokens; longer texts are cut; by default as in training"] = None
     mixed_precision: Annotated[Precision, "format of the model's arithmetic; auto: bf16 where measured faster"] = "auto"
     out: Annotated[Path | None, "file to write instead: .parquet, .csv, .tsv or .jsonl"] = None
@@ -69,7 +69,7 @@ def main(model: str, file: str, options: Options) -> None:
         file, text_column=options.text_column, pair_column=options.pair_column, encoding=options.encoding,
         counts=counts,
     )  # fmt: skip
-    if predictor.kind == "many":
+    if predictor.kind == "multi-label":
         check_separator(options.label_separator, predictor.classes)
     columns = answers.schema(predictor.classes, options.all, predictor.kind, Path(file).is_dir())
     if options.out is not None:
@@ -77,8 +77,8 @@ def main(model: str, file: str, options: Options) -> None:
     else:
         lines = partial(answers.put_lines, cells=options.cells())
         put = partial(answers.put_json if options.json else lines, sys.stdout)
-        for found in _tables(predictor, parts, columns):
-            put(found)
+        for rows in _tables(predictor, parts, columns):
+            put(rows)
         sys.stdout.flush()
     log_notes(f"{what}: {count}" for what, count in sorted(counts.items()))
 
@@ -88,8 +88,8 @@ def _tables(
 ) -> Iterator[pa.Table]:
     for place, rows in parts:
         file = Path(place).name if answers.FILE in columns.names else None
-        for found in answer(predictor, rows):
-            yield answers.table(found, predictor.classes, columns, file)
+        for block in answer(predictor, rows):
+            yield answers.table(block, predictor.classes, columns, file)
 
 
 def _to_file(options: Options, tables: Iterator[pa.Table], columns: pa.Schema) -> None:
@@ -97,10 +97,10 @@ def _to_file(options: Options, tables: Iterator[pa.Table], columns: pa.Schema) -
     out, start, texts = options.out, time.perf_counter(), 0
     assert out is not None
     with answers.writer(out, columns, options.cells()) as put, bar("texts") as advance:
-        for found in tables:
-            put(found)
-            texts += len(found) - found["label"].null_count
-            advance(len(found))
+        for rows in tables:
+            put(rows)
+            texts += len(rows) - rows["label"].null_count
+            advance(len(rows))
     seconds = time.perf_counter() - start
     if options.json:
         click.echo(json.dumps({"out": str(out), "texts": texts, "seconds": seconds, "per_second": texts / seconds}))

@@ -48,7 +48,7 @@ def main(options: Options, retrieval: Retrieval, files: Files) -> None:
         )
     columns, longest = [known.index(name) for name in data.classes], longest_text(teacher)
     index = Index.open(options.index, None if options.encoder is None else encoder_name(options.encoder))
-    found = augment(
+    sentences = augment(
         index,
         data.texts.take(data.labeled).to_pylist(),
         data.labels[data.labeled],
@@ -56,14 +56,14 @@ def main(options: Options, retrieval: Retrieval, files: Files) -> None:
         lambda texts: logits_of_texts(teacher, texts, longest)[:, columns],
         retrieval,
     )
-    write_sentences(options.out, found, data.classes)
-    for line in _lines(found, data.classes, retrieval.per_class):
+    write_sentences(options.out, sentences, data.classes)
+    for line in _lines(sentences, data.classes, retrieval.per_class):
         click.echo(line)
 
 
-def _lines(found: Sequence[LabeledSentence], classes: Sequence[str], keep: int) -> Iterator[str]:
-    yield f"{len(found)} sentences kept"
-    for name, number, least in by_class(found, classes):
+def _lines(sentences: Sequence[LabeledSentence], classes: Sequence[str], keep: int) -> Iterator[str]:
+    yield f"{len(sentences)} sentences kept"
+    for name, number, least in by_class(sentences, classes):
         short = f": fewer than the {keep} asked for" if number < keep else ""
         yield f"  {name}: {number}{f', probability from {least:.3f}' if number else ''}{short}"
 

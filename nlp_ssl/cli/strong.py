@@ -40,10 +40,10 @@ class StrongView:
         policy: Augment | None = None if self.replace_words is None else TfidfReplace(self.replace_words)
         if self.strong is not None:
             policy = parse_policy(self.strong)
-        there = self.views is not None or self.back_translation is not None
-        if isinstance(policy, Rewritten) and not there:
+        has_rewritings = self.views is not None or self.back_translation is not None
+        if isinstance(policy, Rewritten) and not has_rewritings:
             raise ConfigError(284, "back_translation needs rewritings: add --back-translation apertium or --views FILE")
-        if there and policy is not None and not isinstance(policy, Rewritten):
+        if has_rewritings and policy is not None and not isinstance(policy, Rewritten):
             raise ConfigError(284, "the strong view takes no rewritings: begin --strong with back_translation+")
         return policy
 

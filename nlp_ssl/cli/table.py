@@ -46,8 +46,8 @@ def written() -> str:
         declared: Mapping[str, Spec] = importlib.import_module(f"nlp_ssl.cli.{module}").COMMANDS
         commands |= {name: _command(module, name, spec) for name, spec in declared.items()}
     names = [*list_methods(in_rounds=False), *list_methods(in_rounds=True)]
-    found = {"groups": _GROUPS, "commands": commands, "methods": {name: _method(name) for name in names}}
-    return json.dumps(found, indent=1) + "\n"
+    contents = {"groups": _GROUPS, "commands": commands, "methods": {name: _method(name) for name in names}}
+    return json.dumps(contents, indent=1) + "\n"
 
 
 def _command(module: str, name: str, spec: Spec) -> dict[str, Any]:

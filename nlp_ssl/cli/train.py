@@ -114,15 +114,15 @@ def _planned(
     """The settings with as many steps as fit into the budget; a dry run prints them, and the time."""
     from nlp_ssl.cli import estimate
 
-    found = estimate.measure(method, task, config)
+    measured = estimate.measure(method, task, config)
     if beside.budget:
-        config = replace(config, max_steps=found.steps(60 * beside.budget, seeds, beside.baseline))
+        config = replace(config, max_steps=measured.steps(60 * beside.budget, seeds, beside.baseline))
         log.info("max_steps: %d, to fit into %g minutes", config.max_steps, beside.budget)
     if beside.dry_run:
-        for line in estimate.lines(found, method, task, config, seeds, beside.baseline):
+        for line in estimate.lines(measured, method, task, config, seeds, beside.baseline):
             click.echo(line)
         if runs := tuning.runs(task):
-            total = estimate.duration(runs * found.seconds(config.max_steps, 1, baseline=False))
+            total = estimate.duration(runs * measured.seconds(config.max_steps, 1, baseline=False))
             click.echo(f"about {total} before that to choose settings in {runs} runs")
     return config
 

@@ -94,15 +94,15 @@ class Tuning:
             if "threshold" not in method.__dict__:
                 raise ConfigError(408, f"{method.name} has no threshold: leave out --threshold-precision")
             p = held_out_start(task, config, self._folds)
-            found = threshold_for(p, task.data.labels[task.data.labeled], self.threshold_precision)
-            if found is None:
+            threshold = threshold_for(p, task.data.labels[task.data.labeled], self.threshold_precision)
+            if threshold is None:
                 log.warning(
                     "no threshold makes held-out labels right %g %% of the time: it stays at %g",
                     100 * self.threshold_precision,
                     method.__dict__["threshold"],
                 )
             else:
-                flags.append(f"--threshold={found:.3f}")
+                flags.append(f"--threshold={threshold:.3f}")
         if self.tune is not None:
             tried = [[*flags, *more] for more in self.grid()]
             judged = tune([Candidate(" ".join(one), *parsed(one)) for one in tried], task, self._folds, folder)

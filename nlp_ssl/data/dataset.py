@@ -87,21 +87,21 @@ class Data:
 
     @property
     def kind(self) -> Kind:
-        """Whether a row has one label or several."""
-        return "one" if self.labels.ndim == 1 else "many"
+        """Whether the data is single-label or multi-label."""
+        return "single-label" if self.labels.ndim == 1 else "multi-label"
 
     @property
     def spec(self) -> DataSpec:
         """What methods may know."""
-        if self.kind == "many":
+        if self.kind == "multi-label":
             each = len(self.classes)
-            return DataSpec(2, len(self.unlabeled) * each, len(self.labeled) * each, kind="many")
+            return DataSpec(2, len(self.unlabeled) * each, len(self.labeled) * each, kind="multi-label")
         return DataSpec(len(self.classes), len(self.unlabeled), len(self.labeled), self.prior)
 
     def labeled_counts(self) -> np.ndarray:
         """Labeled rows of each class, by their weights where they have some: float64 [C]; multi-label of no and yes."""
         weights = np.ones(len(self.labeled)) if self.weights is None else self.weights
-        if self.kind == "many":
+        if self.kind == "multi-label":
             labels = self.labels[self.labeled]
             return np.array([(weights @ (labels == answer)).sum() for answer in (0, 1)])
         if self.targets is not None:

@@ -143,12 +143,12 @@ def _checked(images: NDArray[np.uint8], rows: int, size: tuple[int, ...] | None 
 
 def _numbers(y: Column, names: Sequence[str], numbered: bool) -> NDArray[np.int64]:
     """Class indices [n] of labels."""
-    found = [label_name(value) for value in column(y, "labels").tolist()]
+    labels = [label_name(value) for value in column(y, "labels").tolist()]
     index = {str(i) if numbered else name: i for i, name in enumerate(names)}
-    unknown = next((name for name in found if name not in index), None)
+    unknown = next((name for name in labels if name not in index), None)
     if unknown is not None:
         raise DataError(134, f"label {unknown!r} is not a class of the labeled set.{nearest(unknown, index)}")
-    return np.array([index[name] for name in found if name is not None], dtype=np.int64)
+    return np.array([index[name] for name in labels if name is not None], dtype=np.int64)
 
 
 def named_images(name: str, folder: Path | None = None) -> ImageRows:
@@ -256,6 +256,6 @@ def _parse_idx(path: Path, stream: IO[bytes], ndim: int) -> NDArray[np.uint8]:
         raise DataError(182, f"{path}: announces {size} bytes, more than 2 GiB: get the file again")
     body = stream.read(size + 1)  # one more than announced, so that a longer file shows
     if len(body) != size:
-        found = f"{len(body)}" if len(body) < size else "more"
-        raise DataError(183, f"{path}: announces {size} bytes and holds {found}: get the file again")
+        held = f"{len(body)}" if len(body) < size else "more"
+        raise DataError(183, f"{path}: announces {size} bytes and holds {held}: get the file again")
     return np.frombuffer(body, dtype=np.uint8).reshape(shape)

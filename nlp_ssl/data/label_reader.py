@@ -1,4 +1,4 @@
-"""The labels of rows as they stream in: one name, several, or 0 and 1 for each class; markers of unlabeled rows."""
+"""The labels of rows as they stream in: a name, a list, or 0 and 1 for each class; markers of unlabeled rows."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -105,7 +105,7 @@ def may_be_flags(names: LabelSet) -> bool:
 
 
 def one_of_flags(flags: Flags, classes: Sequence[str]) -> str:
-    """The only label that applies, in a task of one label per row.
+    """The only label that applies, in a single-label task.
 
     Raises:
         TypeError: it is not one.

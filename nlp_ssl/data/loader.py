@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.ops.multilabel import as_questions
+from nlp_ssl.ops.multilabel import binary_batch
 from nlp_ssl.types import Batch
 from nlp_ssl.utils.counter_rng import row_keys
 
@@ -95,9 +95,9 @@ class Loader(Dataset[Batch]):
             w=self._weights(labeled),
             id={block: torch.from_numpy(np.ascontiguousarray(at)) for block, at in ids.items()},
             keys=all_keys,
-            hidden=torch.from_numpy(self.data.labels[positions["u"]]),
+            true_labels=torch.from_numpy(self.data.labels[positions["u"]]),
         )
-        return batch if self.data.kind == "one" else as_questions(batch)
+        return batch if self.data.kind == "single-label" else binary_batch(batch)
 
     def _targets(self, labeled: np.ndarray) -> torch.Tensor:
         if self.data.targets is not None:

@@ -18,7 +18,7 @@ from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.splits import draw_per_class, pair_keys
 from nlp_ssl.data.table import Table, hidden_columns, in_roles
 from nlp_ssl.errors import ConfigError, DataError, nearest
-from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.ops.multilabel import refuse_multilabel
 
 if TYPE_CHECKING:
     from nlp_ssl.data.sources import Source
@@ -93,7 +93,7 @@ def build(
     _check_declared(labeled)
     classes = _classes(labeled, named)
     if many and labels_per_class is not None:
-        refuse("labels_per_class")
+        refuse_multilabel("labels_per_class")
     pool, pool_notes = _hidden(tables["unlabeled"], labeled, classes)
     stack = _Stack({**tables, "unlabeled": pool})
     _check_markers(stack, classes)
@@ -106,22 +106,22 @@ def build(
     _check_class_sizes(candidates, classes, named, labeled.source, notes)
     if many:
         _note_constant_labels(candidates, classes, notes)
-    gold = _draw(candidates, classes, labels_per_class, seed)
-    unlabeled_rows = _pool(stack, usable, gold, notes)
-    _note_single_rows(labels[gold], classes, notes)
+    labeled_rows = _draw(candidates, classes, labels_per_class, seed)
+    unlabeled_rows = _pool(stack, usable, labeled_rows, notes)
+    _note_single_rows(labels[labeled_rows], classes, notes)
     dev_rows, test_rows = (_scored(stack, labels, name, notes) for name in ("dev", "test"))
     second = [] if stack.pairs is None else [text_hash(stack.pairs)]
     return Data(
         classes=classes,
         texts=stack.texts,
         labels=labels,
-        labeled=gold,
+        labeled=labeled_rows,
         unlabeled=unlabeled_rows,
         dev=dev_rows,
         test=test_rows,
         notes=tuple(notes),
         content_hash=content_hash_of(
-            classes, stack.texts, [labels, gold, unlabeled_rows, dev_rows, test_rows, *second]
+            classes, stack.texts, [labels, labeled_rows, unlabeled_rows, dev_rows, test_rows, *second]
         ),
         pairs=stack.pairs,
     )
@@ -236,16 +236,18 @@ def _hidden(pool: Table | None, labeled: Table, classes: Sequence[str]) -> tuple
     known = frozenset(classes)
     if pool.labels is not None:
         strange = Counter(name for name in pool.labels if name is not None and name not in known)
-        found = replace(pool, labels=[name if name in known else None for name in pool.labels])
+        with_known = replace(pool, labels=[name if name in known else None for name in pool.labels])
     else:
         sets = [names if known.issuperset(map(bare, names or ())) else None for names in pool.label_sets or ()]
         rows = zip(pool.label_sets or (), sets, strict=True)
         strange = Counter(bare(n) for was, now in rows if now is None for n in was or () if bare(n) not in known)
-        found = replace(pool, label_sets=sets)
+        with_known = replace(pool, label_sets=sets)
     if not strange:
         return pool, []
     shown = ", ".join(f"{name!r} {rows}" for name, rows in strange.most_common(5)) + ", ..." * (len(strange) > 5)
-    return found, [f"warning: {pool.source}: labels that are no class of the labeled rows, taken as not known: {shown}"]
+    return with_known, [
+        f"warning: {pool.source}: labels that are no class of the labeled rows, taken as not known: {shown}"
+    ]
 
 
 def _check_markers(stack: _Stack, classes: Sequence[str]) -> None:
@@ -287,13 +289,13 @@ def _encode(table: Table, classes: Sequence[str], many: bool) -> np.ndarray:
     if many:
         return encode_sets(table.label_sets or [None] * len(table), classes, lambda row: _place(table, row))
     index = {None: -1} | {label: i for i, label in enumerate(classes)}
-    found = table.labels if table.labels is not None else [None] * len(table)
-    unknown = next((i for i, label in enumerate(found) if label not in index), None)
+    labels = table.labels if table.labels is not None else [None] * len(table)
+    unknown = next((i for i, label in enumerate(labels) if label not in index), None)
     if unknown is not None:
-        label = str(found[unknown])
+        label = str(labels[unknown])
         row = _place(table, unknown)
         raise DataError(134, f"{row}: label {label!r} is not a class of the labeled set.{nearest(label, classes)}")
-    return np.fromiter((index[label] for label in found), dtype=np.int64, count=len(table))
+    return np.fromiter((index[label] for label in labels), dtype=np.int64, count=len(table))
 
 
 def _source_notes(stack: _Stack) -> list[str]:
@@ -333,7 +335,7 @@ def _without_conflicts(stack: _Stack, labels: np.ndarray, policy: str, notes: li
         raise DataError(
             138,
             f"{stack.place(conflicting[0])}: {len(conflicting)} rows repeat a text with another label, this is the "
-            "first: mend them, or drop conflicts",
+            "first: fix them, or drop conflicts",
         )
     notes.append(f"labeled rows dropped because their text has two labels: {len(conflicting)}")
     usable[conflicting] = False
@@ -375,8 +377,8 @@ def _sizes(labels: np.ndarray, classes: int) -> np.ndarray:
     """Rows [C] that have each label."""
     if labels.ndim == 2:
         return np.asarray((labels == 1).sum(0), dtype=np.int64)
-    found: np.ndarray = np.bincount(labels[labels >= 0], minlength=classes)
-    return found
+    counts: np.ndarray = np.bincount(labels[labels >= 0], minlength=classes)
+    return counts
 
 
 def _check_class_sizes(
@@ -388,7 +390,7 @@ def _check_class_sizes(
     lost = next((name for name in empty if name in named), None)
     if lost is not None:
         raise DataError(135, f"{source}: class {lost!r} has no usable labeled row left: label more of its texts")
-    if empty and candidates.ndim == 1:  # with several labels a row that does not have one teaches it, too
+    if empty and candidates.ndim == 1:  # a row of multi-label data that lacks a label teaches it, too
         notes.append(
             f"warning: classes without a labeled row: {_first_few(empty)}: the model has a place for them, but nothing "
             "to learn them from: label texts of them"
@@ -407,9 +409,9 @@ def _check_class_sizes(
 def _note_constant_labels(candidates: np.ndarray, classes: Sequence[str], notes: list[str]) -> None:
     """Notes labels of which no row is an example of the one answer, or of the other."""
     for which, answer in (("every labeled row", 0), ("no labeled row", 1)):
-        there = [repr(name) for name, has in zip(classes, (candidates == answer).any(0), strict=True) if not has]
-        if there:
-            shown = ", ".join(there[:5]) + ", ..." * (len(there) > 5)
+        constant = [repr(name) for name, has in zip(classes, (candidates == answer).any(0), strict=True) if not has]
+        if constant:
+            shown = ", ".join(constant[:5]) + ", ..." * (len(constant) > 5)
             notes.append(f"warning: labels that apply to {which}, which teaches nothing of them: {shown}")
 
 
@@ -420,11 +422,11 @@ def _draw(candidates: np.ndarray, classes: Sequence[str], per_class: int | None,
     return draw_per_class([classes[i] if i >= 0 else None for i in candidates], per_class, seed)
 
 
-def _pool(stack: _Stack, usable: np.ndarray, gold: np.ndarray, notes: list[str]) -> np.ndarray:
+def _pool(stack: _Stack, usable: np.ndarray, labeled_rows: np.ndarray, notes: list[str]) -> np.ndarray:
     """Positions of the unlabeled pool: what the draw left, then the unlabeled table, without labeled texts."""
     training = np.concatenate([stack.spans["labeled"], stack.spans["unlabeled"]])
-    pool = np.setdiff1d(training[usable[training]], gold)
-    repeats = np.isin(stack.keys[pool], stack.keys[gold])
+    pool = np.setdiff1d(training[usable[training]], labeled_rows)
+    repeats = np.isin(stack.keys[pool], stack.keys[labeled_rows])
     if repeats.any():
         notes.append(f"unlabeled rows dropped because they repeat a labeled text: {repeats.sum()}")
         pool = pool[~repeats]

@@ -176,14 +176,14 @@ class TokenStore:
         count = np.where(rows == inside, self.rewritings.lengths_at(inside), 0)
         key = mix(keys ^ _REWRITING)
         takes = (count > 0) & (uniform(key, np.ones(len(rows))) < augment.p)
-        there, gone = np.flatnonzero(takes), np.flatnonzero(~takes)
-        drawn = (uniform(key[there], np.zeros(len(there))) * count[there]).astype(np.int64)
-        source = self.rewritings.values[self.rewritings.offsets[rows[there]] + drawn]
+        replaced, kept = np.flatnonzero(takes), np.flatnonzero(~takes)
+        drawn = (uniform(key[replaced], np.zeros(len(replaced))) * count[replaced]).astype(np.int64)
+        source = self.rewritings.values[self.rewritings.offsets[rows[replaced]] + drawn]
         parts = [
-            self._changed(source, augment.then, keys[there]),
-            self._changed(rows[gone], augment.otherwise, keys[gone]),
+            self._changed(source, augment.then, keys[replaced]),
+            self._changed(rows[kept], augment.otherwise, keys[kept]),
         ]
-        return Ragged.concat(parts).take(np.argsort(np.concatenate([there, gone])))
+        return Ragged.concat(parts).take(np.argsort(np.concatenate([replaced, kept])))
 
     def join(self, second: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> None:
         """Makes the first texts rows of pairs: the text at `second` [N] is the second one of row 0, 1, ...
@@ -305,8 +305,8 @@ class _WordIndex:
         self._pieces.append(words.take(first[new]))
         self._hashes = np.insert(self._hashes, place[new], hashes[new])
         self._ids = np.insert(self._ids, place[new], ids)
-        found: np.ndarray = self._ids[np.searchsorted(self._hashes, hashes)][inverse]
-        return found
+        word_ids: np.ndarray = self._ids[np.searchsorted(self._hashes, hashes)][inverse]
+        return word_ids
 
     def pieces(self) -> Ragged:
         """Pieces of every word, in the order of the ids."""

@@ -66,13 +66,13 @@ class Comparison:
     def accuracies(self, split: str = "test") -> dict[str, np.ndarray]:
         """Accuracies of each side, one per seed, or what leads instead; sides without this split are left out."""
         accuracies = {
-            name: np.array([o.scores[split].lead for o in side if split in o.scores])
+            name: np.array([o.scores[split].primary for o in side if split in o.scores])
             for name, side in self.results.items()
         }
         return {name: values for name, values in accuracies.items() if len(values) == len(self.seeds)}
 
     def score_name(self, split: str = "test") -> str:
-        """What `accuracies` are: "accuracy", or "micro F1" where rows have several labels."""
+        """What `accuracies` are: "accuracy", or "micro F1" for multi-label data."""
         scores = next((o.scores[split] for o in self.outcomes if split in o.scores), None)
         return "accuracy" if scores is None else next(iter(scores.named()))
 
@@ -196,7 +196,7 @@ def compare(
 class _Net:
     """A trained net, in memory or where an earlier process saved it."""
 
-    lead: float
+    primary: float
     module: Module | None
     task: Task
     folder: RunFolder | None
@@ -211,9 +211,9 @@ class _Net:
 
 def _keep_best(nets: dict[str, _Net], side: str, trained: Trained, task: Task, folder: RunFolder | None) -> None:
     """Keeps of a side the net of the seed that is best on dev rows; without them of the first one."""
-    lead = trained.scores["dev"].lead if "dev" in trained.scores else 0.0
-    if side not in nets or lead > nets[side].lead:
-        nets[side] = _Net(lead, trained.module, task, folder)
+    primary = trained.scores["dev"].primary if "dev" in trained.scores else 0.0
+    if side not in nets or primary > nets[side].primary:
+        nets[side] = _Net(primary, trained.module, task, folder)
 
 
 def seed_numbers(seeds: int | Sequence[int], config: TrainConfig) -> tuple[int, ...]:

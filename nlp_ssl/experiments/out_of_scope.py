@@ -18,7 +18,7 @@ from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.inference.predict import features
 from nlp_ssl.nets.base import Module
 from nlp_ssl.ops.fits import without_remarks
-from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.ops.multilabel import refuse_multilabel
 from nlp_ssl.task import Task
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.warm_start import start_kind
@@ -58,8 +58,8 @@ def likeness(known: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
     """
     known, pool = _directions(known), _directions(pool)
     means = np.stack([known[y == c].mean(0) for c in np.unique(y)])
-    found: np.ndarray = (pool @ _unit(means).T).max(1)
-    return found.clip(-1, 1)  # rounding goes beyond
+    nearest_mean: np.ndarray = (pool @ _unit(means).T).max(1)
+    return nearest_mean.clip(-1, 1)  # rounding goes beyond
 
 
 @without_remarks()
@@ -105,8 +105,8 @@ def in_scope(
         DataError: the file is damaged, or of another run.
     """
     data = task.data
-    if data.kind == "many":
-        refuse("drop_out_of_scope")
+    if data.kind == "multi-label":
+        refuse_multilabel("drop_out_of_scope")
     if not len(data.unlabeled):
         return task
     module = task.build(0)
@@ -162,12 +162,12 @@ def _rows(task: Task, like: np.ndarray, out: np.ndarray) -> Iterator[tuple[Any, 
 
 def _read(path: Path, size: int) -> np.ndarray:
     try:
-        found = np.asarray(pq.read_table(path, columns=["left_out"])["left_out"].to_numpy(), dtype=bool)
+        left_out = np.asarray(pq.read_table(path, columns=["left_out"])["left_out"].to_numpy(), dtype=bool)
     except (OSError, KeyError, pa.ArrowException) as error:
         raise DataError(151, f"{path} is damaged ({type(error).__name__}): use --overwrite") from error
-    if len(found) != size:
+    if len(left_out) != size:
         raise DataError(151, f"{path} is of another run: use --overwrite or another folder")
-    return found
+    return left_out
 
 
 def _tell(task: Task, like: np.ndarray, out: np.ndarray) -> None:
@@ -188,5 +188,5 @@ def _directions(features: np.ndarray) -> np.ndarray:
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-    found: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return found
+    unit: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit

@@ -83,8 +83,8 @@ def run_stages(
 def _check(stages: Stages, method: Method | RoundMethod, task: Task, config: TrainConfig) -> None:
     if not len(task.data.unlabeled):
         raise ConfigError(497, "the stages learn from unlabeled rows, and there are none: give --unlabeled FILE")
-    if stages.pretrain != "none" and task.data.kind == "many":
-        raise ConfigError(477, f"--pretrain {stages.pretrain} is for one label a row: give --pretrain none")
+    if stages.pretrain != "none" and task.data.kind == "multi-label":
+        raise ConfigError(477, f"--pretrain {stages.pretrain} works with single-label data only: give --pretrain none")
     for stage in [method, *([Distillation()] if stages.distill else [])]:
         check_defined(stage, task.data, config)
 

@@ -66,7 +66,7 @@ def choose(results: Mapping[str, Sequence[Outcome]], seeds: Sequence[int], metho
     judged = all("dev" in outcome.scores for side in results.values() for outcome in side)
     if not judged:
         return Saved(method, seeds[0], "")
-    scores = {name: [outcome.scores["dev"].lead for outcome in side] for name, side in results.items()}
+    scores = {name: [outcome.scores["dev"].primary for outcome in side] for name, side in results.items()}
     side = method if save == "method" else max(scores, key=lambda name: (sum(scores[name]), name == method))
     return Saved(
         side, seeds[scores[side].index(max(scores[side]))], "dev" if len(seeds) > 1 or len(results) > 1 else ""

@@ -25,7 +25,7 @@ from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.inference.predict import predict
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.ops.functional import softmax
-from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.ops.multilabel import refuse_multilabel
 from nlp_ssl.task import Task
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.utils import atomic
@@ -78,11 +78,11 @@ def tune(candidates: Sequence[Candidate], task: Task, number: int, folder: RunFo
 def _tune(candidates: Sequence[Candidate], task: Task, number: int, folder: RunFolder) -> tuple[Judged, ...]:
     number = parts_of(task.data, number)
     known, keys, done = _finished(folder), [_key(candidate, task, number) for candidate in candidates], 0
-    found: list[list[dict[str, Any]]] = [[] for _ in candidates]
+    results: list[list[dict[str, Any]]] = [[] for _ in candidates]
     pool = task.data.unlabeled[np.sort(np.random.default_rng(0).permutation(len(task.data.unlabeled))[:_POOL])]
     for fold, (part, out) in enumerate(_parts(task, number, candidates[0].config.seed)):
         starts: dict[TrainConfig, SharedStart] = {}
-        for candidate, key, mine in zip(candidates, keys, found, strict=True):
+        for candidate, key, mine in zip(candidates, keys, results, strict=True):
             line, done = known.get((key, fold)), done + 1
             if line is None:
                 began = time.perf_counter()
@@ -96,7 +96,7 @@ def _tune(candidates: Sequence[Candidate], task: Task, number: int, folder: RunF
                 seconds, runs = time.perf_counter() - began, len(candidates) * number
                 log.info("choosing settings, run %d of %d: %s, %.0f s", done, runs, candidate.name, seconds)
             mine.append({**line, "out": out})
-    return tuple(_judged(c.name, lines, task) for c, lines in zip(candidates, found, strict=True))
+    return tuple(_judged(c.name, lines, task) for c, lines in zip(candidates, results, strict=True))
 
 
 def best(judged: Sequence[Judged]) -> int:
@@ -143,8 +143,8 @@ def threshold_for(p: Tensor, labels: np.ndarray, precision: float) -> float | No
 
 
 def _check(task: Task) -> None:
-    if task.data.kind == "many":
-        refuse("choosing settings by held-out labels")
+    if task.data.kind == "multi-label":
+        refuse_multilabel("choosing settings by held-out labels")
     if (why := why_not_held_out(task.data)) is not None:
         raise ConfigError(405, f"{why}: label more, or set the flags by hand")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -163,8 +163,8 @@ def _parts(task: Task, number: int, seed: int) -> Iterator[tuple[Task, np.ndarra
 
 def _key(candidate: Candidate, task: Task, number: int) -> str:
     """Tells runs of other settings, rows, nets and parts apart."""
-    made = {"run": identity_of(candidate.method, task, candidate.config), "parts": number}
-    return xxhash.xxh3_128_hexdigest(json.dumps(made, sort_keys=True).encode())
+    identity = {"run": identity_of(candidate.method, task, candidate.config), "parts": number}
+    return xxhash.xxh3_128_hexdigest(json.dumps(identity, sort_keys=True).encode())
 
 
 def _finished(folder: RunFolder) -> dict[tuple[str, int], dict[str, Any]]:

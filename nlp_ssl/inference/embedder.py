@@ -61,12 +61,12 @@ class Embedder:
             for batch in batches:
                 parts.append(self._encode([texts[number] for number in batch]))
                 advance(len(batch))
-        found = np.concatenate(parts)
-        there = np.empty_like(found)
-        there[order] = found
+        sorted_vectors = np.concatenate(parts)
+        vectors = np.empty_like(sorted_vectors)
+        vectors[order] = sorted_vectors
         if self.precision == "bf16":  # whose lengths are rounded, too
-            there /= np.linalg.norm(there, axis=-1, keepdims=True).clip(1e-12)
-        return there
+            vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-12)
+        return vectors
 
     def _budget(self) -> int:
         """Characters of a batch, padding counted."""
@@ -75,11 +75,11 @@ class Embedder:
         return _CHARACTERS_BF16 if self.precision == "bf16" else _CHARACTERS
 
     def _encode(self, texts: Sequence[str]) -> np.ndarray:
-        found: np.ndarray = self._model.encode(
+        vectors: np.ndarray = self._model.encode(
             list(texts), batch_size=max(len(texts), 1), normalize_embeddings=True, convert_to_numpy=True,
             show_progress_bar=False,
         )  # fmt: skip
-        return found
+        return vectors
 
 
 def _check(model: Any) -> None:

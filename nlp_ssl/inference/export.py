@@ -139,7 +139,7 @@ def export(
         RunError: the model cannot be written as a graph, or the graph gives other answers; `out` stays as it was.
     """
     _require()
-    net = load_trained(folder, kinds=("one", "many"))
+    net = load_trained(folder, kinds=("single-label", "multi-label"))
     if texts is None:
         texts, pairs = _made_up(net)
     check_reads(folder, of_pairs(net.model.config), pairs is not None)
@@ -174,8 +174,8 @@ def compare(net: TextNet, graph: OnnxClassifier, texts: Sequence[str], pairs: Se
 
 
 def _same_labels(ours: Tensor, theirs: Tensor, kind: Kind) -> Tensor:
-    """Whether logits [n, C] of both give a text the same label, or all the same where it has several: [n]."""
-    if kind == "many":
+    """Whether logits [n, C] of both give a text the same label, or all the same ones in multi-label data: [n]."""
+    if kind == "multi-label":
         return ((ours >= 0) == (theirs >= 0)).all(-1)
     return ours.argmax(-1) == theirs.argmax(-1)
 
@@ -183,8 +183,8 @@ def _same_labels(ours: Tensor, theirs: Tensor, kind: Kind) -> Tensor:
 def _timed(answers: Callable[[], Tensor], texts: int) -> tuple[Tensor, float]:
     answers()  # the first pass makes buffers
     start = time.perf_counter()
-    found = answers()
-    return found, texts / (time.perf_counter() - start)
+    logits = answers()
+    return logits, texts / (time.perf_counter() - start)
 
 
 def trace(net: TextNet, folder: Path, quantize: Quantize, out: Path) -> None:

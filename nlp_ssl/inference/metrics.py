@@ -14,7 +14,7 @@ from nlp_ssl.data.dataset import Data
 from nlp_ssl.inference.attack import predict_attacked
 from nlp_ssl.inference.predict import predict_splits
 from nlp_ssl.nets.base import Module
-from nlp_ssl.ops.multilabel import known_answers
+from nlp_ssl.ops.multilabel import known_binary
 from nlp_ssl.utils import atomic
 from nlp_ssl.utils.precision import Autocast
 
@@ -23,14 +23,14 @@ from nlp_ssl.utils.precision import Autocast
 class Scores:
     """Quality of predictions: shares between 0 and 1, `nll` in nats.
 
-    With several labels a row, accuracy is the share of rows with all labels right (exact match), and micro F1 leads.
+    For multi-label data accuracy is the share of rows with all labels right (exact match), and micro F1 is primary.
     """
 
     accuracy: float
     macro_f1: float
     nll: float
     calibration_error: float
-    micro_f1: float | None = None  # with several labels a row alone
+    micro_f1: float | None = None  # of multi-label data only
 
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> "Scores":
@@ -39,20 +39,20 @@ class Scores:
         Raises:
             TypeError, ValueError: one is missing, unknown, of another kind or out of range.
         """
-        made = cls(**saved)
-        for name, value in asdict(made).items():
+        scores = cls(**saved)
+        for name, value in asdict(scores).items():
             most = 1e30 if name == "nll" else 1.001
             if not (atomic.is_number(value) and 0 <= value <= most) and not (name == "micro_f1" and value is None):
                 raise ValueError(f"{name} is {value!r}")
-        return made
+        return scores
 
     @property
-    def leading(self) -> Literal["accuracy", "micro_f1"]:
+    def primary_name(self) -> Literal["accuracy", "micro_f1"]:
         """Name of the score that methods are compared by."""
         return "accuracy" if self.micro_f1 is None else "micro_f1"
 
     @property
-    def lead(self) -> float:
+    def primary(self) -> float:
         """The score that methods are compared by."""
         return self.accuracy if self.micro_f1 is None else self.micro_f1
 
@@ -77,21 +77,21 @@ def score_splits(
     """
     labels = {"dev": data.labels[data.dev], "test": data.labels[data.test]}
     logits = predict_splits(module, data, context) if logits is None else logits
-    found = {split: score(found, labels[split]) for split, found in logits.items()}
+    scores = {split: score(of_split, labels[split]) for split, of_split in logits.items()}
     if fgsm and len(data.test):
         truth = data.labels[data.test]
         attacked = predict_attacked(module, data.store, data.test, truth, fgsm, context)
-        found["test_fgsm"] = score(attacked, truth)
-    return found
+        scores["test_fgsm"] = score(attacked, truth)
+    return scores
 
 
 def score(logits: Tensor, labels: np.ndarray, bins: int = 15) -> Scores:
     """Accuracy, macro F1 over the classes present, negative log-likelihood and expected calibration error.
 
-    Labels [n] are classes; with several labels a row [n, C], 1, 0 or -1 where a label is not known and does not count.
+    Labels [n] are classes; of multi-label data [n, C], 1, 0 or -1 where a label is not known and does not count.
     """
     if labels.ndim == 2:
-        return _score_many(logits, labels, bins)
+        return _score_multilabel(logits, labels, bins)
     p = logits.double().softmax(-1)
     truth = torch.from_numpy(labels)
     confidence, guess = p.max(-1)
@@ -106,12 +106,12 @@ def score(logits: Tensor, labels: np.ndarray, bins: int = 15) -> Scores:
     )
 
 
-def _score_many(logits: Tensor, labels: np.ndarray, bins: int) -> Scores:
+def _score_multilabel(logits: Tensor, labels: np.ndarray, bins: int) -> Scores:
     """Scores over the labels that are known; a label applies from a probability of 0.5 on."""
     guess = logits.numpy() >= 0
     known, wanted = labels >= 0, labels == 1
     each = [f1_score(wanted[k, c], guess[k, c], zero_division=0.0) for c, k in enumerate(known.T) if wanted[:, c].any()]
-    asked = score(*known_answers(logits, labels), bins)
+    asked = score(*known_binary(logits, labels), bins)
     return Scores(
         accuracy=float((~known | (guess == wanted))[known.any(1)].all(1).mean()),
         macro_f1=float(np.mean(each)) if each else 0.0,
@@ -124,12 +124,12 @@ def _score_many(logits: Tensor, labels: np.ndarray, bins: int) -> Scores:
 def confusion(logits: Tensor, labels: np.ndarray) -> np.ndarray:
     """How many rows of each class [C] are given to each class [C], from logits [n, C] and labels [n].
 
-    Of several labels a row, labels [n, C], the same for no and yes of each label: [C, 2, 2].
+    For multi-label data, labels [n, C], the same for no and yes of each label: [C, 2, 2].
     """
     if labels.ndim == 2:
         yes = logits.numpy() >= 0
         known = [(y[y >= 0], p[y >= 0]) for y, p in zip(labels.T, yes.T, strict=True)]
         none = np.zeros((2, 2), dtype=np.int64)
         return np.stack([confusion_matrix(y, p, labels=(0, 1)) if len(y) else none for y, p in known])
-    found: np.ndarray = confusion_matrix(labels, logits.argmax(-1).numpy(), labels=range(logits.shape[1]))
-    return found
+    counts: np.ndarray = confusion_matrix(labels, logits.argmax(-1).numpy(), labels=range(logits.shape[1]))
+    return counts

@@ -113,9 +113,9 @@ def predict(
     if not len(positions):
         return torch.empty(0, 0)
     device = next(module.parameters()).device
-    found = features(module, store, positions, context, augment=augment, seed=seed)
+    vectors = features(module, store, positions, context, augment=augment, seed=seed)
     with evaluating(module):
-        return module.head(found.to(device)).float().cpu()
+        return module.head(vectors.to(device)).float().cpu()
 
 
 @torch.no_grad()
@@ -135,8 +135,8 @@ def predict_sampled(
     device = next(module.parameters()).device
     for number in range(passes):
         with sampling(module, int(np.random.SeedSequence((seed, number)).generate_state(1)[0])):
-            found = _features(module, store, positions, context)
-            logits = module.head(found.to(device)).float().cpu()
+            vectors = _features(module, store, positions, context)
+            logits = module.head(vectors.to(device)).float().cpu()
         yield logits
 
 
@@ -180,8 +180,8 @@ def logits_of_texts(
 
 
 def probabilities(logits: Tensor, kind: Kind) -> Tensor:
-    """Probabilities [n, C] of logits [n, C], float64; where a row has several labels, each label's own."""
-    return logits.double().sigmoid() if kind == "many" else logits.double().softmax(-1)
+    """Probabilities [n, C] of logits [n, C], float64; of multi-label data, each label's own."""
+    return logits.double().sigmoid() if kind == "multi-label" else logits.double().softmax(-1)
 
 
 def finite(logits: Tensor) -> Tensor:
@@ -235,13 +235,13 @@ def by_length(
     refuse_one_text(texts, "texts")
     refuse_one_text(pairs, "second texts")
     second = None if pairs is None else list(pairs)
-    found = tokenizer(list(texts), second, truncation=True, max_length=max_length, return_attention_mask=False)
+    encoded = tokenizer(list(texts), second, truncation=True, max_length=max_length, return_attention_mask=False)
     # Which text a token is of matters in pairs alone, and not to every model.
-    names = [name for name in ("input_ids", *["token_type_ids"] * (pairs is not None)) if name in found]
+    names = [name for name in ("input_ids", *["token_type_ids"] * (pairs is not None)) if name in encoded]
     out = torch.empty(0)
     with bar("predicting", len(texts)) as advance:
-        for rows in batches(np.array([len(t) for t in found["input_ids"]]), tokens, len(texts)):
-            part = forward(dict(tokenizer.pad({n: [found[n][i] for i in rows] for n in names}, return_tensors="pt")))
+        for rows in batches(np.array([len(t) for t in encoded["input_ids"]]), tokens, len(texts)):
+            part = forward(dict(tokenizer.pad({n: [encoded[n][i] for i in rows] for n in names}, return_tensors="pt")))
             out = out if len(out) else torch.empty(len(texts), *part.shape[1:])
             out[torch.from_numpy(rows)] = part
             advance(len(rows))
@@ -276,7 +276,7 @@ def as_batch(inputs: dict[str, Tensor], lengths: np.ndarray, labels: np.ndarray)
         w=torch.ones(n),
         id={"x": torch.arange(n)},
         keys={},
-        hidden=y.new_empty(0),
+        true_labels=y.new_empty(0),
     )
 
 

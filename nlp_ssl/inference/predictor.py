@@ -28,12 +28,12 @@ class Predictor:
 
     classes: tuple[str, ...]
     logits: Callable[[Sequence[str], Sequence[str] | None], Tensor]
-    kind: Kind = "one"
+    kind: Kind = "single-label"
 
     def probabilities(self, texts: Sequence[str], second: Sequence[str] | None) -> np.ndarray:
-        """Probabilities float64 [n, C]; with several labels a row, each label's own."""
-        found: np.ndarray = probabilities(self.logits(texts, second), self.kind).numpy()
-        return found
+        """Probabilities float64 [n, C]; of a multi-label classifier, each label's own."""
+        p: np.ndarray = probabilities(self.logits(texts, second), self.kind).numpy()
+        return p
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def open_predictor(
         cut = graph.longest_text(max_length)
         return Predictor(graph.classes, lambda texts, second: graph.logits(texts, cut, second), graph.kind)
     place = PartialState().device
-    net = load_trained(folder, kinds=("one", "many"))
+    net = load_trained(folder, kinds=("single-label", "multi-label"))
     check_pairs(net.model.config, pairs)
     longest = longest_text(net, max_length)
     chosen = resolve(precision, place)

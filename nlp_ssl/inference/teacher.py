@@ -48,20 +48,20 @@ def logits_of(folder: Path, texts: pa.ChunkedArray, classes: Sequence[str], cach
         digest.update("\0".join(chunk.to_pylist()).encode() + b"\1")
     path = (cache_dir or cache_folder()) / "teachers" / f"{digest.hexdigest()}.npy"
     with contextlib.suppress(OSError, ValueError, EOFError):  # none yet, or a damaged one
-        found = np.load(path, allow_pickle=False)
-        if found.shape == (len(texts), len(known)):
-            return torch.from_numpy(found[:, [known.index(name) for name in classes]])
+        logits = np.load(path, allow_pickle=False)
+        if logits.shape == (len(texts), len(known)):
+            return torch.from_numpy(logits[:, [known.index(name) for name in classes]])
     longest, parts = longest_text(net), []
     for at in range(0, len(texts), _BLOCK):
         parts.append(logits_of_texts(net, texts.slice(at, _BLOCK).to_pylist(), longest).numpy())
         if at:
             log.info("teacher: %d of %d texts", at, len(texts))
-    found = np.concatenate(parts) if parts else np.zeros((0, len(known)), dtype=np.float32)
+    logits = np.concatenate(parts) if parts else np.zeros((0, len(known)), dtype=np.float32)
     with atomic.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with atomic.write_file(path) as temporary, atomic.writing(path), temporary.open("wb") as file:
-        np.save(file, found)
-    return torch.from_numpy(found[:, [known.index(name) for name in classes]])
+        np.save(file, logits)
+    return torch.from_numpy(logits[:, [known.index(name) for name in classes]])
 
 
 def joined(pool: Table | None, more: Table, *others: Table) -> Table:

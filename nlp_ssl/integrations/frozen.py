@@ -111,7 +111,7 @@ class LabelPropagationClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
         check_consistent_length(X, labels.number)
         order = np.argsort(labels.number < 0, kind="stable")  # labeled rows first
         known = torch.from_numpy(labels.number[order][: int((labels.number >= 0).sum())])
-        found = propagate(
+        propagated = propagate(
             torch.from_numpy(X[order]),
             known,
             len(labels.classes),
@@ -120,8 +120,8 @@ class LabelPropagationClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
             alpha=self.alpha,
             prior=self._shares(len(labels.classes)),
         )
-        p, sure = np.empty(found.p.shape), np.empty(len(X))
-        p[order], sure[order] = found.p.double().numpy(), found.weights.double().numpy()
+        p, sure = np.empty(propagated.p.shape), np.empty(len(X))
+        p[order], sure[order] = propagated.p.double().numpy(), propagated.weights.double().numpy()
         reached = p.sum(1) > 0
         self.classes_, self._mean = labels.classes, X.mean(0)
         self._fit_head(X[reached], p[reached], sure[reached])
@@ -141,8 +141,8 @@ class LabelPropagationClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
     def predict(self, X: Column) -> np.ndarray:
         """The most likely classes [n], in the type of the labels."""
         p = self.predict_proba(X)
-        found: np.ndarray = self.classes_[p.argmax(1)]
-        return found
+        labels: np.ndarray = self.classes_[p.argmax(1)]
+        return labels
 
     def score(self, X: Column, y: Column, sample_weight: Column | None = None) -> float:
         """Accuracy on the rows that have a label."""

@@ -19,7 +19,7 @@ from nlp_ssl.data.schema import MANY_CLASSES, build, in_order, log_notes, refuse
 from nlp_ssl.data.table import Table, hidden_columns, memory_table
 from nlp_ssl.errors import ConfigError, DataError, listed
 from nlp_ssl.nets.text import class_names
-from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.ops.multilabel import refuse_multilabel
 from nlp_ssl.types import Batch
 
 log = logging.getLogger("nlp_ssl")
@@ -80,7 +80,7 @@ def classes_of(dataset: Any, pair_column: str | None) -> tuple[str, ...]:
         return tuple(dataset.features[label].names)
     values = dataset.with_format(None)[label][:]
     if any(map(is_list, values)):
-        refuse("SSLTrainer")
+        refuse_multilabel("SSLTrainer")
     names = {name for name in _cleaned(values, "train_dataset", None).labels or () if name is not None}
     numbers = [int(name) for name in names if name.isdecimal()]
     all_numbers = len(numbers) == len(names) and not any(map(_is_word, values))
@@ -133,8 +133,11 @@ def _with_numbers(dataset: datasets.Dataset, config: PreTrainedConfig, scored: b
     numbers = [None if name is None else int(name) for name in table.labels or ()]
     if numbers == values and all(type(value) is int for value in values) and label in _READ_AS_LABELS:
         return dataset
-    there = [column for column in {label, *_READ_AS_LABELS} if column in dataset.column_names]
-    dataset, known = dataset.remove_columns(there), [i for i, number in enumerate(numbers) if number is not None]
+    label_columns = [column for column in {label, *_READ_AS_LABELS} if column in dataset.column_names]
+    dataset, known = (
+        dataset.remove_columns(label_columns),
+        [i for i, number in enumerate(numbers) if number is not None],
+    )
     if scored and 0 < len(known) < len(numbers):
         log.warning("eval_dataset: rows left out because they have no label: %d", len(numbers) - len(known))
         dataset, numbers = dataset.select(known), [numbers[i] for i in known]
@@ -250,17 +253,17 @@ def _as_numbers(labels: Sequence[Any], config: PreTrainedConfig, name: str) -> l
     """Labels with the number of their class for its name; what is no class of the model stays as it is.
 
     Raises:
-        ConfigError: rows have several labels, or may have.
+        ConfigError: the data is multi-label, or may be.
         DataError: -1 is the name of a class.
     """
     if any(map(is_list, labels)) and config.problem_type != "single_label_classification":
         if all(list_flags(row) is not None for row in labels if is_list(row)):
             raise ConfigError(
                 485,
-                f"{name} has rows of 0 and 1, SSLTrainer takes one label a row: if there is one 1 in each, set "
+                f"{name} has rows of 0 and 1, SSLTrainer takes single-label data only: if there is one 1 in each, set "
                 'problem_type="single_label_classification" in the config of the model',
             )
-        refuse("SSLTrainer")
+        refuse_multilabel("SSLTrainer")
     label2id = {stripped(word): number for word, number in cast(dict[str, int], config.label2id).items()}
     if MINUS_ONE in label2id and any(not isinstance(v, str) and not is_list(v) and v == -1 for v in labels):
         raise DataError(
@@ -302,8 +305,8 @@ def _check_order(feature: Any, name: str, config: PreTrainedConfig) -> None:
 
 def _check_pairs(dataset: datasets.Dataset, name: str, pair_column: str | None) -> None:
     if pair_column is not None and pair_column not in dataset.column_names:
-        there = ", ".join(dataset.column_names)
-        raise ConfigError(471, f"{name} has no column {pair_column!r} of second texts: it has {there}")
+        columns = ", ".join(dataset.column_names)
+        raise ConfigError(471, f"{name} has no column {pair_column!r} of second texts: it has {columns}")
 
 
 def _column(dataset: datasets.Dataset, names: Sequence[str]) -> str | None:

@@ -225,7 +225,9 @@ class SSLTrainer(Trainer):
 
     def _open(self, batch_size: int, folder: str | None) -> Engine:
         args, format_ = self.args, cast(Format, self.accelerator.mixed_precision)
-        set_task(self._model().config, "one", self.pair_column is not None)  # saved with the model: predict goes by it
+        set_task(
+            self._model().config, "single-label", self.pair_column is not None
+        )  # saved with the model: predict goes by it
         rows = batch_size * args.gradient_accumulation_steps * args.world_size
         steps = math.ceil(args.num_train_epochs * self._pass_steps(rows))
         config = replace(
@@ -456,8 +458,8 @@ def _check_args(args: Any) -> None:
         "several GPUs in one process (start it with torchrun)": args.n_gpu > 1,
         "this precision": args.mixed_precision not in get_args(Format),
     }
-    for what, there in unknown.items():
-        if there:
+    for what, is_set in unknown.items():
+        if is_set:
             raise ConfigError(473, f"SSLTrainer does not support {what}: leave it out")
 
 

@@ -65,7 +65,7 @@ class AdaMatch(Method):
         q = align(p, wanted, state["unlabeled"].to(p.dtype))
         _, of_all_ranks = gather(batch["id"]["x"], known)
         keep = relative(q, of_all_ranks, self.threshold)
-        run.watch(q, keep, batch["hidden"])
+        run.watch(q, keep, batch["true_labels"])
         y, weight = batch["y"], self.weight * cosine_ramp(run.progress, self.ramp_up)
         return {
             "sup": mean(batch["w"] * 0.5 * (ce(x, y) + ce(x_s, y))),

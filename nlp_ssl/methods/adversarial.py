@@ -33,7 +33,7 @@ class Adversarial(Method):
         method = Adversarial(norm="linf", size=0.05)  # the fast gradient sign method
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     images = {"size": 0.1}
     weight: Annotated[
         Weight, "weight of the loss under noise relative to the loss without; 0 is supervised training"

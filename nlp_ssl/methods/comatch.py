@@ -81,7 +81,7 @@ class CoMatch(Method):
         remembered = [_in_order(ids["u"], torch.cat([v, p], 1)), _in_order(ids["x"], known)]
         self._remember(run.state, torch.cat(remembered))
         keep = confident(q, self.threshold)  # [N]
-        run.watch(q, keep, batch["hidden"])
+        run.watch(q, keep, batch["true_labels"])
         return {
             "sup": mean(batch["w"] * ce(x["logits"], batch["y"])),
             "unsup": self.weight * mean(keep * ce(s["logits"], q)),
@@ -91,8 +91,8 @@ class CoMatch(Method):
     def _smoothed(self, state: dict[str, Tensor], v: Tensor, p: Tensor) -> Tensor:
         """Probabilities [N, C] with a part from the remembered rows near v [N, 64]."""
         features, shares = torch.split(state["memory"].to(p.dtype), [_WIDTH, p.shape[1]], 1)
-        there = torch.arange(self.queue, device=p.device) < state["count"]
-        near = softmax((v @ features.T).masked_fill(~there, -torch.inf), self.temperature)  # [N, queue]
+        filled = torch.arange(self.queue, device=p.device) < state["count"]
+        near = softmax((v @ features.T).masked_fill(~filled, -torch.inf), self.temperature)  # [N, queue]
         return torch.where(state["count"] > 0, self.alpha * p + (1 - self.alpha) * near @ shares, p)
 
     def _remember(self, state: dict[str, Tensor], rows: Tensor) -> None:

@@ -60,7 +60,7 @@ class CRMatch(Method):
         x, s = net.outputs(batch, "x", "u_s")  # one forward
         p = run.aligned(softmax(w["logits"].detach()))
         keep = confident(p, self.threshold)  # [N]
-        run.watch(p, keep, batch["hidden"])
+        run.watch(p, keep, batch["true_labels"])
         cosine = (unit(s["projection"]) * unit(w["projection"].detach())).sum(-1)  # [N]
         losses = {
             "sup": mean(batch["w"] * ce(x["logits"], batch["y"])),

@@ -75,7 +75,7 @@ class Dash(Method):
         hard = probabilities(p.argmax(-1), p)
         q = torch.where(rho > self.min_loss, sharpen(p, self.temperature).to(p.dtype), hard)
         keep = (ce(as_logits(p), q) <= rho.clamp(min=self.min_loss)).to(p.dtype)  # [N]
-        run.watch(p, keep, batch["hidden"])
+        run.watch(p, keep, batch["true_labels"])
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),
             "unsup": self.weight * mean(keep * ce(s, q)),

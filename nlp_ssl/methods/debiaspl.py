@@ -60,7 +60,7 @@ class DebiasPL(Method):
         state["mass"], share = newest(state["mass"], self.decay)
         state["q"] = state["q"].lerp(stat(softmax(w)), share)
         keep = confident(p, self.threshold)  # [N]
-        run.watch(p, keep, batch["hidden"])
+        run.watch(p, keep, batch["true_labels"])
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),
             "unsup": self.weight * mean(keep * ce(s + self._bias(run, w), p.argmax(-1))),

@@ -51,7 +51,7 @@ class DeFixMatch(Method):
         x, x_s, s = net(batch, "x", "x_s", "u_s")  # [B, C], [B, C], [N, C]: one forward
         known, p = softmax(z.detach()), run.aligned(softmax(w.detach()))
         keep = confident(p, self.threshold)  # [N]
-        run.watch(p, keep, batch["hidden"])
+        run.watch(p, keep, batch["true_labels"])
         y = batch["y"]
         again = confident(known, self.threshold) * ce(x_s, known.argmax(-1))  # [B]
         return {

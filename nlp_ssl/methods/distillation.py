@@ -68,7 +68,7 @@ class Distillation(Method):
             (t,) = run.nets["teacher"](batch, "u_w", dropout=False)  # [N, C]
         x, u = run.nets["student"](batch, "x", "u_w")  # [B, C], [N, C]: one forward
         p = run.aligned(softmax(t.detach()))
-        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+        run.watch(p, torch.ones_like(p[:, 0]), batch["true_labels"])
         sup = batch["w"] * ce(x, batch["y"])  # [B]
         unsup = ce(u / self.temperature, sharpen(p, self.temperature))  # [N]
         if self.scale_t2:

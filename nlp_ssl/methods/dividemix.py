@@ -130,7 +130,7 @@ class DivideMix(Method):
         guess = (mine + theirs) / 2
         t = sharpen(torch.where(believed[:, None], refined, guess[:b]), self.temperature)
         u = sharpen(guess[b:], self.temperature)
-        run.watch(guess[b:], torch.ones_like(guess[b:, 0]), batch["hidden"])
+        run.watch(guess[b:], torch.ones_like(guess[b:, 0]), batch["true_labels"])
         targets = torch.cat([t, t, u, u])  # [2B + 2N, C], in the order of the views
         partner = random.permutation(len(targets), targets)
         mixed = mix(self.mixer, net, batch, _VIEWS, targets, self.alpha, partner=partner)

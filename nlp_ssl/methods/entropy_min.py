@@ -32,7 +32,7 @@ class EntropyMin(Method):
         method = EntropyMin(weight=0.1, prior_weight=1.0)  # keeps the predictions on the pool off a single class
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak"}
     weight: Annotated[
         Weight, "weight of the entropy in nats on unlabeled rows; lower it where predictions go to one class"
@@ -43,12 +43,12 @@ class EntropyMin(Method):
     ramp_up: RampUp = 0.4
 
     def defined_for(self) -> tuple[Kind, ...]:
-        return ("one",) if self.prior_weight else self.kinds  # shares of labels are no shares of classes
+        return ("single-label",) if self.prior_weight else self.kinds  # shares of labels are no shares of classes
 
     def step(self, run: Run, batch: Batch) -> Losses:
         x, u = run.nets["student"](batch, "x", "u_w")  # [B, C], [N, C]: one forward
         p = softmax(u)
-        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+        run.watch(p, torch.ones_like(p[:, 0]), batch["true_labels"])
         ramp = linear_ramp(run.progress, self.ramp_up)
         losses = {
             "sup": mean(batch["w"] * ce(x, batch["y"])),

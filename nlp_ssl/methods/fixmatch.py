@@ -30,7 +30,7 @@ class FixMatch(Method):
         method = FixMatch(threshold=0.95, target_dropout=True)  # the paper's
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     images = {"threshold": 0.95}
     threshold: Threshold = 0.8
@@ -44,7 +44,7 @@ class FixMatch(Method):
         x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
         p = run.aligned(softmax(w.detach()))
         keep = confident(p, self.threshold)  # [N]
-        run.watch(p, keep, batch["hidden"])
+        run.watch(p, keep, batch["true_labels"])
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),
             "unsup": self.weight * mean(keep * ce(s, p.argmax(-1))),

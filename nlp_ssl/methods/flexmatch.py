@@ -61,7 +61,7 @@ class FlexMatch(Method):
         status = class_status(selected, p.shape[-1], self.unused).to(p.dtype)
         keep = classwise(p, flexible(self.threshold, status, self.lowest))
         run.remember("selected", ids, selection(p, self.threshold, selected[ids]))
-        run.watch(p, keep, batch["hidden"])
+        run.watch(p, keep, batch["true_labels"])
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),
             "unsup": self.weight * mean(keep * ce(s, p.argmax(-1))),

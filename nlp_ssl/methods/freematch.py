@@ -64,7 +64,7 @@ class FreeMatch(Method):
         for name, now in (("tau", conf), ("p", p), ("hist", one_hot(label, p.shape[-1]))):
             state[name] = state[name].lerp(stat(now), share)
         keep = classwise(p, state["tau"] * state["p"] / state["p"].amax())
-        run.watch(p, keep, batch["hidden"])
+        run.watch(p, keep, batch["true_labels"])
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),
             "unsup": self.weight * mean(keep * ce(s, label)),
@@ -76,9 +76,9 @@ def _fairness(s: Tensor, keep: Tensor, p: Tensor, hist: Tensor) -> Tensor:
     """sum_c A_c ln B_c of strong logits s [N, C]; the rows of all ranks are one batch. Zero when no row is kept."""
     q = softmax(s)
     average = shared_mean(keep[:, None] * q)  # [C]; the number of kept rows cancels out in the quotient below
-    found = shared_mean(keep[:, None] * one_hot(q.argmax(-1), q.shape[-1]))
-    there = (found > 0) & (hist > 0)
-    a = torch.where(there, p / hist, 0.0).to(q.dtype)
-    b = torch.where(there, average, 0.0) / torch.where(there, found, 1.0)
-    b = torch.where(there, b / b.sum().clamp(min=1e-12), 1.0)  # ln 1 = 0 where there is nothing
+    shares = shared_mean(keep[:, None] * one_hot(q.argmax(-1), q.shape[-1]))
+    present = (shares > 0) & (hist > 0)
+    a = torch.where(present, p / hist, 0.0).to(q.dtype)
+    b = torch.where(present, average, 0.0) / torch.where(present, shares, 1.0)
+    b = torch.where(present, b / b.sum().clamp(min=1e-12), 1.0)  # ln 1 = 0 where there is nothing
     return (a * b.log()).sum() / a.sum().clamp(min=1e-12)

@@ -64,7 +64,7 @@ class ICT(Method):
         x, u = net(batch, *views, edit=mixed.edit)  # [B, C], [N, C]: one forward
         wanted = mixed.of(torch.cat([y, p]))  # [B + N, C]
         target = softmax(mixed.of(torch.cat([y, as_logits(p)]))[b:]) if self.mix_logits else wanted[b:]
-        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+        run.watch(p, torch.ones_like(p[:, 0]), batch["true_labels"])
         weight = self.weight * sigmoid_ramp(run.progress, self.ramp_up)
         return {
             "sup": mean(batch["w"] * ce(x, wanted[:b])),

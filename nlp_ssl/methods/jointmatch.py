@@ -66,7 +66,7 @@ class JointMatch(Method):
         both, other = sure * _swapped(sure), _swapped(p)
         alone = sure + _swapped(sure) - 2 * both
         keep = _swapped(sure) * (self.disagreement * alone + (1 - self.disagreement) * both)  # [2N]
-        run.watch(other, keep > 0, batch["hidden"].repeat(2))
+        run.watch(other, keep > 0, batch["true_labels"].repeat(2))
         first, second = (keep * ce(torch.cat([s, s2]), other.argmax(-1))).chunk(2)
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),

@@ -71,7 +71,7 @@ class LabelPropagation(Method):
         features = torch.cat([run.features("student", block) for block in ("x", "u")])  # [L + pool, D]
         # What all dimensions of a row share is no direction: rows are compared by correlation.
         features = features - features.mean(1, keepdim=True)
-        found = propagate(
+        propagated = propagate(
             features,
             run.labels,
             run.spec.num_classes,
@@ -81,7 +81,7 @@ class LabelPropagation(Method):
             prior=run.spec.prior,
         )
         pool = slice(len(run.labels), None)
-        new = {"p": found.p[pool], "weights": found.weights[pool], "class_weights": found.class_weights}
+        new = {"p": propagated.p[pool], "weights": propagated.weights[pool], "class_weights": propagated.class_weights}
         # Neighbors at the same distance may come in another order on another machine: the first rank decides.
         run.state |= {name: from_first_values(v.to(run.state[name])) for name, v in new.items()}
         run.log("reached", (run.state["weights"] > 0).float().mean())
@@ -91,7 +91,7 @@ class LabelPropagation(Method):
         state, ids = run.state, batch["id"]["u"]
         p, sure = state["p"][ids], state["weights"][ids]  # [N, C], [N]
         label = p.argmax(-1)
-        run.watch(p, sure, batch["hidden"])
+        run.watch(p, sure, batch["true_labels"])
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),
             "unsup": self.weight * mean(sure * state["class_weights"][label] * ce(u, label)),

@@ -75,7 +75,7 @@ class MarginMatch(Method):
         known = torch.where(state["times"] > 0, state["own"], torch.nan)
         limit = known.nanquantile(self.quantile, interpolation="lower")
         keep = keep * (state["own"][ids] >= limit).to(p.dtype)
-        run.watch(p, keep, batch["hidden"])
+        run.watch(p, keep, batch["true_labels"])
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),
             "unsup": self.weight * mean(keep * ce(s, label)),

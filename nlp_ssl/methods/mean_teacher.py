@@ -30,7 +30,7 @@ class MeanTeacher(Method):
         method = MeanTeacher(ema_decay=0.999, target_dropout=True)  # for a run of many thousands of steps
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     nets = {"student": "trained", "teacher": "ema"}
     weight: SquaredWeight = 50.0
@@ -46,7 +46,7 @@ class MeanTeacher(Method):
             (t,) = run.nets["teacher"](batch, "u_w", dropout=self.target_dropout)  # [N, C]
         x, s = run.nets["student"](batch, "x", "u_s")  # [B, C], [N, C]
         p = run.aligned(softmax(t.detach()))
-        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+        run.watch(p, torch.ones_like(p[:, 0]), batch["true_labels"])
         weight = self.weight * sigmoid_ramp(run.progress, self.ramp_up)
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),

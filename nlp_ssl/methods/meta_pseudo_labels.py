@@ -98,7 +98,7 @@ class MetaPseudoLabels(Method):
         p = run.aligned(own)
         label = self._label(p)  # [N] or [N, C]
         keep = (p.amax(-1) > self.threshold).to(p.dtype)  # [N]
-        run.watch(p, keep, batch["hidden"])
+        run.watch(p, keep, batch["true_labels"])
         before = _labeled_loss(student, batch)
         x, s = student(batch, "x", "u_s")  # [B, C], [N, C]: one forward
         yield {"student": mean(ce(s, label)), "student_sup": self.label_weight * mean(batch["w"] * ce(x, y))}

@@ -70,7 +70,7 @@ class MixText(Method):
         mixed = mix(self.mixer, net, batch, _VIEWS, targets, self.alpha, partner=partner)
         x, *u = net(batch, *_VIEWS, edit=mixed.edit)  # [B, C], 2 x [N, C]: one forward
         targets = mixed.of(targets)
-        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+        run.watch(p, torch.ones_like(p[:, 0]), batch["true_labels"])
         weight = self.weight * linear_ramp(run.progress, self.ramp_up)
         losses = {
             "sup": mean(batch["w"] * ce(x, targets[: len(x)])),

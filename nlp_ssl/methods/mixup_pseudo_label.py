@@ -73,7 +73,7 @@ class MixUpPseudoLabel(Method):
             (x,) = net(batch, "x")
             return {"sup": mean(batch["w"] * ce(x, batch["y"]))}
         soft = run.state["soft"][batch["id"]["u"]]  # [N, C]
-        run.watch(soft, torch.ones_like(soft[:, 0]), batch["hidden"])
+        run.watch(soft, torch.ones_like(soft[:, 0]), batch["true_labels"])
         targets = torch.cat([probabilities(batch["y"], soft), soft])  # [B + N, C]
         partner = random.permutation(len(targets), soft)
         mixed = mix(self.mixer, net, batch, views, targets, self.alpha, partner=partner, larger=False)

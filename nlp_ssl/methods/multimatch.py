@@ -107,7 +107,7 @@ class MultiMatch(Method):
         alike = a & b & (label_a == label_b)
         keep = (sure_a | sure_b) * torch.where(a ^ b, self.useful_weight, alike.to(p.dtype))
         t, keep = t.flatten(0, 1), keep.flatten()  # [3N, C], [3N]
-        run.watch(t, keep > 0, batch["hidden"].repeat(len(_HEADS)))
+        run.watch(t, keep > 0, batch["true_labels"].repeat(len(_HEADS)))
         own, *others = (mean(batch["w"] * ce(x[head], batch["y"])) for head in _HEADS)
         return {
             "sup": own,

@@ -30,7 +30,7 @@ class PiModel(Method):
         method = PiModel(weight=3.0, ramp_up=0.8)  # a gentler pull that grows for most of training
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak", "u_w2": "weak"}
     weight: SquaredWeight = 10.0
     ramp_up: RampUp = 0.4
@@ -38,7 +38,7 @@ class PiModel(Method):
     def step(self, run: Run, batch: Batch) -> Losses:
         x, w, w2 = run.nets["student"](batch, "x", "u_w", "u_w2")  # [B, C], [N, C], [N, C]: one forward
         p, q = run.aligned(softmax(w)), softmax(w2)
-        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+        run.watch(p, torch.ones_like(p[:, 0]), batch["true_labels"])
         weight = self.weight * sigmoid_ramp(run.progress, self.ramp_up)
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),

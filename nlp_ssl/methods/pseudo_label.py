@@ -31,7 +31,7 @@ class PseudoLabel(Method):
         method = PseudoLabel(threshold=0.0, weight=3.0)  # the paper's: every row counts
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak"}
     threshold: Annotated[
         Share, "least probability of a pseudo-label that counts; without one (0) predictions easily go to one class"
@@ -46,7 +46,7 @@ class PseudoLabel(Method):
         x, u = run.nets["student"](batch, "x", "u_w")  # [B, C], [N, C]: one forward
         p = run.aligned(softmax(u.detach()))
         keep = confident(p, self.threshold)  # [N]
-        run.watch(p, keep, batch["hidden"])
+        run.watch(p, keep, batch["true_labels"])
         ramp = linear_ramp(run.progress, self.ramp_up)
         losses = {
             "sup": mean(batch["w"] * ce(x, batch["y"])),

@@ -32,7 +32,7 @@ class RDrop(Method):
         method = RDrop(weight=0.0, labeled_weight=2.5)  # the paper's, on labeled rows alone, with its alpha of 5
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "x2": "weak", "u_w": "weak", "u_w2": "weak"}
     pool_optional = True
     weight: Annotated[
@@ -52,6 +52,6 @@ class RDrop(Method):
         }
         if len(u):  # there is a pool
             p = softmax(u.detach())
-            run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+            run.watch(p, torch.ones_like(p[:, 0]), batch["true_labels"])
             losses["unsup"] = self.weight * linear_ramp(run.progress, self.ramp_up) * mean(symmetric_kl(u, u2))
         return losses

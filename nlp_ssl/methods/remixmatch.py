@@ -92,7 +92,7 @@ class ReMixMatch(Method):
         x, *u = net(batch, *views, edit=mixed.edit)  # [B, C], K + 1 times [N, C]: one forward
         (s,) = net(batch, "u_s")  # [N, C], unmixed
         targets = mixed.of(targets)
-        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+        run.watch(p, torch.ones_like(p[:, 0]), batch["true_labels"])
         ramp = linear_ramp(run.progress, self.ramp_up)
         losses = {
             "sup": mean(batch["w"] * ce(x, targets[: len(x)])),

@@ -79,7 +79,7 @@ class SimMatch(Method):
         r = near * (p @ labels.T)  # [N, K]
         r = r / r.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
         keep = confident(q, self.threshold)  # [N]
-        run.watch(q, keep, batch["hidden"])
+        run.watch(q, keep, batch["true_labels"])
         return {
             "sup": mean(batch["w"] * ce(x["logits"], batch["y"])),
             "unsup": self.weight * mean(keep * ce(s["logits"], q)),

@@ -72,7 +72,7 @@ class SoftMatch(Method):
         # One row has no variance.
         state["var"] = torch.where(rows > 1, state["var"].lerp(var, share), state["var"])
         weights = truncated_gaussian(conf, state["mu"], state["var"], self.n_sigma)
-        run.watch(p, weights, batch["hidden"])
+        run.watch(p, weights, batch["true_labels"])
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),
             "unsup": self.weight * mean(weights * ce(s, p.argmax(-1))),

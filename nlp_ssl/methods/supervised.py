@@ -26,7 +26,7 @@ class Supervised(Method):
         method = Supervised(label_smoothing=0.1)
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     label_smoothing: Annotated[
         Share, "share of each label that is spread over all classes; raise it where labels are wrong now and then"
     ] = 0.0

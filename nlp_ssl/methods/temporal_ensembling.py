@@ -36,7 +36,7 @@ class TemporalEnsembling(Method):
         method = TemporalEnsembling(first="wait", current=True)  # nothing is known of a row before its first visit
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     weight: SquaredWeight = 10.0
     decay: Annotated[
@@ -74,7 +74,7 @@ class TemporalEnsembling(Method):
         target = self._corrected(newer, visits + 1) if self.current else self._corrected(z, visits)
         run.remember("z", ids, newer)
         run.remember("visits", ids, visits + 1)
-        run.watch(target, known, batch["hidden"])
+        run.watch(target, known, batch["true_labels"])
         weight = self.weight * sigmoid_ramp(run.progress, self.ramp_up)
         return {
             "sup": mean(batch["w"] * ce(x, batch["y"])),

@@ -35,7 +35,7 @@ class UDA(Method):
         method = UDA(threshold=0.0, temperature=1.0, tsa="linear")  # the paper's text runs; use it without a warm start
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak", "u_s": "strong"}
     threshold: Threshold = 0.8
     temperature: Annotated[
@@ -60,7 +60,7 @@ class UDA(Method):
         x, s, *plain = net(batch, "x", "u_s", *more)  # [B, C], [N, C], [N, C]: one forward
         p = run.aligned(softmax(w.detach()))
         keep = (p.amax(-1) > self.threshold).to(p.dtype)  # [N]
-        run.watch(p, keep, batch["hidden"])
+        run.watch(p, keep, batch["true_labels"])
         limit = tsa_threshold(self.tsa, run.progress, x.shape[-1])
         y = batch["y"]
         right = (softmax(x.detach()) * (y if y.dim() == 2 else torch.eye(x.shape[-1]).to(x)[y])).sum(-1)  # [B]

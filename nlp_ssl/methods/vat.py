@@ -40,7 +40,7 @@ class VAT(Method):
         method = VAT(steps=2, entropy_weight=0.06)  # a closer search, and sure predictions
     """
 
-    kinds = ("one", "many")
+    kinds = ("single-label", "multi-label")
     views = {"x": "weak", "u_w": "weak"}
     images = {"size": 0.1}
     weight: Annotated[Weight, "weight of the difference in nats that the noise makes; 0 is supervised training"] = 1.0
@@ -70,7 +70,7 @@ class VAT(Method):
         noise = self._noise(run, batch, clean, inputs)
         noisy = torch.cat(list(net(batch, *_VIEWS, edit=AddNoise(noise), dropout=False)))  # [B + N, C]
         p = run.aligned(softmax(clean[len(x) :]))  # [N, C]
-        run.watch(p, torch.ones_like(p[:, 0]), batch["hidden"])
+        run.watch(p, torch.ones_like(p[:, 0]), batch["true_labels"])
         losses = {
             "sup": mean(batch["w"] * ce(x, batch["y"])),
             "unsup": self.weight * mean(kl(torch.cat([softmax(clean[: len(x)]), p]), noisy)),

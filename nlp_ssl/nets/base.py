@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.ops.distributed import total, world_size
-from nlp_ssl.ops.multilabel import per_label
+from nlp_ssl.ops.multilabel import binary_logits
 from nlp_ssl.types import Batch, Edit, Head, Kind
 
 _SLOPE_REACH = 1e-2  # length of the step of the parameters that a slope is measured over
@@ -100,10 +100,10 @@ class Net:
         *,
         shift: Tensor | None = None,
         classifiers: Sequence[str] = (),
-        kind: Kind = "one",
+        kind: Kind = "single-label",
     ) -> None:
         """Adds `shift` [C] to logits, and to what the heads named in `classifiers` give; shows `kind` of labels."""
-        self._seen = per_label if kind == "many" else _as_it_is
+        self._seen = binary_logits if kind == "multi-label" else _as_it_is
         self.module = module
         self.shift = None if shift is None else shift.to(module.classifier.weight.device)
         self._shifts = None if self.shift is None else _of_outputs(self.shift, module, classifiers)
@@ -148,8 +148,8 @@ class Net:
         with torch.enable_grad(), _noise(self.module, False):
             logits = self.logits_of(inputs, probe)
             of_views = [self._seen(part) for part in torch.split(logits, sizes)]
-            (found,) = torch.autograd.grad(loss(of_views), [probe.delta])
-        return found.float()
+            (gradient,) = torch.autograd.grad(loss(of_views), [probe.delta])
+        return gradient.float()
 
     def slope(
         self, batch: Batch, *views: str, of: Sequence[str], loss: Callable[[Sequence[Tensor]], Tensor]
@@ -159,10 +159,10 @@ class Net:
         seen, _, sizes = self.inputs_of(batch, views)
         with _noise(self.module, False):
             with torch.enable_grad():
-                told, _, rows = self.inputs_of(batch, of)
-                logits = self.logits_of(told)
-                found = torch.autograd.grad(loss(torch.split(logits, rows)), weights, allow_unused=True)
-            way = [total(g) / world_size() if g is not None else None for g in found]
+                inputs, _, rows = self.inputs_of(batch, of)
+                logits = self.logits_of(inputs)
+                gradients = torch.autograd.grad(loss(torch.split(logits, rows)), weights, allow_unused=True)
+            way = [total(g) / world_size() if g is not None else None for g in gradients]
             length = torch.stack([g.square().sum() for g in way if g is not None]).sum().sqrt()
             ends = []
             with torch.no_grad():

@@ -162,9 +162,9 @@ def ask(answer: Callable[[dict[str, torch.Tensor]], Any], tokenizer: Any, pairs:
     """
     text = "A first text."
     with _settings_kept(tokenizer):
-        found = tokenizer(text, text if pairs else None)
-    names = [name for name in ("input_ids", *["token_type_ids"] * pairs) if name in found]
-    inputs = tokenizer.pad({name: [found[name]] for name in names}, return_tensors="pt")
+        encoded = tokenizer(text, text if pairs else None)
+    names = [name for name in ("input_ids", *["token_type_ids"] * pairs) if name in encoded]
+    inputs = tokenizer.pad({name: [encoded[name]] for name in names}, return_tensors="pt")
     with torch.no_grad():
         return answer(inputs)
 
@@ -239,8 +239,8 @@ def _weights(name: str, file: str, subfolder: str) -> list[str]:
     for part in parts:
         if Path(part).name != part:
             raise ValueError(f"the index of its weights names {part!r}, which is no file beside it")
-    found: list[str] = get_checkpoint_shard_files(name, index, subfolder=subfolder)[0]  # type: ignore[no-untyped-call]
-    return found
+    shards: list[str] = get_checkpoint_shard_files(name, index, subfolder=subfolder)[0]  # type: ignore[no-untyped-call]
+    return shards
 
 
 def find_file(name: str, file: str, subfolder: str = "") -> str | None:

@@ -37,8 +37,8 @@ Pooling = Literal["auto", "mean", "stock"]
 
 # Families whose layers take a mask that is added to the attention scores, so that an edit may widen it half-way.
 _ADDED_MASKS = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet")
-ONE: Final = "single_label_classification"  # problem_type in config.json of a model that gives a row one label
-MANY: Final = "multi_label_classification"  # the same of a model that gives several
+SINGLE_LABEL: Final = "single_label_classification"  # problem_type in config.json
+MULTI_LABEL: Final = "multi_label_classification"
 PAIRS = "nlp_ssl_pairs"  # in config.json of a model that was trained on pairs of texts
 _HIDDEN_SHARE = 0.15  # of a text's own tokens, in masked language modelling
 _GROUP_OVERHEAD = 96  # tokens of padding that one more forward call on a CPU costs about as much as
@@ -247,7 +247,7 @@ class TextNet(Module):
 
     @property
     def kind(self) -> Kind:
-        """Whether the net gives a row one label or several."""
+        """Whether the net is single-label or multi-label."""
         return kind_of(self.model.config)
 
     @property
@@ -274,8 +274,8 @@ class TextNet(Module):
 
 
 def kind_of(config: PreTrainedConfig) -> Kind:
-    """Whether a model gives a row one label or several."""
-    return "many" if config.problem_type == MANY else "one"
+    """Whether a model is single-label or multi-label."""
+    return "multi-label" if config.problem_type == MULTI_LABEL else "single-label"
 
 
 def class_names(config: PreTrainedConfig) -> list[str]:
@@ -286,7 +286,7 @@ def class_names(config: PreTrainedConfig) -> list[str]:
 
 def set_task(config: PreTrainedConfig, kind: Kind, pairs: bool) -> None:
     """Notes what a model is trained for, in place of whatever an earlier training noted."""
-    config.problem_type = MANY if kind == "many" else ONE
+    config.problem_type = MULTI_LABEL if kind == "multi-label" else SINGLE_LABEL
     vars(config).pop(PAIRS, None)
     if pairs:
         config.update({PAIRS: True})
@@ -341,9 +341,9 @@ def load_text_net(
         known = class_names(config)
         _name_classes(config, known if classes is None else classes)
         if dropout is not None:
-            there = config.to_dict()
+            supported = config.to_dict()
             for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
-                if key in there:
+                if key in supported:
                     config.update({key: dropout})
         tokenizer = open_tokenizer(name)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
@@ -420,11 +420,11 @@ def _say_once(text: str) -> None:
     log.info(text)
 
 
-def load_trained(folder: Path, kinds: tuple[Kind, ...] = ("one",)) -> TextNet:
+def load_trained(folder: Path, kinds: tuple[Kind, ...] = ("single-label",)) -> TextNet:
     """The classifier that a run left in a folder, to predict with; `kinds` says what labels the caller can take.
 
     Raises:
-        ConfigError: the model gives several labels a row, where one is wanted.
+        ConfigError: the model is multi-label, where a single-label one is needed.
         DataError: the folder holds no whole model.
     """
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
@@ -432,7 +432,7 @@ def load_trained(folder: Path, kinds: tuple[Kind, ...] = ("one",)) -> TextNet:
             raise DataError(123, f"{folder}: no whole trained model there ({name} is missing)")
     net = load_text_net(str(folder)).eval()
     if net.kind not in kinds:
-        raise ConfigError(478, f"{folder} gives several labels a row, here a model of one label a row is needed")
+        raise ConfigError(478, f"{folder} is a multi-label classifier; a single-label one is needed here")
     return net
 
 
@@ -484,11 +484,11 @@ def length_groups(lengths: np.ndarray, overhead: int = _GROUP_OVERHEAD) -> list[
 
 
 def final_linear(model: PreTrainedModel) -> tuple[str, nn.Linear]:
-    found = [
+    layers = [
         (name, module)
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module.out_features == model.config.num_labels
     ]
-    if not found:
+    if not layers:
         raise ConfigError(226, f"{type(model).__name__} has no linear layer with {model.config.num_labels} outputs")
-    return found[-1]
+    return layers[-1]

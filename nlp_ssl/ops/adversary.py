@@ -92,11 +92,11 @@ def power_direction(gradient: Callable[[Tensor], Tensor], start: Tensor, reach: 
 
 def exact_logits(net: Forward, batch: Batch, *views: str) -> Tensor:
     """Logits [R, C] of all rows of the views in the arithmetic of `net.gradient`: float32, without dropout."""
-    found: list[Tensor] = []
+    kept: list[Tensor] = []
 
     def keep(logits: Sequence[Tensor]) -> Tensor:
-        found.append(torch.cat(list(logits)))
-        return found[0].sum()
+        kept.append(torch.cat(list(logits)))
+        return kept[0].sum()
 
     net.gradient(batch, *views, loss=keep)
-    return found[0].detach()
+    return kept[0].detach()

@@ -33,9 +33,9 @@ def from_first(flag: bool) -> bool:
     """The flag of rank 0, on every rank."""
     if world_size() == 1:
         return flag
-    told = torch.tensor([int(flag)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.broadcast(told, src=0)
-    return bool(told.item())
+    tensor = torch.tensor([int(flag)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.broadcast(tensor, src=0)
+    return bool(tensor.item())
 
 
 def mean(v: Tensor, where: Tensor | None = None) -> Tensor:

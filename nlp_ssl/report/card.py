@@ -112,18 +112,18 @@ def _scores(run: Collected) -> str:
 
 
 def _data(run: Collected) -> dict[str, Any]:
-    facts, made = _facts(run), {}
+    facts, rows_by_part = _facts(run), {}
     if facts:
         rows, labels = facts["rows"], facts.get("labels")
         each = f" ({', '.join(map(str, labels))} by class)" if labels and len(labels) <= _CLASSES else ""
-        told = f" ({rows['told']} with labels from elsewhere)" if rows.get("told") else ""
-        made = {
+        labeled_elsewhere = f" ({rows['told']} with labels from elsewhere)" if rows.get("told") else ""
+        rows_by_part = {
             "labeled rows": f"{rows['labeled']}{each}",
-            "unlabeled rows": f"{rows['unlabeled']}{told}",
+            "unlabeled rows": f"{rows['unlabeled']}{labeled_elsewhere}",
             "dev and test rows": f"{rows['dev']}, {rows['test']}",
         }
     hashes = {str(side.identity["data"]) for side in run.runs if "data" in side.identity}
-    return {**made, "content hash of texts, labels and parts": ", ".join(f"`{one}`" for one in sorted(hashes))}
+    return {**rows_by_part, "content hash of texts, labels and parts": ", ".join(f"`{one}`" for one in sorted(hashes))}
 
 
 def _training(run: Collected) -> dict[str, Any]:
@@ -145,16 +145,16 @@ def _training(run: Collected) -> dict[str, Any]:
 def _probabilities(run: Collected) -> str:
     temperature, how = _facts(run).get("temperature", 1.0), run.identity.get("config", {}).get("calibrate", "none")
     if how == "none":
-        said = "Not calibrated (`--calibrate dev` or `--calibrate labels` does it)."
+        sentence = "Not calibrated (`--calibrate dev` or `--calibrate labels` does it)."
     else:
         rows = "the dev rows" if how == "dev" else "labels held out in turn"
-        said = f"Calibrated: the last layer holds a temperature of {temperature:.3f}, fitted on {rows}."
+        sentence = f"Calibrated: the last layer holds a temperature of {temperature:.3f}, fitted on {rows}."
     outcome = _saved(run)
     if outcome is not None and run.split in outcome.scores:
-        said += (
+        sentence += (
             f" Expected calibration error on the {run.split} rows: {outcome.scores[run.split].calibration_error:.3f}."
         )
-    return said
+    return sentence
 
 
 def _saved(run: Collected) -> Outcome | None:
@@ -167,7 +167,7 @@ def _saved(run: Collected) -> Outcome | None:
 
 def _use(run: Collected) -> str:
     every = '"FOLDER", top_k=None)  # every label: it applies from 0.5 on'
-    return _USE.strip().replace('"FOLDER")', every) if run.many else _USE.strip()
+    return _USE.strip().replace('"FOLDER")', every) if run.multi_label else _USE.strip()
 
 
 def _rows(values: dict[str, Any]) -> str:

@@ -83,11 +83,11 @@ def _is_state(value: Any) -> bool:
     return is_number(value) or (isinstance(value, list) and bool(value) and all(map(is_number, value)))
 
 
-def _like(found: pa.DataType, wanted: pa.DataType) -> bool:
+def _like(actual: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether a column is of the wanted type; what a list calls its items does not matter."""
     if pa.types.is_list(wanted):
-        return bool(pa.types.is_list(found) and found.value_type == wanted.value_type)
-    return bool(found == wanted)
+        return bool(pa.types.is_list(actual) and actual.value_type == wanted.value_type)
+    return bool(actual == wanted)
 
 
 def _check_facts(facts: Mapping[str, Any]) -> None:

@@ -34,8 +34,8 @@ class Rows:
     @cached_property
     def labels(self) -> np.ndarray:
         """Classes int64 [n], -1 where they are not known."""
-        found: np.ndarray = self.table["label"].to_numpy().astype(np.int64)
-        return found
+        labels: np.ndarray = self.table["label"].to_numpy().astype(np.int64)
+        return labels
 
     @cached_property
     def logits(self) -> np.ndarray:
@@ -44,13 +44,13 @@ class Rows:
 
     def numbers(self, column: str) -> np.ndarray:
         """A column of lists as an array [n, width]; nothing that is not finite or very large is in it."""
-        found = np.array(self.table[column].to_pylist(), dtype=np.float64).reshape(len(self), -1)
-        return np.nan_to_num(found, nan=0.0).clip(-1e4, 1e4)
+        values = np.array(self.table[column].to_pylist(), dtype=np.float64).reshape(len(self), -1)
+        return np.nan_to_num(values, nan=0.0).clip(-1e4, 1e4)
 
     def contents(self, column: str = "content") -> list[bytes | None]:
         """Texts in UTF-8 or PNG images."""
-        found: list[bytes | None] = self.table[column].to_pylist()
-        return found
+        contents: list[bytes | None] = self.table[column].to_pylist()
+        return contents
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Predictions:
     @property
     def split(self) -> str | None:
         """The rows that the model is judged by: test rows, else dev rows."""
-        there = set(self.table["part"].to_pylist())
-        return next((name for name in ("test", "dev") if name in there), None)
+        parts = set(self.table["part"].to_pylist())
+        return next((name for name in ("test", "dev") if name in parts), None)
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ class Collected:
         return str(self.identity.get("method", "unknown method"))
 
     @property
-    def many(self) -> bool:
-        """Whether rows have several labels."""
+    def multi_label(self) -> bool:
+        """Whether the data is multi-label."""
         return "labels" in self.identity.get("task", {})
 
     @property
@@ -132,8 +132,8 @@ class Collected:
     @property
     def warnings(self) -> list[str]:
         """Those of the guard, each once."""
-        found = [w for run in self.runs if run.outcome is not None for w in run.outcome.warnings]
-        return list(dict.fromkeys(map(str, found)))
+        warnings = [w for run in self.runs if run.outcome is not None for w in run.outcome.warnings]
+        return list(dict.fromkeys(map(str, warnings)))
 
     @cached_property
     def comparison(self) -> Comparison | None:
@@ -194,8 +194,8 @@ def collect(folder: Path) -> Collected:
     )
     comparison = collected.comparison
     sides = comparison.results.values() if comparison is not None else ()
-    if len({scores.leading for side in sides for outcome in side for scores in outcome.scores.values()}) > 1:
-        raise RunError(306, f"{folder}: some results are of one label a row, others of several: train again")
+    if len({scores.primary_name for side in sides for outcome in side for scores in outcome.scores.values()}) > 1:
+        raise RunError(306, f"{folder}: some results are single-label, others multi-label: train again")
     return collected
 
 
@@ -242,11 +242,11 @@ def _metrics(path: Path, clock: str) -> list[dict[str, Any]]:
 def _predictions(path: Path) -> Predictions | None:
     """None where the file is absent, of another format or damaged: runs before it existed have none."""
     try:
-        found = read_predictions(path)
+        read = read_predictions(path)
     except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         log.warning("%s is damaged and left out: %s", path, " ".join(str(error).split())[:200])
         return None
-    return None if found is None else Predictions(*found)
+    return None if read is None else Predictions(*read)
 
 
 def _start(place: RunFolder) -> Outcome | None:

@@ -29,8 +29,8 @@ def learning(run: Collected) -> list[Figure]:
     return [
         losses(run),
         one(
-            run, "dev-accuracy", f"{'Micro F1' if run.many else 'Accuracy'} on dev rows",
-            "dev_micro_f1" if run.many else "dev_accuracy",
+            run, "dev-accuracy", f"{'Micro F1' if run.multi_label else 'Accuracy'} on dev rows",
+            "dev_micro_f1" if run.multi_label else "dev_accuracy",
             "How often the model was right on the dev rows while it trained.",
             "The model was not scored while it trained: --dev FILE --eval-steps 50 does that.", percent=True,
         ),
@@ -102,11 +102,11 @@ def losses(run: Collected) -> Figure:
         if name not in _KNOWN and any(_is_number(line.get(name)) for line in lines_of_first)
     ]
     series = {name: mean_line(run, _get(name)) for name in ["loss", *names]}
-    there = {name: points for name, points in series.items() if points}
-    if not there:
+    logged = {name: points for name, points in series.items() if points}
+    if not logged:
         return Figure("losses", "Losses", "No line of metrics.jsonl has been written yet.")
     # What is logged beside the losses of methods with several nets would need more colors than there are.
-    drawn = [Line(n, p, f"c{i}", dashed=n == "loss") for i, (n, p) in enumerate(list(there.items())[:8])]
+    drawn = [Line(n, p, f"c{i}", dashed=n == "loss") for i, (n, p) in enumerate(list(logged.items())[:8])]
     ends = ", ".join(f"{line.name} from {line.points[0][1]:.2g} to {line.points[-1][1]:.2g}" for line in drawn)
     return Figure(
         "losses",
@@ -188,15 +188,15 @@ def state(run: Collected, shades: Shades) -> list[Figure]:
     for line in run.first.metrics:
         if isinstance(line.get("state"), dict):
             kept |= line["state"]
-    made = []
+    figures = []
     for name in sorted(kept.keys() - {"mass"}):
         title = f"The method\u2019s running \u201c{name}\u201d"
         if _is_number(_state(name)({"state": kept})):
             sentence = f"The number that {run.method} keeps as \u201c{name}\u201d and moves while it trains."
-            made.append(_drawn(run, f"state-{name}", title, _state(name), sentence, _ABSENT))
+            figures.append(_drawn(run, f"state-{name}", title, _state(name), sentence, _ABSENT))
         elif isinstance(kept[name], list) and len(kept[name]) == len(shades.colors):
-            made.append(_by_class(run, name, title, shades))
-    return [figure for figure in made if figure.body is not None]
+            figures.append(_by_class(run, name, title, shades))
+    return [figure for figure in figures if figure.body is not None]
 
 
 def _by_class(run: Collected, name: str, title: str, shades: Shades) -> Figure:

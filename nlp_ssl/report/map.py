@@ -17,14 +17,14 @@ _FEW = 12  # rows under which neighbors are no use
 
 def maps(run: Collected, shades: Shades) -> Figure:
     """The embedding space before and after training; the colors are chosen on the page."""
-    title, found = "Map of training rows", run.first.predictions
-    if found is None:
+    title, predictions = "Map of training rows", run.first.predictions
+    if predictions is None:
         return Figure("map", title, NO_PREDICTIONS, wide=True)
-    rows = found.part("pool", "labeled")
+    rows = predictions.part("pool", "labeled")
     if len(rows) < 2:
         return Figure("map", title, "There are fewer than two training rows.", wide=True)
     drawn = [
-        _map(rows, place(rows.numbers(column)), run, shades, found, when)
+        _map(rows, place(rows.numbers(column)), run, shades, predictions, when)
         for column, when in (("before", "before training"), ("after", "after training"))
     ]
     panels = Markup(
@@ -33,8 +33,8 @@ def maps(run: Collected, shades: Shades) -> Figure:
     body = panels.format("Before: the encoder as it came", drawn[0], "After: the saved model", drawn[1])
     how = "neighbors in the embedding space lie together (t-SNE)" if len(rows) >= _FEW else "two main directions (PCA)"
     sentence = (
-        f"{len(found.part('pool'))} pool rows and {len(found.part('labeled'))} labeled ones (diamonds), {how}. "
-        "Training has worked where the colors part into islands."
+        f"{len(predictions.part('pool'))} pool rows and {len(predictions.part('labeled'))} labeled ones (diamonds), "
+        f"{how}. Training has worked where the colors form separate islands."
     )
     return Figure("map", title, sentence, body, (*shades.legend,), wide=True)
 
@@ -45,18 +45,18 @@ def place(features: np.ndarray) -> np.ndarray:
         features = np.concatenate([features, np.zeros_like(features)], 1)
     at = features[:, :2]
     if len(features) >= _FEW and features.std() > 1e-9:
-        made = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0, n_jobs=1)
+        tsne = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0, n_jobs=1)
         # Of its many short loops, threads that wait for one another make minutes on a busy machine.
         with threadpool_limits(1):
-            at = made.fit_transform(features)
+            at = tsne.fit_transform(features)
     low, high = at.min(0), at.max(0)
-    found: np.ndarray = (at - low) / np.maximum(high - low, 1e-9)
-    return found
+    scaled: np.ndarray = (at - low) / np.maximum(high - low, 1e-9)
+    return scaled
 
 
-def _map(rows: Rows, at: np.ndarray, run: Collected, shades: Shades, found: Predictions, when: str) -> Markup:
+def _map(rows: Rows, at: np.ndarray, run: Collected, shades: Shades, predictions: Predictions, when: str) -> Markup:
     guess, pseudo = rows.logits.argmax(1), _pseudo(rows, run)
-    hints = [readable(c, _HINT) if c and found.facts["kind"] == "text" else "" for c in rows.contents()]
+    hints = [readable(c, _HINT) if c and predictions.facts["kind"] == "text" else "" for c in rows.contents()]
     parts = []
     labeled = np.array(rows.table["part"].to_pylist()) == "labeled"
     for i in np.argsort(labeled, kind="stable").tolist():

@@ -43,10 +43,10 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
 
 def render(run: Collected) -> str:
     """The page."""
-    found, split = run.first.predictions, run.split
-    scored = found.split if found is not None else None
+    predictions, split = run.first.predictions, run.split
+    scored = predictions.split if predictions is not None else None
     shades = shades_of(run)
-    rows = found.part(scored) if found is not None and scored is not None else None
+    rows = predictions.part(scored) if predictions is not None and scored is not None else None
     compared = run.comparison
     page = _template().render(
         title=f"{run.method} on {run.name}",
@@ -60,14 +60,14 @@ def render(run: Collected) -> str:
         learning=curves.learning(run),
         pseudo=curves.pseudo_labels(run, shades),
         quality=[
-            quality.confusion(rows, scored or "", shades) if found is not None else _no_predictions(),
+            quality.confusion(rows, scored or "", shades) if predictions is not None else _no_predictions(),
             quality.risk(run, scored),
             quality.scores(compared, split),
-            *reliability.diagrams(found, scored),
+            *reliability.diagrams(predictions, scored),
         ],
         map=maps(run, shades),
         listings=listings(run, scored, shades),
-        views=views(found),
+        views=views(predictions),
         settings=settings(run),
         colors=[*(f"c{i}" for i in range(COLORS)), "rest"],
     )
@@ -107,20 +107,20 @@ def answer(run: Collected) -> tuple[str, str]:
 
 def shades_of(run: Collected) -> Shades:
     """Colors of the classes; without predictions they are numbered as metrics count them."""
-    found = run.first.predictions
-    if found is None:
+    predictions = run.first.predictions
+    if predictions is None:
         shares: list[float] = next((line["pseudo_hist"] for line in run.first.metrics if line.get("pseudo_hist")), [])
-        names = ("no", "yes") if run.many else tuple(f"class {i}" for i in range(len(shares)))
+        names = ("no", "yes") if run.multi_label else tuple(f"class {i}" for i in range(len(shares)))
         return Shades(names[: len(shares)], (1,) * len(shares))
-    classes = tuple(map(str, found.facts["classes"]))
-    labels = found.table["label"].to_numpy()
+    classes = tuple(map(str, predictions.facts["classes"]))
+    labels = predictions.table["label"].to_numpy()
     sizes = np.bincount(labels[labels >= 0], minlength=len(classes))
     return Shades(classes, tuple(sizes.tolist()))
 
 
 def facts(run: Collected) -> list[Fact]:
     """The numbers that a reader looks for first."""
-    made = []
+    items = []
     if run.comparison is not None:
         accuracies = run.comparison.accuracies(run.split)
         kept = [name for name in (run.comparison.baseline(run.split), run.method) if name in accuracies]
@@ -130,31 +130,38 @@ def facts(run: Collected) -> list[Fact]:
             role = (
                 f"{run.split} {run.comparison.score_name(run.split)}" if name == run.method else "best label-only side"
             )
-            made.append(Fact(f"{name}, {role}", f"{values.mean():.1f} %", spread))
+            items.append(Fact(f"{name}, {role}", f"{values.mean():.1f} %", spread))
     if run.first.predictions is not None:
         rows = run.first.predictions.facts["rows"]
         per_class = run.first.predictions.facts.get("labels")
         each = f"{min(per_class)} to {max(per_class)} a class" if per_class else "soft labels"
         if per_class and min(per_class) == max(per_class):
             each = f"{per_class[0]} a class"
-        told = f"{rows['told']:,} with labels from elsewhere, " if rows.get("told") else ""
-        made.append(Fact("labeled rows", f"{rows['labeled']:,}", each))
-        made.append(
-            Fact("unlabeled rows", f"{rows['unlabeled']:,}", f"{told}beside {rows['dev']:,} dev, {rows['test']:,} test")
+        labeled_elsewhere = f"{rows['told']:,} with labels from elsewhere, " if rows.get("told") else ""
+        items.append(Fact("labeled rows", f"{rows['labeled']:,}", each))
+        items.append(
+            Fact(
+                "unlabeled rows",
+                f"{rows['unlabeled']:,}",
+                f"{labeled_elsewhere}beside {rows['dev']:,} dev, {rows['test']:,} test",
+            )
         )
     outcomes = [run.outcome for run in run.runs if run.outcome is not None]
     if outcomes:
         seconds = sum(o.seconds for o in outcomes) / len(outcomes)
-        made.append(Fact("steps", f"{outcomes[0].steps:,}", f"{seconds:,.0f} s a seed, the start aside"))
-    return made
+        items.append(Fact("steps", f"{outcomes[0].steps:,}", f"{seconds:,.0f} s a seed, the start aside"))
+    return items
 
 
 def settings(run: Collected) -> list[tuple[str, list[tuple[str, str]]]]:
     """Everything that was set, in groups."""
-    identity, found = run.identity, run.first.predictions
+    identity, predictions = run.identity, run.first.predictions
     groups: dict[str, Mapping[str, Any]] = {
         "Method": {"method": run.trained_by, **identity.get("options", {})},
-        "Task": {**identity.get("task", {}), **({"strong view": found.facts["strong"]} if found is not None else {})},
+        "Task": {
+            **identity.get("task", {}),
+            **({"strong view": predictions.facts["strong"]} if predictions is not None else {}),
+        },
         "Data": {"content hash": identity.get("data", ""), "seeds": ", ".join(map(str, run.seeds))},
         "Training": {k: v for k, v in identity.get("config", {}).items() if k != "seed"},
     }

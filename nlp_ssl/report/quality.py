@@ -13,8 +13,8 @@ from nlp_ssl.report.shades import Shades
 from nlp_ssl.report.svg import Figure, Legend, Line, drawing, lines, number, ticks
 
 NO_PREDICTIONS = (
-    "There are no predictions: the run has not finished, is older than this report (train again), or gives several "
-    "labels a row, for which this figure is not drawn."
+    "There are no predictions: the run has not finished, is older than this report (train again), or is multi-label, "
+    "for which this figure is not drawn."
 )
 NO_SCORED = "There are no labeled test or dev rows: --test FILE gives some."
 _TABLE = 12  # classes that a table of confusions has room for
@@ -50,12 +50,12 @@ def seeds(comparison: Comparison | None, split: str) -> Figure:
             continue
         bar = Markup('<line class="mean {}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
         parts.append(bar.format(color, at(values.mean()), at(values.mean()), y - 12, y + 12))
-    told = "; ".join(f"{name} {', '.join(f'{v:.1%}' for v in values)}" for name, values in accuracies.items())
+    spoken = "; ".join(f"{name} {', '.join(f'{v:.1%}' for v in values)}" for name, values in accuracies.items())
     score = comparison.score_name(split)
     sentence = f"{score[:1].upper()}{score[1:]} on the {split} rows: a dot is one seed" + (
         ", the bar their mean." if len(comparison.seeds) > 1 else "."
     )
-    return Figure("seeds", title, sentence, drawing(parts, f"Dot chart of {split} {score} by seed: {told}.", height))
+    return Figure("seeds", title, sentence, drawing(parts, f"Dot chart of {split} {score} by seed: {spoken}.", height))
 
 
 def scores(comparison: Comparison | None, split: str) -> Figure:
@@ -66,10 +66,10 @@ def scores(comparison: Comparison | None, split: str) -> Figure:
     row = Markup('<tr><th scope="row">{}</th>{}</tr>')
     columns = {name: [o.scores[split] for o in side if split in o.scores] for name, side in comparison.results.items()}
     body = []
-    for shown in _words(next(o.scores[split] for o in comparison.outcomes if split in o.scores)):
-        means = [np.mean([_words(s)[shown] for s in found]) if found else None for found in columns.values()]
+    for name in _words(next(o.scores[split] for o in comparison.outcomes if split in o.scores)):
+        means = [np.mean([_words(s)[name] for s in side]) if side else None for side in columns.values()]
         cells = [Markup("<td>{}</td>").format("-" if m is None else f"{m:.3f}") for m in means]
-        body.append(row.format(shown, Markup("").join(cells)))
+        body.append(row.format(name, Markup("").join(cells)))
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(_short(name)) for name in columns)
     table = Markup(
         '<div class="scroll" tabindex="0" role="region" aria-label="Table of scores"><table class="plain scores">'
@@ -139,12 +139,12 @@ def risk(run: Collected, split: str | None) -> Figure:
     sides = {run.method: run.first.predictions}
     if run.baselines[0] is not None:
         sides["supervised"] = run.baselines[0].predictions
-    curves = {n: risks(rows) for n, found in sides.items() if found and split and len(rows := found.part(split))}
+    curves = {n: risks(rows) for n, side in sides.items() if side and split and len(rows := side.part(split))}
     if not curves:
         return Figure("risk", title, NO_PREDICTIONS if run.first.predictions is None else NO_SCORED)
     colors = dict(zip(curves, ("c0", "c1"), strict=False))
     drawn = [Line(name, _thinned(curve), colors[name]) for name, curve in curves.items()]
-    told = "; ".join(
+    spoken = "; ".join(
         f"{name}: {curve[len(curve) // 2 - 1 if len(curve) > 1 else 0]:.1%} wrong among the surest half, "
         f"{curve[-1]:.1%} among all"
         for name, curve in curves.items()
@@ -153,7 +153,7 @@ def risk(run: Collected, split: str | None) -> Figure:
         "If only the surest rows are answered, the share of them that is wrong: the lower and flatter the better."
     )
     body = lines(
-        drawn, f"Line chart of risk over coverage. {told}.", x_label="share of rows answered", y_label="share wrong",
+        drawn, f"Line chart of risk over coverage. {spoken}.", x_label="share of rows answered", y_label="share wrong",
         percent=(True, True), y_range=(0.0, max(max(y for _, y in line.points) for line in drawn) or 0.01),
         x_range=(0.0, 1.0),
     )  # fmt: skip
@@ -165,8 +165,8 @@ def risks(rows: Rows) -> np.ndarray:
     p = softmax(rows.logits, axis=1)
     order = np.argsort(-p.max(1), kind="stable")
     wrong = (p.argmax(1) != rows.labels)[order]
-    found: np.ndarray = np.cumsum(wrong) / np.arange(1, len(wrong) + 1)
-    return found
+    risk: np.ndarray = np.cumsum(wrong) / np.arange(1, len(wrong) + 1)
+    return risk
 
 
 def _thinned(curve: np.ndarray, most: int = 100) -> Sequence[tuple[float, float]]:

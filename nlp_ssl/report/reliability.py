@@ -24,15 +24,15 @@ class Scaling:
     source: str
 
 
-def scaling(found: Predictions, split: str) -> Scaling:
+def scaling(predictions: Predictions, split: str) -> Scaling:
     """What temperature scaling does to the rows of a split, or would do where the model was saved without."""
-    rows, saved = found.part(split), float(found.facts.get("temperature", 1.0))
+    rows, saved = predictions.part(split), float(predictions.facts.get("temperature", 1.0))
     if saved != 1.0:
         source = (
             f"The saved model was scaled by a temperature of {saved:.2f}; without that it would look as on the left."
         )
         return Scaling(rows.logits * saved, rows.logits, source)
-    if split == "test" and len(dev := found.part("dev")):
+    if split == "test" and len(dev := predictions.part("dev")):
         fitted = temperature_of(dev.logits, dev.labels)
         source = f"The model was saved as on the left; a temperature of {fitted:.2f} from the dev rows gives the right."
         return Scaling(rows.logits, rows.logits / fitted, f"{source} --calibrate dev saves it so.")
@@ -47,31 +47,31 @@ def scaling(found: Predictions, split: str) -> Scaling:
     return Scaling(rows.logits, after, f"{source} --calibrate labels saves such a model.")
 
 
-def diagrams(found: Predictions | None, split: str | None) -> list[Figure]:
+def diagrams(predictions: Predictions | None, split: str | None) -> list[Figure]:
     """Two diagrams: how often rows of a confidence are right, before and after temperature scaling."""
     titles = ("Reliability before scaling", "Reliability after temperature scaling")
-    if found is None or split is None:
-        why = NO_PREDICTIONS if found is None else NO_SCORED
+    if predictions is None or split is None:
+        why = NO_PREDICTIONS if predictions is None else NO_SCORED
         return [Figure(f"reliability-{i}", title, why) for i, title in enumerate(titles)]
-    both, labels = scaling(found, split), found.part(split).labels
-    said = (
+    both, labels = scaling(predictions, split), predictions.part(split).labels
+    sentences = (
         "Among rows of like confidence, the share that is right: bars on the dashed line are honest, lower ones boast; "
         "gray, how many rows they stand for; pale, fewer than five.",
         both.source,
     )
-    made = []
+    figures = []
     for i, (title, logits) in enumerate(zip(titles, (both.before, both.after), strict=True)):
         p = softmax(logits, axis=1)
         confidence, right = p.max(1), p.argmax(1) == labels
         error = calibration_error(confidence, right)
-        sentence = f"{said[i]} Calibration error {error:.3f}."
-        made.append(Figure(f"reliability-{i}", title, sentence, _diagram(confidence, right, error)))
-    return made
+        sentence = f"{sentences[i]} Calibration error {error:.3f}."
+        figures.append(Figure(f"reliability-{i}", title, sentence, _diagram(confidence, right, error)))
+    return figures
 
 
 def _bins(confidence: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    return found
+    bins: np.ndarray = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    return bins
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
@@ -85,11 +85,11 @@ def _diagram(confidence: np.ndarray, right: np.ndarray, error: float) -> Markup:
     size, hits = np.bincount(bins, minlength=_BINS), np.bincount(bins, right, _BINS)
     across, up, parts = frame((0.0, 1.0), (0.0, 1.0), ("confidence", "share right"), (True, True))
     bar = Markup('<rect class="bar {}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>')
-    wide, told = across(1 / _BINS) - across(0), []
+    wide, spoken = across(1 / _BINS) - across(0), []
     for b in np.flatnonzero(size).tolist():
         share = hits[b] / size[b]
         text = f"confidence {b / _BINS:.0%} to {(b + 1) / _BINS:.0%}: {size[b]} rows, {share:.0%} right"
-        told.append(text)
+        spoken.append(text)
         top = up(share)
         kind = "c0" if size[b] >= _FEW else "c0 few"
         parts.append(bar.format(kind, across(b / _BINS) + 1.5, top, round(wide - 3, 1), round(up(0) - top, 1), text))
@@ -98,4 +98,4 @@ def _diagram(confidence: np.ndarray, right: np.ndarray, error: float) -> Markup:
     parts.append(Markup('<line class="line rest dashed" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(
         across(0), up(0), across(1), up(1)
     ))  # fmt: skip
-    return drawing(parts, f"Reliability diagram, calibration error {error:.3f}: {'; '.join(told)}.")
+    return drawing(parts, f"Reliability diagram, calibration error {error:.3f}: {'; '.join(spoken)}.")

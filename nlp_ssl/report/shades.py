@@ -56,5 +56,5 @@ class Shades:
         """Values by class as values by entry of the legend."""
         values = np.zeros(len(self.names))
         values[: len(shares)] = shares[: len(values)]
-        found = [float(values[i]) for i in self.shown]
-        return found if len(self.shown) == len(self.names) else [*found, float(values.sum()) - sum(found)]
+        shown = [float(values[i]) for i in self.shown]
+        return shown if len(self.shown) == len(self.names) else [*shown, float(values.sum()) - sum(shown)]

@@ -97,21 +97,21 @@ class _Judged:
     @cached_property
     def p(self) -> np.ndarray:
         """Probabilities [n, C]."""
-        found: np.ndarray = softmax(self.rows.logits, axis=1)
-        return found
+        p: np.ndarray = softmax(self.rows.logits, axis=1)
+        return p
 
     def items(self, at: np.ndarray, baseline: np.ndarray | None = None) -> tuple[Item, ...]:
         """The first few of the rows at these places."""
         contents = self.rows.contents()
-        made = []
+        items = []
         for i in at[:_SHOWN].tolist():
             label = int(self.rows.labels[i])
-            said = [Said("true", self.shades.name(label), self.shades.color(label))]
+            judgments = [Said("true", self.shades.name(label), self.shades.color(label))]
             if baseline is not None:
-                said.append(self._said("baseline", baseline[i]))
-            said.append(self._said(self.run.method, self.p[i]))
-            made.append(Item(Content.of(contents[i], self.kind), tuple(said)))
-        return tuple(made)
+                judgments.append(self._said("baseline", baseline[i]))
+            judgments.append(self._said(self.run.method, self.p[i]))
+            items.append(Item(Content.of(contents[i], self.kind), tuple(judgments)))
+        return tuple(items)
 
     def _said(self, who: str, p: np.ndarray) -> Said:
         best = int(p.argmax())
@@ -120,12 +120,12 @@ class _Judged:
 
 def listings(run: Collected, split: str | None, shades: Shades) -> list[Listing]:
     """The least sure rows, those the baseline sees otherwise, and the surest mistakes."""
-    found = run.first.predictions
+    predictions = run.first.predictions
     titles = ("Least sure", f"Baseline and {run.method} disagree", "Wrong and sure of it")
-    if found is None or split is None:
-        why = NO_PREDICTIONS if found is None else NO_SCORED
+    if predictions is None or split is None:
+        why = NO_PREDICTIONS if predictions is None else NO_SCORED
         return [Listing(id, title, why) for id, title in zip(("uncertain", "flipped", "wrong"), titles, strict=True)]
-    judged = _Judged(run, shades, found.part(split), split, found.facts["kind"])
+    judged = _Judged(run, shades, predictions.part(split), split, predictions.facts["kind"])
     return [_unsure(judged, titles[0]), _flipped(judged, titles[1]), _wrong(judged, titles[2])]
 
 
@@ -163,15 +163,15 @@ def _wrong(judged: _Judged, title: str) -> Listing:
     return Listing("wrong", title, sentence, judged.items(order))
 
 
-def views(found: Predictions | None) -> list[Views]:
+def views(predictions: Predictions | None) -> list[Views]:
     """Pool rows with their weak and strong view, as far as the method has them."""
-    if found is None:
+    if predictions is None:
         return []
-    rows, kind = found.part("pool"), found.facts["kind"]
+    rows, kind = predictions.part("pool"), predictions.facts["kind"]
     columns = (rows.contents(), rows.contents("weak"), rows.contents("strong"))
-    made = []
+    shown_views = []
     for content, weak, strong in zip(*columns, strict=True):
         if weak is not None or strong is not None:
             shown = [None if view is None else Content.of(view, kind) for view in (weak, strong)]
-            made.append(Views(Content.of(content, kind), *shown))
-    return made[:_VIEWS]
+            shown_views.append(Views(Content.of(content, kind), *shown))
+    return shown_views[:_VIEWS]

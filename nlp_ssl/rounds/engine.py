@@ -20,7 +20,7 @@ from nlp_ssl.inference.metrics import Scores
 from nlp_ssl.method import RoundMethod
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
-from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.ops.multilabel import refuse_multilabel
 from nlp_ssl.rounds.teacher import Teacher
 from nlp_ssl.task import Task
 from nlp_ssl.training.guard import FEW, collapse
@@ -57,8 +57,8 @@ def with_labels(data: Data, labels: PseudoLabels, ratio: float) -> Data:
     drown them.
     """
     rows = np.repeat(np.arange(len(labels.p)), labels.copies)
-    if data.kind == "many":
-        refuse("labels for the pool")
+    if data.kind == "multi-label":
+        refuse_multilabel("labels for the pool")
     if not len(rows):
         return data
     times = max(1, math.ceil(len(rows) / (ratio * len(data.labeled))))

@@ -69,7 +69,7 @@ class SelfTraining(RoundMethod):
         z = z - z.mean(1, keepdim=True)  # what all dimensions of a row share is no direction
         prior = None if teacher.prior is None else teacher.prior.tolist()
         labels = torch.from_numpy(data.labels[data.labeled])
-        found = propagate(z, labels, len(data.classes), prior=prior)
-        p, sure = found.p[len(labels) :], found.weights[len(labels) :]
-        weights = sure * found.class_weights[p.argmax(1)]
+        propagated = propagate(z, labels, len(data.classes), prior=prior)
+        p, sure = propagated.p[len(labels) :], propagated.weights[len(labels) :]
+        weights = sure * propagated.class_weights[p.argmax(1)]
         return PseudoLabels(p.numpy(), (sure > 0).numpy().astype(np.int64), weights.double().numpy())

@@ -13,7 +13,7 @@ from nlp_ssl.inference.predict import features, predict, predict_sampled
 from nlp_ssl.nets.base import Module
 from nlp_ssl.ops.functional import align, softmax
 from nlp_ssl.ops.targets import estimate_prior
-from nlp_ssl.training.imbalance import adjustment, weighed
+from nlp_ssl.training.imbalance import adjustment, with_class_weights
 from nlp_ssl.types import PseudoLabels
 from nlp_ssl.utils.precision import Autocast, autocast, resolve
 
@@ -24,7 +24,7 @@ class Teacher:
     def __init__(
         self, module: Module, data: Data, config: TrainConfig, number: int, pseudo_labels: PseudoLabels | None = None
     ) -> None:
-        self.data, self.number, self.pseudo_labels = weighed(data, config), number, pseudo_labels
+        self.data, self.number, self.pseudo_labels = with_class_weights(data, config), number, pseudo_labels
         self._module, self._config = module, config
         shift = adjustment(self.data, config)  # labels of the pool hold under the shares of the labels, as online
         self._shift = torch.zeros(1) if shift is None else shift

@@ -56,8 +56,8 @@ class UST(RoundMethod):
 
     def label(self, teacher: "Teacher") -> PseudoLabels:
         p, rng = teacher.p, teacher.rng()
-        there = (p.sum(1) > 0).nonzero().squeeze(1).numpy()
-        rows = np.sort(rng.permutation(there)[: self.sample])
+        labeled = (p.sum(1) > 0).nonzero().squeeze(1).numpy()
+        rows = np.sort(rng.permutation(labeled)[: self.sample])
         if not len(rows):
             return PseudoLabels(p.numpy(), np.zeros(len(p), dtype=np.int64), np.ones(len(p)))
         label = p.argmax(1).numpy()[rows]

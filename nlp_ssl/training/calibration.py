@@ -33,7 +33,7 @@ def temperature_of(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 @torch.no_grad()
-def cool(classifier: nn.Linear, temperature: float) -> None:
+def apply_temperature(classifier: nn.Linear, temperature: float) -> None:
     """Divides the logits of a last layer by the temperature, in place, so that a saved model carries it."""
     classifier.weight.div_(temperature)
     if classifier.bias is not None:

@@ -134,8 +134,8 @@ def _candidates(folder: Path) -> list[tuple[int, Path]]:
     """Step and directory of what looks like a checkpoint, highest step first; by number, as clocks and mtimes lie."""
     with atomic.reading(folder):
         paths = sorted(folder.iterdir(), reverse=True) if folder.exists() else []  # step-7 before .replaced-step-7
-    found = [(int(match[1]), path) for path in paths if (match := _FOLDER.fullmatch(path.name))]
-    return sorted(found, key=lambda candidate: candidate[0], reverse=True)
+    numbered = [(int(match[1]), path) for path in paths if (match := _FOLDER.fullmatch(path.name))]
+    return sorted(numbered, key=lambda candidate: candidate[0], reverse=True)
 
 
 def _rotate(folder: Path, newest: int, keep: int, protect: frozenset[int]) -> None:
@@ -187,8 +187,8 @@ def _check_count(
     if count is None:
         raise _unfit(optimizer, f"has no entry {_counter(optimizer, name)!r}")
     if count.item() != len(entries):
-        found = ", ".join(entries) or "none"
-        raise _unfit(optimizer, f"should have {count.item()} entries for {name} and has {found}")
+        present = ", ".join(entries) or "none"
+        raise _unfit(optimizer, f"should have {count.item()} entries for {name} and has {present}")
 
 
 def _check_shapes(

@@ -6,7 +6,7 @@ from nlp_ssl.data.loader import Sizes
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.ops.distributed import world_size
-from nlp_ssl.ops.multilabel import refuse
+from nlp_ssl.ops.multilabel import refuse_multilabel
 from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.training.calibration import check_calibration
 
@@ -38,14 +38,14 @@ def check_defined(method: Method | RoundMethod, data: Data, config: TrainConfig)
     """Checks a method and settings against the kind of labels that the rows have.
 
     Raises:
-        ConfigError: rows have several labels, and the method or a setting is for one label a row.
+        ConfigError: the data is multi-label, and the method or a setting is for single-label data.
     """
-    if data.kind == "one":
+    if data.kind == "single-label":
         return
-    if "many" not in method.defined_for():
-        able = ", ".join(name for name in list_methods(in_rounds=False) if "many" in get_method(name).kinds)
-        how = " with these options" if "many" in method.kinds else ""
-        raise ConfigError(476, f"{method.name}{how} is not defined for several labels a row; these are: {able}")
+    if "multi-label" not in method.defined_for():
+        able = ", ".join(name for name in list_methods(in_rounds=False) if "multi-label" in get_method(name).kinds)
+        how = " with these options" if "multi-label" in method.kinds else ""
+        raise ConfigError(476, f"{method.name}{how} is not defined for multi-label data; these methods are: {able}")
     settings = {
         "class_weights": config.class_weights != "none",
         "logit_adjustment": config.logit_adjustment > 0,
@@ -54,4 +54,4 @@ def check_defined(method: Method | RoundMethod, data: Data, config: TrainConfig)
     }
     for name, used in settings.items():
         if used:
-            refuse(name)
+            refuse_multilabel(name)

@@ -19,14 +19,14 @@ from nlp_ssl.inference.predict import features, predict
 from nlp_ssl.method import Method
 from nlp_ssl.nets.base import Module, Net, Recorded
 from nlp_ssl.ops import distributed
-from nlp_ssl.ops.multilabel import answers, per_label
+from nlp_ssl.ops.multilabel import binary_logits, binary_targets
 from nlp_ssl.ops.targets import estimate_prior
 from nlp_ssl.run import Run
 from nlp_ssl.task import Task
 from nlp_ssl.training import roles
 from nlp_ssl.training.checkpoint import Checkpoint
 from nlp_ssl.training.guard import Guard
-from nlp_ssl.training.imbalance import adjustment, weighed
+from nlp_ssl.training.imbalance import adjustment, with_class_weights
 from nlp_ssl.training.view_strength import Strongest
 from nlp_ssl.training.warm_start import start_kind
 from nlp_ssl.types import Batch, Forward, Losses
@@ -70,7 +70,12 @@ class Engine:
         saved: Checkpoint | None = None,
     ) -> None:
         data, augment = task.data, task.augment
-        self.method, self.data, self.config, self.accelerator = method, weighed(data, config), config, accelerator
+        self.method, self.data, self.config, self.accelerator = (
+            method,
+            with_class_weights(data, config),
+            config,
+            accelerator,
+        )
         self.device, self.context = accelerator.device, autocast(precision, accelerator.device)
         ranks = accelerator.num_processes
         sizes = Sizes(
@@ -83,7 +88,7 @@ class Engine:
         self.loader = Loader(
             self.data,
             method.wanted_views(),
-            self._settled(augment),
+            self._with_strengths(augment),
             sizes,
             seed=config.seed,
             max_steps=config.max_steps,
@@ -268,7 +273,7 @@ class Engine:
         log.warning("%s", warning)
         return [warning]
 
-    def _settled(self, augment: Mapping[str, Any]) -> dict[str, Any]:
+    def _with_strengths(self, augment: Mapping[str, Any]) -> dict[str, Any]:
         """The augmentations with a fixed strength: chosen once, with the started model, and kept in checkpoints."""
         settled = dict(augment)
         for kind in set(self.method.wanted_views().values()):
@@ -283,7 +288,9 @@ class Engine:
 
     def _estimate_prior(self, known: bool) -> None:
         """Class shares of the pool as the started model sees them; a model without a start has no idea of them."""
-        if self.data.kind == "many" or not (self.config.align and self.loader.uses_pool and (known or self.data.prior)):
+        if self.data.kind == "multi-label" or not (
+            self.config.align and self.loader.uses_pool and (known or self.data.prior)
+        ):
             return
         seed = (self.config.seed, 6)
         rows = np.random.default_rng(seed).permutation(self.data.unlabeled)[:_PRIOR_ROWS]
@@ -304,13 +311,13 @@ class Engine:
 
     def _seen(self, logits: Tensor, role: str) -> Tensor:
         """Logits [n, C] of a net's module as methods see them."""
-        if self.data.kind == "many":
-            return per_label(logits)
+        if self.data.kind == "multi-label":
+            return binary_logits(logits)
         return logits if self.shift is None or role in self.frozen_nets else logits + self.shift.to(logits.device)
 
     def _guard(self) -> Guard:
-        """A guard that expects the pool's shares; of several labels a row, as many yes as among the labels."""
-        prior = tuple(self.data.labeled_shares()) if self.data.kind == "many" else self.run.spec.prior
+        """A guard that expects the pool's class shares; for multi-label data, as many yes as among the labels."""
+        prior = tuple(self.data.labeled_shares()) if self.data.kind == "multi-label" else self.run.spec.prior
         return Guard(self.data.classes, prior)
 
     def _of_block(self, what: Callable[..., Tensor], role: str, block: str) -> Tensor:
@@ -323,7 +330,7 @@ class Engine:
         if self.data.targets is not None:
             return torch.from_numpy(self.data.targets).float().to(self.device)
         labels = torch.from_numpy(self.data.labels[self.data.labeled]).to(self.device)
-        return labels if self.data.kind == "one" else answers(labels)
+        return labels if self.data.kind == "single-label" else binary_targets(labels)
 
     def _bind_policy(self, augment: Mapping[str, Any]) -> None:
         """Lets the controlled view read the rates that the method steers."""

@@ -22,8 +22,8 @@ def class_weights(counts: np.ndarray, beta: float) -> np.ndarray:
     return weights
 
 
-def weighed(data: Data, config: TrainConfig) -> Data:
-    """The task with the labeled rows weighed by their classes, as `config.class_weights` says; soft labels by share."""
+def with_class_weights(data: Data, config: TrainConfig) -> Data:
+    """The data with labeled rows weighted by class, as `config.class_weights` says; soft labels by share."""
     if config.class_weights == "none":
         return data
     beta = config.effective_beta if config.class_weights == "effective" else 1.0

@@ -22,10 +22,10 @@ from nlp_ssl.inference.predict import predict, predict_splits
 from nlp_ssl.method import Method
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.text import TextNet
-from nlp_ssl.ops.multilabel import known_answers
+from nlp_ssl.ops.multilabel import known_binary
 from nlp_ssl.task import Task
 from nlp_ssl.training import checkpoint
-from nlp_ssl.training.calibration import cool, temperature_of
+from nlp_ssl.training.calibration import apply_temperature, temperature_of
 from nlp_ssl.training.callbacks import Callbacks
 from nlp_ssl.training.checks import check_run
 from nlp_ssl.training.engine import Engine
@@ -282,14 +282,14 @@ class TrainLoop:
         module = self._final_module()
         logits = predict(module, self.data.store, self.data.dev, self.engine.context)
         scores = score(logits, self.data.labels[self.data.dev])
-        line = {"step": self.state.step, f"dev_{scores.leading}": scores.lead}
+        line = {"step": self.state.step, f"dev_{scores.primary_name}": scores.primary}
         if self.folder is not None:
             self.folder.add_metrics(line)
-        metrics = {f"eval_{scores.leading}": scores.lead}
+        metrics = {f"eval_{scores.primary_name}": scores.primary}
         self.callbacks.logged(self.state.step, metrics)
         self.callbacks.evaluated(self.state.step, metrics)
-        if scores.lead > self.best[0]:
-            self.best = (scores.lead, 0)
+        if scores.primary > self.best[0]:
+            self.best = (scores.primary, 0)
             self.best_weights = {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
         else:
             self.best = (self.best[0], self.best[1] + 1)
@@ -359,12 +359,12 @@ class TrainLoop:
         if config.calibrate == "dev":
             logits = predict(module, data.store, data.dev, self.engine.context)
             truth = data.labels[data.dev]
-            logits, truth = (logits, truth) if data.kind == "one" else known_answers(logits, truth)
+            logits, truth = (logits, truth) if data.kind == "single-label" else known_binary(logits, truth)
             temperature = temperature_of(logits.numpy(), truth)
         else:
             assert self.start is not None  # `fit` has one, also where nothing is to be started
             temperature = self.start.held_out_temperature(self.method, self.frozen_nets)
-        cool(module.classifier, temperature)
+        apply_temperature(module.classifier, temperature)
         log.info("temperature %.2f", temperature)
         return temperature
 

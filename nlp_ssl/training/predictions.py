@@ -67,13 +67,13 @@ class Finish:
 
 
 def write_predictions(path: Path, finish: Finish) -> None:
-    """Writes the file, whole or not at all; none where rows have several labels.
+    """Writes the file, whole or not at all; none for multi-label data.
 
     Raises:
         RunError: the file cannot be written.
     """
     data = finish.data
-    if data.kind == "many":
+    if data.kind == "multi-label":
         return
     rows = [*_sample(finish)]
     for split, at in (("dev", data.dev), ("test", data.test)):
@@ -156,11 +156,11 @@ def _pseudo(run: Run, logits: Tensor) -> Tensor:
     return align(p, p.new_tensor(run.spec.prior), mean.cpu().to(p.dtype))
 
 
-def _directions(found: Tensor) -> np.ndarray:
+def _directions(features: Tensor) -> np.ndarray:
     """The main directions [n, at most 32] of features scaled to length 1."""
-    if len(found) < 2:
-        return np.zeros((len(found), 1))
-    scaled = normalize(np.nan_to_num(found.double().numpy()))
+    if len(features) < 2:
+        return np.zeros((len(features), 1))
+    scaled = normalize(np.nan_to_num(features.double().numpy()))
     reduced: np.ndarray = PCA(min(_WIDTH, *scaled.shape), svd_solver="full").fit_transform(scaled)
     return reduced
 

@@ -47,5 +47,5 @@ def start_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> Non
         reason = (str(error).splitlines() or [""])[0][:160]
         names = ", ".join(map(str, accelerator.log_with))
         raise RunError(
-            307, f"{names} cannot start ({type(error).__name__}: {reason}): leave it out, or mend it"
+            307, f"{names} cannot start ({type(error).__name__}: {reason}): leave it out, or fix it"
         ) from error

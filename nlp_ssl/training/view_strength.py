@@ -9,7 +9,7 @@ import numpy as np
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.inference.predict import predict
 from nlp_ssl.nets.base import Module
-from nlp_ssl.ops.multilabel import per_label
+from nlp_ssl.ops.multilabel import binary_logits
 from nlp_ssl.utils.precision import Autocast
 
 log = logging.getLogger("nlp_ssl")
@@ -32,7 +32,7 @@ class Strongest:
         """Number of the candidate to use, from the started model's predictions on plain and changed pool rows."""
         rng = np.random.default_rng((seed, 5))
         rows = rng.choice(data.unlabeled, min(_ROWS, len(data.unlabeled)), replace=False)
-        seen = per_label if data.kind == "many" else lambda logits: logits
+        seen = binary_logits if data.kind == "multi-label" else lambda logits: logits
         plain = seen(predict(module, data.store, rows, context))
         confidence = plain.softmax(-1).amax(-1)
         sure = confidence >= confidence.median()

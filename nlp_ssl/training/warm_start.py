@@ -13,7 +13,7 @@ from nlp_ssl.data.dataset import Data
 from nlp_ssl.inference.predict import features
 from nlp_ssl.nets.base import Module
 from nlp_ssl.ops.fits import without_remarks
-from nlp_ssl.training.imbalance import adjustment, weighed
+from nlp_ssl.training.imbalance import adjustment, with_class_weights
 from nlp_ssl.utils.precision import Autocast
 from nlp_ssl.utils.progress import track
 
@@ -24,7 +24,7 @@ _MAX_ROWS = 32  # rows of one contrastive batch: all their pairs count, so label
 def pair_loss(z: Tensor, y: Tensor) -> Tensor:
     """Squared error between the cosine of two rows and 1 (same class) or 0 (other class), over all pairs.
 
-    z [B, D] features, y [B] classes; of several labels y [B, C] the cosine should be the share that two rows have in
+    z [B, D] features, y [B] classes; of multi-label y [B, C] the cosine should be the share that two rows have in
     common of those that either has. Equal and unequal pairs weigh the same, however many there are of each
     (the objective of SetFit, Tunstall et al. 2022, arXiv:2209.11055, on all pairs of a batch instead of drawn ones).
     """
@@ -40,7 +40,7 @@ def pair_loss(z: Tensor, y: Tensor) -> Tensor:
 def overlap(y: Tensor) -> Tensor:
     """How alike the labels of two rows are [B, B]: 1 for the same class, 0 for another, y [B].
 
-    Of several labels y [B, C], 1, 0 or -1 (not known), the Jaccard index over those that are known of both rows: 1
+    Of multi-label y [B, C], 1, 0 or -1 (not known), the Jaccard index over those that are known of both rows: 1
     also where neither row has any.
     """
     if y.dim() == 1:
@@ -78,14 +78,14 @@ def contrastive(module: Module, data: Data, config: TrainConfig, context: Autoca
 
 
 def contrastive_steps(labeled: int) -> int:
-    """More labels hold more to learn: 1.5 steps a label, between 100 and 400."""
+    """More labels hold more to learn: 1.5 steps per label, between 100 and 400."""
     return min(max(math.ceil(1.5 * labeled), 100), 400)
 
 
 def balanced_rows(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Draws n rows with the classes as equal as can be, each row at most once unless its class is too small.
 
-    Of rows with several labels any n are drawn.
+    Of multi-label data any n are drawn.
     """
     if labels.ndim == 2:
         return rng.permutation(len(labels))[:n]
@@ -103,14 +103,14 @@ def fit_head(module: Module, data: Data, config: TrainConfig, context: Autocast,
     """Logistic regression on the labeled rows' features becomes the classifier's weights.
 
     `strength` is the inverse of the L2 penalty on features of unit spread. At 1 the model is far too unsure of itself
-    (calibration error 0.3 on questions at 10 labels a class), at 10 it is nearly calibrated, with the same accuracy.
-    Unequal classes are made up for as `config` says. With several labels a row each label has a regression of its own.
+    (calibration error 0.3 on questions at 10 labels per class), at 10 it is nearly calibrated, with the same accuracy.
+    Unequal classes are made up for as `config` says. In multi-label data each label has a regression of its own.
     """
     z = features(module, data.store, data.labeled, context).double().numpy()
     y, shift = data.labels[data.labeled], adjustment(data, config)
     scale = float(np.linalg.norm(z - z.mean(0), axis=1).mean()) or 1.0
-    weights = weighed(data, config).weights
-    if data.kind == "one":
+    weights = with_class_weights(data, config).weights
+    if data.kind == "single-label":
         weight, bias = _head(z / scale, y, weights, strength, len(data.classes))
     else:
         weight, bias = _one_head_each(z / scale, y, weights, strength)
@@ -145,7 +145,7 @@ def _head(
 def _one_head_each(
     z: np.ndarray, y: np.ndarray, weights: np.ndarray | None, strength: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same for several labels y [n, C], each from the rows where it is known: one against the rest."""
+    """The same for multi-label y [n, C], each from the rows where it is known: one against the rest."""
     weight, bias = np.zeros((y.shape[1], z.shape[1])), np.zeros(y.shape[1])
     for c in range(y.shape[1]):
         known = y[:, c] >= 0

@@ -93,10 +93,10 @@ def verify(folder: Path, *, contents: bool | Collection[str] = True) -> dict[str
     """
     with reading(folder):
         files, meta = _read_manifest(folder)
-        found = set(_files(folder)) - {MANIFEST}
-        for name in sorted(files.keys() - found):
+        present = set(_files(folder)) - {MANIFEST}
+        for name in sorted(files.keys() - present):
             raise CheckpointError(312, f"{folder / name} is missing: delete {folder} or restore the file")
-        for name in sorted(found - files.keys()):
+        for name in sorted(present - files.keys()):
             raise CheckpointError(314, f"{folder / name} is not in the manifest: move it out of {folder}")
         for name, expected in files.items():
             _check_file(folder, name, expected, contents if isinstance(contents, bool) else name in contents)
@@ -202,7 +202,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise CheckpointError(315, f"cannot read {path} ({reason}): mend its permissions or delete it") from error
+        raise CheckpointError(315, f"cannot read {path} ({reason}): fix its permissions or delete it") from error
 
 
 def _temporary(parent: Path) -> Path:

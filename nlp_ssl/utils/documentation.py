@@ -113,7 +113,7 @@ def documented(cls: C, images: Mapping[str, Any] | None = None) -> C:
         images: defaults that suit images better.
     """
     doc = cleandoc(cls.__doc__ or "")
-    headings = {found[1]: found.start() for found in _HEADING.finditer(doc)}
+    headings = {match[1]: match.start() for match in _HEADING.finditer(doc)}
     if "Args" in headings:
         return cls
     infos = describe_fields(cls, images)

@@ -40,6 +40,6 @@ def absolute(name: str | Path) -> str:
     Raises:
         ConfigError: that is not UTF-8.
     """
-    found = str(Path(name).absolute())
-    check_utf8(found)
-    return found
+    path = str(Path(name).absolute())
+    check_utf8(path)
+    return path

@@ -11,12 +11,12 @@ _WORDS = 120  # of a sentence; more are cut off into the next: models know some 
 
 def split(text: str) -> list[str]:
     """The sentences of a text, none of them blank; a very long one in pieces."""
-    found, start = [], 0
+    sentences, start = [], 0
     for match in _BOUNDARY.finditer(text):
         if not _ABBREVIATION.search(text, start, match.start()):
-            found.append(text[start : match.end()])
+            sentences.append(text[start : match.end()])
             start = match.end()
-    words = (sentence.split() for sentence in [*found, text[start:]])
+    words = (sentence.split() for sentence in [*sentences, text[start:]])
     return [" ".join(part[i : i + _WORDS]) for part in words for i in range(0, len(part), _WORDS)]
 
 

@@ -53,7 +53,7 @@ def test_lists_need_no_separator(tmp_path, kind):
     assert sets(path, label_lists=True) == [tuple(x) if x is not None else None for x in lists]
     with pytest.raises(DataError, match=r"row 1: .*give each text one label") as caught:
         read_table(path)
-    assert caught.value.code == 115, "who takes one label a row gets one line"
+    assert caught.value.code == 115, "who takes single-label data gets one line"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_numbers_of_labels():
     """1, 0 and -1 where nothing is known; rows without a known label join the pool."""
     labels = [["sport", "politics"], ["sport", "?politics"], [], None, ["?sport", "?politics"], ["politics"]]
     found = build(table_of(TEXTS[:6], labels), table_of(TEXTS[6:7]), None, table_of(TEXTS[7:], [["?sport"]]))
-    assert found.classes == ("politics", "sport") and found.kind == "many" and found.labels.dtype == np.int8
+    assert found.classes == ("politics", "sport") and found.kind == "multi-label" and found.labels.dtype == np.int8
     wanted = [[1, 1], [-1, 1], [0, 0], [-1, -1], [-1, -1], [1, 0], [-1, -1], [0, -1]]
     assert found.labels.tolist() == wanted
     assert (
@@ -152,6 +152,6 @@ def test_tables_that_do_not_fit(labeled, test, code, words):
 
 
 def test_no_draw_of_labels_per_class():
-    with pytest.raises(ConfigError, match="labels_per_class is for one label a row") as caught:
+    with pytest.raises(ConfigError, match="labels_per_class works with single-label data only") as caught:
         build(table_of(TEXTS[:2], [["a"], ["b"]]), labels_per_class=1)
     assert caught.value.code == 477

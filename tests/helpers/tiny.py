@@ -202,7 +202,7 @@ def tiny_label_sets(rows: int, seed: int) -> tuple[list[str], list[list[str]]]:
     return list(texts), list(texts.values())
 
 
-def tiny_many_task(folder: Path, labeled: int = 24, unlabeled: int = 48, test: int = 40) -> Task:
+def tiny_multilabel_task(folder: Path, labeled: int = 24, unlabeled: int = 48, test: int = 40) -> Task:
     """A text task whose rows have several labels; of the first row one is not known."""
     model = folder / "model"
     if not model.exists():

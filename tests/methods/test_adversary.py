@@ -72,7 +72,11 @@ class Toy:
 
 def step(method, net, labels=(LABEL,), w=None):
     y = torch.tensor(labels)
-    batch = {"y": y, "w": torch.ones(len(y), dtype=torch.float64) if w is None else w, "hidden": torch.full((1,), -1)}
+    batch = {
+        "y": y,
+        "w": torch.ones(len(y), dtype=torch.float64) if w is None else w,
+        "true_labels": torch.full((1,), -1),
+    }
     return method.step(Run(method, {"student": net}, DataSpec(3)), batch)
 
 
@@ -393,7 +397,7 @@ def batch_of(task, labeled, unlabeled, width=24):
         "rows": {"x": slice(0, len(labeled)), "u_w": slice(len(labeled), len(positions))},
         "y": torch.from_numpy(task.data.labels[labeled]),
         "w": torch.ones(len(labeled)),
-        "hidden": torch.full((len(unlabeled),), -1),
+        "true_labels": torch.full((len(unlabeled),), -1),
     }
 
 

@@ -403,7 +403,7 @@ def of_three(method, state, rows, labels=(0, 1, 2)):
         w=torch.ones(2, dtype=torch.float64),
         id={"x": torch.tensor(rows), "u": torch.arange(4)},
         keys={},
-        hidden=torch.full((4,), -1),
+        true_labels=torch.full((4,), -1),
     )
     return {k: v.item() for k, v in method.step(run, batch).items()}
 

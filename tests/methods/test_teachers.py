@@ -315,7 +315,7 @@ def batch(views=None, y=(0, 2), w=None):
         "w": torch.ones(len(y), dtype=torch.float64) if w is None else tensor(w),
         "id": {"x": torch.arange(len(y)), "u": torch.arange(len(views["u_w"]))},
         "keys": {},
-        "hidden": torch.full((len(views["u_w"]),), -1),
+        "true_labels": torch.full((len(views["u_w"]),), -1),
     }
 
 

@@ -92,7 +92,7 @@ def inputs(lengths=(12, 5, 3, 9, 7), width=None):
 def batch(lengths=(12, 5, 3, 9, 7, 4)):
     sizes, empty = np.array(lengths, dtype=np.int32), torch.zeros(0)
     rows = {"x": slice(0, 2), "u_w": slice(2, 4), "u_s": slice(4, 6)}
-    return Batch(inputs=inputs(lengths), lengths=sizes, rows=rows, y=empty, w=empty, id={}, keys={}, hidden=empty)
+    return Batch(inputs=inputs(lengths), lengths=sizes, rows=rows, y=empty, w=empty, id={}, keys={}, true_labels=empty)
 
 
 def stored(folder):
@@ -377,7 +377,7 @@ def image_batch():
     pixels = {"pixel_values": torch.randn(12, 1, 8, 8)}
     lengths = np.ones(12, dtype=np.int32)
     return task.build(0), Batch(
-        inputs=pixels, lengths=lengths, rows=rows, y=empty, w=empty, id={}, keys={}, hidden=empty
+        inputs=pixels, lengths=lengths, rows=rows, y=empty, w=empty, id={}, keys={}, true_labels=empty
     )
 
 

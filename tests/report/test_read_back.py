@@ -79,7 +79,7 @@ def test_a_result_that_is_no_file(run):
 
 def test_results_of_one_label_and_of_several_have_nothing_to_compare(run):
     change(run / "seed-0/baseline/result.json", "scores", "test", "micro_f1", to=0.5)
-    with pytest.raises(RunError, match="SSL306: .* one label a row, others of several"):
+    with pytest.raises(RunError, match="SSL306: .* single-label, others multi-label"):
         collect(run)
 
 

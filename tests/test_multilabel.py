@@ -1,4 +1,4 @@
-"""Several labels a row: losses against numbers worked out by hand; what is not known teaches nothing.
+"""Multi-label data: losses against numbers worked out by hand; what is not known teaches nothing.
 
 Logits (2 labeled rows, 2 unlabeled ones, 3 labels) and their sigmoids p:
 
@@ -34,7 +34,7 @@ from nlp_ssl.methods import (
     Supervised,
     TemporalEnsembling,
 )
-from nlp_ssl.ops.multilabel import as_questions, known_answers, per_label
+from nlp_ssl.ops.multilabel import binary_batch, binary_logits, known_binary
 from nlp_ssl.registry import get_method, list_methods
 from nlp_ssl.testing import step_losses
 from nlp_ssl.types import Batch
@@ -44,7 +44,7 @@ ZW = [[4.0, 0.0, -1.0], [1.5, -2.0, 0.8]]
 ZS = [[2.0, 1.0, 0.0], [0.5, -0.5, 3.0]]
 Y = [[1, 0, -1], [0, 0, 1]]
 LOGITS = {"x": ZX, "x2": ZS, "u_w": ZW, "u_w2": ZS, "u_s": ZS}
-ABLE = [name for name in list_methods(in_rounds=False) if "many" in get_method(name).kinds]
+ABLE = [name for name in list_methods(in_rounds=False) if "multi-label" in get_method(name).kinds]
 SUP = 0.410124
 
 
@@ -76,7 +76,7 @@ def tensors(method, grad=False):
 
 
 def losses(method, labels=Y, **more):
-    found = step_losses(method, tensors(method), torch.tensor(labels), kind="many", **more)
+    found = step_losses(method, tensors(method), torch.tensor(labels), kind="multi-label", **more)
     return {name: value.item() for name, value in found.items()}
 
 
@@ -196,7 +196,7 @@ def test_vat(monkeypatch):
 def test_what_is_not_known_teaches_nothing_and_targets_carry_no_gradient(name):
     method = get_method(name)()
     z = tensors(method, grad=True)
-    found = step_losses(method, z, torch.tensor(Y), kind="many")
+    found = step_losses(method, z, torch.tensor(Y), kind="multi-label")
     labeled = sum(value for loss, value in found.items() if loss in ("sup", "labeled", "adversarial"))
     inputs = [v for view, v in z.items() if view.startswith("x")]
     for grad in torch.autograd.grad(labeled, inputs, retain_graph=True):
@@ -209,7 +209,7 @@ def test_what_is_not_known_teaches_nothing_and_targets_carry_no_gradient(name):
 def test_pseudo_labels_gradient_is_that_of_fixed_labels():
     """sigmoid(z) - y where the label is sure, over all six; the confidence itself is not learned from."""
     z = tensors(PseudoLabel(), grad=True)
-    found = step_losses(PseudoLabel(threshold=0.8), z, torch.tensor(Y), kind="many")["unsup"]
+    found = step_losses(PseudoLabel(threshold=0.8), z, torch.tensor(Y), kind="multi-label")["unsup"]
     (grad,) = torch.autograd.grad(found, [z["u_w"]])
     wanted = [[sigmoid(4.0) - 1, 0, 0], [sigmoid(1.5) - 1, sigmoid(-2.0), 0]]
     assert grad.flatten().tolist() == near([v / 6 for row in wanted for v in row])
@@ -219,19 +219,19 @@ def test_a_batch_as_questions():
     batch = Batch(
         inputs={}, lengths=np.ones(4), rows={"x": slice(0, 1), "u_w": slice(1, 3)}, y=torch.tensor([[1, -1, 0]]),
         w=torch.tensor([0.5]), id={"x": torch.tensor([2]), "u": torch.tensor([3, 0])}, keys={},
-        hidden=torch.tensor([[1, 0, -1], [-1, -1, -1]]),
+        true_labels=torch.tensor([[1, 0, -1], [-1, -1, -1]]),
     )  # fmt: skip
-    seen = as_questions(batch)
+    seen = binary_batch(batch)
     assert seen["y"].tolist() == [[0, 1], [0, 0], [1, 0]] and seen["w"].tolist() == [0.5, 0.0, 0.5]
     assert seen["id"]["x"].tolist() == [6, 7, 8] and seen["id"]["u"].tolist() == [9, 10, 11, 0, 1, 2]
-    assert seen["hidden"].tolist() == [1, 0, -1, -1, -1, -1]
+    assert seen["true_labels"].tolist() == [1, 0, -1, -1, -1, -1]
     assert seen["rows"] == batch["rows"], "inputs are those of rows"
 
 
 def test_known_answers():
-    logits, truth = known_answers(torch.tensor([[1.0, -2.0], [3.0, 0.5]]), np.array([[1, -1], [0, 1]], dtype=np.int8))
+    logits, truth = known_binary(torch.tensor([[1.0, -2.0], [3.0, 0.5]]), np.array([[1, -1], [0, 1]], dtype=np.int8))
     assert logits.tolist() == [[0.0, 1.0], [0.0, 3.0], [0.0, 0.5]] and truth.tolist() == [1, 0, 1]
-    assert per_label(torch.zeros(0, 4)).shape == (0, 2)
+    assert binary_logits(torch.zeros(0, 4)).shape == (0, 2)
 
 
 def test_labels_that_no_row_knows_have_no_confusions():

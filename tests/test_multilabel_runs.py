@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.multiclass import OneVsRestClassifier
-from tiny import FAST, difference, saved_classifier, tiny_label_sets, tiny_many_task, trained
+from tiny import FAST, difference, saved_classifier, tiny_label_sets, tiny_multilabel_task, trained
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
 
 from nlp_ssl import fit, get_method, list_methods
@@ -27,26 +27,26 @@ from nlp_ssl.inference.predict import features, logits_of_texts, predict
 from nlp_ssl.integrations import hf_data
 from nlp_ssl.methods import EntropyMin, FixMatch, Supervised
 from nlp_ssl.nets.text import load_trained
-from nlp_ssl.ops.multilabel import known_answers
+from nlp_ssl.ops.multilabel import known_binary
 from nlp_ssl.training.calibration import temperature_of
 from nlp_ssl.training.loop import TrainLoop
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.warm_start import fit_head, overlap, pair_loss
 
-ABLE = [name for name in list_methods(in_rounds=False) if "many" in get_method(name).kinds]
+ABLE = [name for name in list_methods(in_rounds=False) if "multi-label" in get_method(name).kinds]
 LONG = replace(FAST, max_steps=150, head_learning_rate=1e-2, batch_size=8)
 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    return tiny_many_task(tmp_path_factory.mktemp("many"))
+    return tiny_multilabel_task(tmp_path_factory.mktemp("multi-label"))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Files of several labels a row beside a model, and in "out" what `train` made of them."""
+    """Multi-label files beside a model, and in "out" what `train` made of them."""
     folder = tmp_path_factory.mktemp("files")
-    tiny_many_task(folder)  # leaves the model
+    tiny_multilabel_task(folder)  # leaves the model
     texts, names = tiny_label_sets(140, seed=5)
     rows = [[text, ";".join(found) or ";"] for text, found in zip(texts, names, strict=True)]
     for name, part in (("l.csv", rows[:60]), ("d.csv", rows[60:76]), ("t.csv", rows[100:])):
@@ -75,9 +75,9 @@ def test_every_method_that_says_so_trains(task, name):
 
 
 def test_labels_are_learned(tmp_path):
-    task = tiny_many_task(tmp_path, labeled=120)
+    task = tiny_multilabel_task(tmp_path, labeled=120)
     found = fit(Supervised(), task, LONG)
-    assert found.scores["test"].lead > 0.75, "always yes is right in half of the labels, a micro F1 of 0.67"
+    assert found.scores["test"].primary > 0.75, "always yes is right in half of the labels, a micro F1 of 0.67"
 
 
 def test_a_label_that_is_not_known_does_not_count(task):
@@ -175,7 +175,7 @@ def test_scores_by_hand():
     logits = torch.tensor([[2.0, -1.0, 0.0], [1.0, 3.0, -2.0], [-1.0, -2.0, 1.0]])
     labels = np.array([[1, 0, -1], [1, 0, 0], [1, 0, 1]], dtype=np.int8)
     found = score(logits, labels)
-    assert found.micro_f1 == found.lead == pytest.approx(6 / 8)
+    assert found.micro_f1 == found.primary == pytest.approx(6 / 8)
     # Label 0: 2 of 3 found, F1 0.8. Label 1 is nowhere. Label 2: 1 of 1, F1 1.
     assert found.macro_f1 == pytest.approx(0.9)
     assert found.accuracy == pytest.approx(1 / 3), "the first row is right in all that is known"
@@ -184,7 +184,7 @@ def test_scores_by_hand():
     assert found.nll == pytest.approx(torch.nn.functional.binary_cross_entropy(p, truth).item())
     assert found.named() == {"micro F1": 6 / 8, "macro F1": pytest.approx(0.9), "exact match": pytest.approx(1 / 3)}
     assert confusion(logits, labels).tolist() == [[[0, 0], [1, 2]], [[2, 1], [0, 0]], [[1, 0], [0, 1]]]
-    assert found.leading == "micro_f1" and score(logits, np.array([0, 1, 2])).leading == "accuracy"
+    assert found.primary_name == "micro_f1" and score(logits, np.array([0, 1, 2])).primary_name == "accuracy"
 
 
 # --- what `train` leaves ---
@@ -214,14 +214,14 @@ def test_the_table_report_and_card_name_the_score(folder, capsys):
     assert "test micro F1 in %" in capsys.readouterr().out
     card, report = ((folder / "out" / name).read_text() for name in ("README.md", "report.html"))
     assert "micro F1 in %" in card and "exact match" in card and "top_k=None" in card and "accuracy in %" not in card
-    assert "Micro F1 on the test rows" in report and "several labels a row" in report.replace("\n", " ")
+    assert "Micro F1 on the test rows" in report and "multi-label" in report.replace("\n", " ")
 
 
 def test_answers_join_labels_and_score_themselves(folder, tmp_path, capsys):
     """Every format says the same, the separator alone where no label applies; read back they are all right."""
     texts = ["the film", *[row["text"] for row in csv.DictReader((folder / "t.csv").open())]]
     (tmp_path / "t.txt").write_text("\n".join([*texts[:3], "", *texts[3:]]))
-    net = load_trained(folder / "out", kinds=("one", "many"))
+    net = load_trained(folder / "out", kinds=("single-label", "multi-label"))
     p = torch.cat([logits_of_texts(net, [text], 24) for text in texts]).double().sigmoid().numpy()
     for ending in ("csv", "tsv", "jsonl", "parquet"):
         out = tmp_path / f"p.{ending}"
@@ -277,11 +277,11 @@ def test_early_stopping_and_calibration_go_by_dev_rows(folder):
     lines = [json.loads(line) for line in (folder / "dev/metrics.jsonl").read_text().splitlines()]
     assert len([line for line in lines if "dev_micro_f1" in line]) == 2
     assert train(folder, "plain", *more[:4], "--max-steps", "20", method="supervised") == 0
-    bare, cooled = (load_trained(folder / name, kinds=("many",)) for name in ("plain", "dev"))
+    bare, cooled = (load_trained(folder / name, kinds=("multi-label",)) for name in ("plain", "dev"))
     with (folder / "d.csv").open() as file:
         rows = list(csv.DictReader(file))
     truth = np.array([[name in row["label"].split(";") for name in ("bad", "good")] for row in rows], dtype=np.int8)
-    logits, answers = known_answers(logits_of_texts(bare, [row["text"] for row in rows], 24), truth)
+    logits, answers = known_binary(logits_of_texts(bare, [row["text"] for row in rows], 24), truth)
     wanted = temperature_of(logits.numpy(), answers)
     ratio = (bare.classifier.weight / cooled.classifier.weight).detach()
     assert ratio.numpy() == pytest.approx(wanted, rel=1e-4), "one temperature for all labels, that of the dev rows"
@@ -305,7 +305,7 @@ def test_other_methods_refuse_and_name_those_that_work(folder, capsys, name):
     more = ["--unlabeled", str(folder / "u.txt"), "--baseline"]
     assert train(folder, "never", *more, method=name) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith(f"SSL476: {name} is not defined for several labels a row; these are: adversarial, ")
+    assert said.startswith(f"SSL476: {name} is not defined for multi-label data; these methods are: adversarial, ")
     assert not (folder / "never/baseline").exists(), "nothing was trained before"
 
 
@@ -336,4 +336,4 @@ def test_what_else_is_refused(task, folder, tmp_path, capsys):
 
 def test_a_model_of_one_label_a_row_stays_one(tmp_path):
     net = load_trained(saved_classifier(tmp_path, ("neg", "pos"), ["good", "bad"]))
-    assert net.kind == "one"
+    assert net.kind == "single-label"
