@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained classifier: installs into .venv, then compares UDA with training on the labels alone
-# on the bundled movie reviews. Arguments go to the recipe, e.g. --seeds 0 or --resume.
+# on the bundled movie reviews. Arguments go to the recipe, e.g. --seeds 1 or --resume.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/install.sh

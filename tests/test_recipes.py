@@ -194,7 +194,9 @@ def test_recipes_write_over_an_earlier_run_only_when_told_to(recipe, name, revie
         recipe(name, *flags, "--output-dir", tmp_path / "out")
     assert recipe(name, *flags, "--output-dir", tmp_path / "out", "--resume") == 0
     assert result.stat().st_mtime_ns == first
+    (tmp_path / "out/seed-7").mkdir()  # of an earlier run with more seeds
     assert recipe(name, *flags, "--output-dir", tmp_path / "out", "--overwrite") == 0
+    assert not (tmp_path / "out/seed-7").exists()
     assert result.stat().st_mtime_ns > first
 
 

@@ -101,13 +101,13 @@ class Comparison:
         interval = f" (95 % interval {gain - half:+.1f} to {gain + half:+.1f})" if half else ""
         if gain < 0:
             below = f"{self.method} is BELOW the best label-only model ({best}) by {-gain:.1f} points{interval}"
-            return f"{below}{'; one seed may be bad luck: use --seeds 0,1,2' if len(self.seeds) == 1 else ''}."
+            return f"{below}{'; one seed may be bad luck: use --seeds 3' if len(self.seeds) == 1 else ''}."
         if gain == 0:
             return f"{self.method} equals the best label-only model ({best}){interval}."
         above = f"{self.method} is above the best label-only model ({best}) by {gain:.1f} points"
         sure = "" if gain - half > 0 else ", not beyond what seeds alone explain"
         if len(self.seeds) == 1:
-            sure = "; one seed cannot tell a gain from luck: use --seeds 0,1,2"
+            sure = "; one seed cannot tell a gain from luck: use --seeds 3"
         return f"{above}{interval}{sure}."
 
 
