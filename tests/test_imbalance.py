@@ -12,7 +12,7 @@ from tiny import FAST, tiny_bert, tiny_tables, tiny_task
 
 from nlp_ssl import Supervised, Task, TrainConfig, fit
 from nlp_ssl.augment.tfidf import TfidfReplace
-from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.start import warm_up
 from nlp_ssl.inference.predict import predict

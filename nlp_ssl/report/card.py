@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from nlp_ssl.experiments.compare import table
+from nlp_ssl.experiments.compare import score_table
 from nlp_ssl.report.collect import Collected, collect
 from nlp_ssl.report.page import model_name
 from nlp_ssl.training.outcome import Outcome
@@ -101,7 +101,7 @@ def _summary(run: Collected) -> str:
 def _scores(run: Collected) -> str:
     if run.comparison is None or run.split not in run.comparison.outcomes[0].scores:
         return ""
-    header, *rows = table(run.comparison, run.split)
+    header, *rows = score_table(run.comparison, run.split)
     lines = [
         " | ".join((f"{run.comparison.score_name(run.split)} in %", *header[1:])),
         " | ".join(["---"] * len(header)),

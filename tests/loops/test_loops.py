@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny import FAST, difference, tiny_bert, tiny_images, tiny_task
 
 from nlp_ssl import UST, Distillation, NoisyStudent, SelfTraining, Supervised, fit
-from nlp_ssl.data.pseudo_labels import given_labels, read_labels, write_labels
+from nlp_ssl.data.pseudo_labels import labels_from_file, read_pseudo_labels, write_pseudo_labels
 from nlp_ssl.data.table import table_of
 from nlp_ssl.errors import ConfigError, DataError, RunError
 from nlp_ssl.experiments.compare import compare
@@ -390,8 +390,8 @@ def test_the_graph_is_another_teacher(task):
 def test_what_is_written_is_what_is_read(task, tmp_path):
     first, second = labels_of(task, hard=False), replace(labels_of(task), p=labels_of(task).p[::-1].copy())
     texts = task.data.texts.take(task.data.unlabeled).combine_chunks()
-    write_labels(tmp_path / "f.parquet", second, [first], task.data.classes, texts)
-    assert read_labels(tmp_path / "f.parquet", 96, task.data.classes).same(second)
+    write_pseudo_labels(tmp_path / "f.parquet", second, [first], task.data.classes, texts)
+    assert read_pseudo_labels(tmp_path / "f.parquet", 96, task.data.classes).same(second)
     rows = pq.read_table(tmp_path / "f.parquet").to_pylist()
     assert [row["id"] for row in rows] == list(range(96)) and rows[3]["text"] == texts[3].as_py()
     assert rows[3]["label"] == task.data.classes[second.p[3].argmax()] and rows[3]["round"] == 2
@@ -399,18 +399,18 @@ def test_what_is_written_is_what_is_read(task, tmp_path):
     assert rows[3]["agreement"] == (1.0 if both else 0.5)
     assert rows[3]["margins"] == pytest.approx([abs(p[3][0] - p[3][1]) for p in (first.p, second.p)])
     with pytest.raises(RunError, match="SSL321.*of another run"):
-        read_labels(tmp_path / "f.parquet", 95, task.data.classes)
+        read_pseudo_labels(tmp_path / "f.parquet", 95, task.data.classes)
     (tmp_path / "f.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(RunError, match="SSL321.*damaged"):
-        read_labels(tmp_path / "f.parquet", 96, task.data.classes)
+        read_pseudo_labels(tmp_path / "f.parquet", 96, task.data.classes)
 
 
 @pytest.mark.parametrize("hard", [True, False])
 def test_a_file_given_back_teaches_the_same(task, tmp_path, hard):
     labels = labels_of(task, hard=hard)
     texts = task.data.texts.take(task.data.unlabeled)
-    write_labels(tmp_path / "f.parquet", labels, [], task.data.classes, texts.combine_chunks())
-    found = given_labels(tmp_path / "f.parquet", texts, task.data.classes)
+    write_pseudo_labels(tmp_path / "f.parquet", labels, [], task.data.classes, texts.combine_chunks())
+    found = labels_from_file(tmp_path / "f.parquet", texts, task.data.classes)
     assert found.hard == hard and (found.copies == labels.copies).all()
     used = labels.copies > 0
     assert (
@@ -421,12 +421,12 @@ def test_a_file_given_back_teaches_the_same(task, tmp_path, hard):
 def test_a_correction_counts_alone(task, tmp_path):
     labels = labels_of(task, hard=False)
     texts = task.data.texts.take(task.data.unlabeled)
-    write_labels(tmp_path / "f.parquet", labels, [], task.data.classes, texts.combine_chunks())
+    write_pseudo_labels(tmp_path / "f.parquet", labels, [], task.data.classes, texts.combine_chunks())
     table = pq.read_table(tmp_path / "f.parquet")
     names = table["label"].to_pylist()
     names[3] = "neg" if names[3] == "pos" else "pos"
     pq.write_table(table.set_column(2, "label", pa.array(names)), tmp_path / "mended.parquet")
-    found = given_labels(tmp_path / "mended.parquet", texts, task.data.classes)
+    found = labels_from_file(tmp_path / "mended.parquet", texts, task.data.classes)
     assert found.p[3].tolist() == np.eye(2)[("neg", "pos").index(names[3])].tolist()
     assert found.p[0] == pytest.approx(labels.p[0])
 
@@ -436,7 +436,7 @@ def test_labels_of_a_csv_are_matched_by_text(tmp_path):
         'text,label,weight\n"Good  FILM",pos,0.5\nelsewhere,neg,1\nbad film,neg,0\nwho knows,,1\n'
     )
     pool = pa.chunked_array([["bad film", "good film", "who knows", "good film"]], pa.large_string())
-    found = given_labels(tmp_path / "n.csv", pool, ("neg", "pos"))
+    found = labels_from_file(tmp_path / "n.csv", pool, ("neg", "pos"))
     assert found.copies.tolist() == [0, 1, 0, 1] and found.label.tolist() == [0, 1, -1, 1] and found.hard
     assert found.weights.tolist() == [0.0, 0.5, 1.0, 0.5]
 
@@ -457,7 +457,7 @@ def test_labels_of_a_csv_are_matched_by_text(tmp_path):
 def test_files_that_make_no_sense_are_refused(tmp_path, rows, message):
     pq.write_table(pa.table({"text": ["good film"], **rows}), tmp_path / "n.parquet")
     with pytest.raises(DataError, match=message) as error:
-        given_labels(tmp_path / "n.parquet", pa.chunked_array([["good film"]], pa.large_string()), ("neg", "pos"))
+        labels_from_file(tmp_path / "n.parquet", pa.chunked_array([["good film"]], pa.large_string()), ("neg", "pos"))
     assert "\n" not in str(error.value)
 
 

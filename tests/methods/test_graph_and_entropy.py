@@ -24,7 +24,7 @@ from tiny import FAST, tiny_images, tiny_task, trained
 
 from nlp_ssl.methods import UDA, EntropyMin, LabelPropagation, PseudoLabel, RDrop, TemporalEnsembling
 from nlp_ssl.ops.functional import symmetric_kl
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.testing import step_losses
 from nlp_ssl.types import DataSpec
 
@@ -153,7 +153,7 @@ def run_with_features(method, x, u, labels):
     """A run of three classes whose features are the given rows."""
     blocks = {"x": torch.tensor(x), "u": torch.tensor(u)}
     spec = DataSpec(num_classes=3, pool_size=len(u), labeled_size=len(x))
-    run = Run(method, {}, spec, features=lambda role, block: blocks[block], labels=torch.tensor(labels))
+    run = StepContext(method, {}, spec, features=lambda role, block: blocks[block], labels=torch.tensor(labels))
     run.state = method.init_state(spec)
     return run, blocks
 
@@ -271,7 +271,7 @@ def test_temporal_ensembling_starts_with_the_predictions_for_the_pool():
     method = TemporalEnsembling()
     start = [[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]
     spec = DataSpec(num_classes=3, pool_size=2, labeled_size=2)
-    run = Run(method, {}, spec, predict=lambda role, block: torch.tensor(start))
+    run = StepContext(method, {}, spec, predict=lambda role, block: torch.tensor(start))
     run.state = method.init_state(spec)
     method.begin_epoch(run)
     assert run.state["z"].tolist() == [[near(0.4 * v) for v in row] for row in start]
