@@ -72,7 +72,7 @@ class Task:
             loop lets it read its rates, "probe" its probes.
         load: opens the net that a run of this task saved to a folder.
         origin: model, pooling and views in words: what a resumed run must share beside the rows.
-        pseudo_labels: labels of the pool that come from elsewhere.
+        pseudo_labels: pseudo-labels for the pool from a file or a teacher.
         teacher: logits [U, C] of a trained net for the pool: what a frozen teacher of a method says.
         student: the same rows with the net of the students, where methods in rounds give them another.
         source: what the task was made from.
@@ -483,7 +483,7 @@ class TextSource:
             return task
         data = task.data
         if data.kind == "multi-label":
-            refuse_multilabel("pseudo-labels from elsewhere, or a teacher")
+            refuse_multilabel("training on given pseudo-labels or a teacher's")
         if data.pairs is not None:
             raise ConfigError(
                 453, "--pseudo-labels and --teacher are for single texts: leave out --pair-column, or them"

@@ -259,8 +259,8 @@ def test_methods_train_beside_them(gaps, method):
 
 @pytest.mark.parametrize("source", ["model", "graph"])
 def test_rounds_train_beside_them(gaps, tmp_path, source):
-    loop = SelfTraining(rounds=1, threshold=0.0, source=source)
-    found = compare(loop, gaps, START, seeds=[0], baseline=False, folder=tmp_path / "out")
+    method = SelfTraining(rounds=1, threshold=0.0, source=source)
+    found = compare(method, gaps, START, seeds=[0], baseline=False, folder=tmp_path / "out")
     assert found.accuracies()["self_training"][0] > 0
     assert load_trained(tmp_path / "out").classes == ("empty", "neg", "void", "pos")
     read = pq.read_table(tmp_path / "out" / "round-1" / "pseudo_labels.parquet")

@@ -1,4 +1,4 @@
-"""Pseudo-labels as Parquet files that people can open, correct and give back, and labels from elsewhere."""
+"""Pseudo-labels as Parquet files that people can open, correct and give back, and those of other files."""
 
 import json
 import logging

@@ -27,7 +27,7 @@ from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.trackers import check_trackers
 
 _LABEL_ONLY = ("start", "supervised")
-PSEUDO_LABELED = "pseudo_labels"  # the side of supervised training on labels from elsewhere, beside the labels alone
+PSEUDO_LABELED = "pseudo_labels"  # supervised training on the given pseudo-labels, compared with the labels alone
 
 
 @dataclass(frozen=True)

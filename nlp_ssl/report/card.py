@@ -116,10 +116,10 @@ def _data(run: Collected) -> dict[str, Any]:
     if facts:
         rows, labels = facts["rows"], facts.get("labels")
         each = f" ({', '.join(map(str, labels))} by class)" if labels and len(labels) <= _CLASSES else ""
-        labeled_elsewhere = f" ({rows['told']} with labels from elsewhere)" if rows.get("told") else ""
+        pseudo_labeled = f" ({rows['pseudo_labeled']} pseudo-labeled)" if rows.get("pseudo_labeled") else ""
         rows_by_part = {
             "labeled rows": f"{rows['labeled']}{each}",
-            "unlabeled rows": f"{rows['unlabeled']}{labeled_elsewhere}",
+            "unlabeled rows": f"{rows['unlabeled']}{pseudo_labeled}",
             "dev and test rows": f"{rows['dev']}, {rows['test']}",
         }
     hashes = {str(side.identity["data"]) for side in run.runs if "data" in side.identity}

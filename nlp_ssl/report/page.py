@@ -134,22 +134,24 @@ def facts(run: Collected) -> list[SummaryItem]:
     if run.first.predictions is not None:
         rows = run.first.predictions.facts["rows"]
         per_class = run.first.predictions.facts.get("labels")
-        each = f"{min(per_class)} to {max(per_class)} a class" if per_class else "soft labels"
+        each = f"{min(per_class)} to {max(per_class)} per class" if per_class else "soft labels"
         if per_class and min(per_class) == max(per_class):
-            each = f"{per_class[0]} a class"
-        labeled_elsewhere = f"{rows['told']:,} with labels from elsewhere, " if rows.get("told") else ""
+            each = f"{per_class[0]} per class"
+        pseudo_labeled = f"{rows['pseudo_labeled']:,} pseudo-labeled, " if rows.get("pseudo_labeled") else ""
         items.append(SummaryItem("labeled rows", f"{rows['labeled']:,}", each))
         items.append(
             SummaryItem(
                 "unlabeled rows",
                 f"{rows['unlabeled']:,}",
-                f"{labeled_elsewhere}beside {rows['dev']:,} dev, {rows['test']:,} test",
+                f"{pseudo_labeled}beside {rows['dev']:,} dev, {rows['test']:,} test",
             )
         )
     outcomes = [run.outcome for run in run.runs if run.outcome is not None]
     if outcomes:
         seconds = sum(o.seconds for o in outcomes) / len(outcomes)
-        items.append(SummaryItem("steps", f"{outcomes[0].steps:,}", f"{seconds:,.0f} s a seed, the start aside"))
+        items.append(
+            SummaryItem("steps", f"{outcomes[0].steps:,}", f"{seconds:,.0f} s per seed, without the warm start")
+        )
     return items
 
 

@@ -43,7 +43,7 @@ def rounds_identity(method: RoundMethod, task: Task, config: TrainConfig) -> dic
 
 
 def with_pseudo_labels(task: Task, config: TrainConfig) -> Task:
-    """The task with the rows of the pool whose labels come from elsewhere among the labeled ones."""
+    """The task with pseudo-labeled rows of the pool among the labeled ones."""
     if task.pseudo_labels is None:
         return task
     data = with_labels(task.data, task.pseudo_labels, config.unlabeled_ratio)
@@ -101,8 +101,8 @@ def fit_rounds(
 
     Args:
         method: the method with its hyper-parameters.
-        task: data and net; `task.student` is the net of the students where it is another, `task.pseudo_labels` labels
-            of the first round where they come from elsewhere.
+        task: data and net; `task.student` is the net of the students where it is another, `task.pseudo_labels`
+            the pseudo-labels of the first round.
         config: settings of the training loop.
         start: the stage before, as in `train`; every net begins there.
         student_start: the same for `task.student`.

@@ -87,7 +87,13 @@ def _facts(finish: Finish) -> dict[str, Any]:
     original = data.original_labeled
     pseudo_labeled = np.setdiff1d(data.labeled, original)
     pool = np.union1d(data.unlabeled, pseudo_labeled)
-    counts = {"labeled": original, "told": pseudo_labeled, "unlabeled": pool, "dev": data.dev, "test": data.test}
+    counts = {
+        "labeled": original,
+        "pseudo_labeled": pseudo_labeled,
+        "unlabeled": pool,
+        "dev": data.dev,
+        "test": data.test,
+    }
     hard = data.targets is None or data.came_labeled is not None
     strong = finish.augment.get(_strong_kind(finish) or "")
     return {

@@ -1,4 +1,4 @@
-"""Loops: golden numbers by hand in float64, their rounds, and the files that they leave."""
+"""Methods in rounds: golden numbers by hand in float64, their rounds, and the files that they leave."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def task(tmp_path):
     return tiny_task(tmp_path, dropout=0.1)
 
 
-def told(p, prior=None, samples=()):
+def teacher_of(p, prior=None, samples=()):
     """A teacher that says p."""
     return SimpleNamespace(
         p=torch.tensor(p, dtype=torch.float64), prior=prior, samples=lambda rows, passes: iter(samples),
@@ -50,41 +50,41 @@ def told(p, prior=None, samples=()):
 
 def test_self_training_takes_the_classes_that_reach_the_threshold():
     logits = torch.tensor([[4.0, 0.2, -0.5], [0.1, 0.0, 0.2], [-1.0, 2.5, -1.0], [-2.0, 1.0, 5.5]], dtype=torch.float64)
-    found = SelfTraining(threshold=0.9).label(told(logits.softmax(-1).tolist()))
+    found = SelfTraining(threshold=0.9).label(teacher_of(logits.softmax(-1).tolist()))
     assert found.label.tolist() == [0, 2, 1, 2] and found.copies.tolist() == [1, 0, 1, 1] and found.hard
     assert found.targets()[[0, 2, 3]].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    assert SelfTraining(threshold=1.0).label(told(logits.softmax(-1).tolist())).copies.sum() == 0
+    assert SelfTraining(threshold=1.0).label(teacher_of(logits.softmax(-1).tolist())).copies.sum() == 0
 
 
 def test_self_training_takes_equally_many_of_each_class():
     p = [[0.9, 0.1], [0.95, 0.05], [0.99, 0.01], [0.3, 0.7], [0.45, 0.55]]
-    assert SelfTraining(threshold=0.0, per_class=1).label(told(p)).copies.tolist() == [0, 0, 1, 1, 0]
-    assert SelfTraining(threshold=0.6, per_class=2).label(told(p)).copies.tolist() == [0, 1, 1, 1, 0]
+    assert SelfTraining(threshold=0.0, per_class=1).label(teacher_of(p)).copies.tolist() == [0, 0, 1, 1, 0]
+    assert SelfTraining(threshold=0.6, per_class=2).label(teacher_of(p)).copies.tolist() == [0, 1, 1, 1, 0]
 
 
 def test_rows_that_nothing_is_known_of_are_never_learned():
     p = [[0.9, 0.1], [0.0, 0.0], [0.4, 0.6]]
-    for loop in (SelfTraining(threshold=0.0), NoisyStudent(floor=0.0), UST(share=1.0)):
+    for method in (SelfTraining(threshold=0.0), NoisyStudent(floor=0.0), UST(share=1.0)):
         passes = [torch.tensor([[0.9, 0.1], [0.4, 0.6]], dtype=torch.float64)] * 3
-        assert loop.label(told(p, samples=passes)).copies[1] == 0, loop
+        assert method.label(teacher_of(p, samples=passes)).copies[1] == 0, method
 
 
 def test_noisy_student_takes_the_surest_and_repeats_what_is_rare():
     """Six rows of which class 0 has four and class 1 two; three are wanted of each, then five."""
     p = [[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.7, 0.3], [0.1, 0.9], [0.2, 0.8]]
-    assert NoisyStudent(per_class=3).label(told(p)).copies.tolist() == [1, 0, 1, 1, 2, 1]
-    assert NoisyStudent(per_class=5).label(told(p)).copies.tolist() == [2, 1, 1, 1, 3, 2]
-    assert NoisyStudent().label(told(p)).copies.tolist() == [1, 0, 1, 1, 2, 1]  # half of six rows each
+    assert NoisyStudent(per_class=3).label(teacher_of(p)).copies.tolist() == [1, 0, 1, 1, 2, 1]
+    assert NoisyStudent(per_class=5).label(teacher_of(p)).copies.tolist() == [2, 1, 1, 1, 3, 2]
+    assert NoisyStudent().label(teacher_of(p)).copies.tolist() == [1, 0, 1, 1, 2, 1]  # half of six rows each
     thirds = torch.tensor([2 / 3, 1 / 3])
-    assert NoisyStudent().label(told(p, prior=thirds)).copies.tolist() == [1, 1, 1, 1, 1, 1]
-    assert NoisyStudent(floor=0.75, per_class=2).label(told(p)).copies.tolist() == [1, 0, 1, 0, 1, 1]
+    assert NoisyStudent().label(teacher_of(p, prior=thirds)).copies.tolist() == [1, 1, 1, 1, 1, 1]
+    assert NoisyStudent(floor=0.75, per_class=2).label(teacher_of(p)).copies.tolist() == [1, 0, 1, 0, 1, 1]
 
 
 def test_noisy_student_sharpens_its_targets():
     """.8^2 / (.8^2 + .2^2) = 16 / 17."""
-    found = NoisyStudent(temperature=0.5).label(told([[0.8, 0.2], [0.3, 0.7]]))
+    found = NoisyStudent(temperature=0.5).label(teacher_of([[0.8, 0.2], [0.3, 0.7]]))
     assert found.targets()[0] == pytest.approx([16 / 17, 1 / 17], abs=1e-9)
-    assert NoisyStudent(hard=True).label(told([[0.8, 0.2], [0.3, 0.7]])).targets().tolist() == [[1, 0], [0, 1]]
+    assert NoisyStudent(hard=True).label(teacher_of([[0.8, 0.2], [0.3, 0.7]])).targets().tolist() == [[1, 0], [0, 1]]
 
 
 def f64(values):
@@ -114,10 +114,10 @@ def test_ust_measures_the_variance_of_the_predicted_class():
 
 def test_ust_weighs_by_the_logarithm_of_the_variance():
     passes = [f64([[0.9, 0.1], [0.3, 0.7]]), f64([[0.7, 0.3], [0.3, 0.7]])]
-    found = UST(share=1.0, alpha=0.1).label(told([[0.8, 0.2], [0.3, 0.7]], samples=passes))
+    found = UST(share=1.0, alpha=0.1).label(teacher_of([[0.8, 0.2], [0.3, 0.7]], samples=passes))
     assert found.weights.tolist() == pytest.approx([-0.1 * math.log(0.01 + 1e-10), -0.1 * math.log(1e-10)], abs=1e-9)
     assert found.copies.tolist() == [1, 1] and found.label.tolist() == [0, 1]
-    doubled = UST(share=1.0, alpha=0.2).label(told([[0.8, 0.2], [0.3, 0.7]], samples=passes))
+    doubled = UST(share=1.0, alpha=0.2).label(teacher_of([[0.8, 0.2], [0.3, 0.7]], samples=passes))
     assert doubled.weights == pytest.approx(2 * found.weights)
 
 
@@ -136,8 +136,8 @@ def test_easy_or_hard_rows_are_drawn_first():
     passes = [f64([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]),
               f64([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])] * 2  # fmt: skip
     p = [[0.9, 0.1], [0.6, 0.4], [0.1, 0.9]]
-    easy = [UST(share=2 / 3).label(told(p, samples=passes)).copies[:2].tolist() for _ in range(1)]
-    hard = UST(share=2 / 3, easy=False).label(told(p, samples=passes)).copies[:2].tolist()
+    easy = [UST(share=2 / 3).label(teacher_of(p, samples=passes)).copies[:2].tolist() for _ in range(1)]
+    hard = UST(share=2 / 3, easy=False).label(teacher_of(p, samples=passes)).copies[:2].tolist()
     assert hard == [0, 1] and sum(easy[0]) == 1
 
 
@@ -225,9 +225,9 @@ class Fixed(SelfTraining):
 
 
 def fixed(*said):
-    loop = Fixed(rounds=len(said))
-    object.__setattr__(loop, "said", said)
-    return loop
+    method = Fixed(rounds=len(said))
+    object.__setattr__(method, "said", said)
+    return method
 
 
 def test_a_round_is_supervised_training_from_the_start_on_labels_and_pseudo_labels(task, tmp_path):
@@ -290,8 +290,8 @@ def test_the_best_round_on_dev_rows_is_the_result(task, tmp_path, monkeypatch, d
 
 @pytest.mark.parametrize("dies_in", [1, 2, 3])
 def test_a_killed_run_goes_on_to_the_same_model(task, tmp_path, monkeypatch, dies_in):
-    loop = UST(rounds=3, passes=2, share=0.5)
-    whole = fit_rounds(loop, task, QUICK, folder=RunFolder(tmp_path / "whole"))
+    method = UST(rounds=3, passes=2, share=0.5)
+    whole = fit_rounds(method, task, QUICK, folder=RunFolder(tmp_path / "whole"))
     real, calls = train, []
 
     def dying(*given, **more):
@@ -302,9 +302,9 @@ def test_a_killed_run_goes_on_to_the_same_model(task, tmp_path, monkeypatch, die
 
     monkeypatch.setattr(engine, "train", dying)
     with pytest.raises(KeyboardInterrupt):
-        fit_rounds(loop, task, QUICK, folder=RunFolder(tmp_path / "cut"))
+        fit_rounds(method, task, QUICK, folder=RunFolder(tmp_path / "cut"))
     monkeypatch.setattr(engine, "train", real)
-    again = fit_rounds(loop, task, QUICK, folder=RunFolder(tmp_path / "cut", resume=True))
+    again = fit_rounds(method, task, QUICK, folder=RunFolder(tmp_path / "cut", resume=True))
     assert same_model(tmp_path / "whole", tmp_path / "cut") and again.scores == whole.scores
     lines = [[json.loads(line) for line in (tmp_path / f / "rounds.jsonl").read_text().splitlines()]
              for f in ("whole", "cut")]  # fmt: skip
@@ -314,8 +314,8 @@ def test_a_killed_run_goes_on_to_the_same_model(task, tmp_path, monkeypatch, die
 
 
 def test_a_finished_run_is_not_repeated_and_another_loop_is_refused(task, tmp_path, monkeypatch):
-    def run(loop):
-        return compare(loop, task, QUICK, seeds=[0], baseline=True, folder=RunFolder(tmp_path / "out", resume=True))
+    def run(method):
+        return compare(method, task, QUICK, seeds=[0], baseline=True, folder=RunFolder(tmp_path / "out", resume=True))
 
     first = run(SelfTraining(rounds=1, threshold=0.5))
     monkeypatch.setattr(engine, "train", None)
@@ -363,8 +363,8 @@ def test_from_the_second_round_on_students_read_as_students(task, tmp_path, monk
 @pytest.mark.parametrize("name", list_methods(in_rounds=True))
 def test_every_loop_runs_on_texts_and_images(name, task):
     config = replace(QUICK, max_steps=2)
-    loop = replace(get_method(name)(), rounds=1)
-    assert fit_rounds(loop, task, config).scores["test"].accuracy >= 0.0
+    method = replace(get_method(name)(), rounds=1)
+    assert fit_rounds(method, task, config).scores["test"].accuracy >= 0.0
     assert fit_rounds(replace(get_method(name).for_images(), rounds=1), tiny_images(), config).steps in (2, 4)
 
 
@@ -471,7 +471,7 @@ def test_texts_of_a_label_file_join_the_pool_once():
 
 def test_given_labels_are_the_first_round_of_a_loop_and_rows_of_a_method(task):
     given = replace(labels_of(task), weights=np.full(96, 0.5))
-    told_task = replace(task, pseudo_labels=given)
+    with_labels = replace(task, pseudo_labels=given)
     seen = []
 
     class Watching(SelfTraining):
@@ -480,11 +480,11 @@ def test_given_labels_are_the_first_round_of_a_loop_and_rows_of_a_method(task):
             seen.append((teacher.number, found))
             return found
 
-    fit_rounds(Watching(rounds=2, threshold=0.0), told_task, QUICK)
+    fit_rounds(Watching(rounds=2, threshold=0.0), with_labels, QUICK)
     assert (seen[0][1].copies == given.copies).all() and (seen[0][1].label[::3] == given.label[::3]).all()
     assert seen[1][1].copies.sum() == 96  # from then on the students' own
     config = replace(QUICK, max_steps=3)
-    one = compare(Supervised(), told_task, config, seeds=[0], baseline=False)
+    one = compare(Supervised(), with_labels, config, seeds=[0], baseline=False)
     two = compare(Supervised(), task, config, seeds=[0], baseline=False)
     assert one.outcomes[0].scores["test"].nll != two.outcomes[0].scores["test"].nll
 

@@ -19,7 +19,7 @@ from nlp_ssl.rounds.teacher import Teacher
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.types import PseudoLabels
 
-LOOPS = [
+METHODS = [
     SelfTraining(threshold=0.8), SelfTraining(threshold=0.0, per_class=20), SelfTraining(source="graph"),
     NoisyStudent(floor=0.6, per_class=20), UST(sample=40, share=0.5),
 ]  # fmt: skip
@@ -39,13 +39,13 @@ def as_csv(path, columns):
     return path.with_suffix(".csv")
 
 
-@pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: f"{loop.name} {list(vars(loop).values())}")
-def test_a_round_given_back_is_trained_on_the_same_rows(task, tmp_path, loop):
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{method.name} {list(vars(method).values())}")
+def test_a_round_given_back_is_trained_on_the_same_rows(task, tmp_path, method):
     p = np.random.default_rng(0).dirichlet([1, 1], len(task.data.unlabeled))
     said = PseudoLabels(p, np.ones(len(p), dtype=int), np.ones(len(p)), hard=False)
-    labels = loop.label(Teacher(task.build(0), task.data, FAST, 1, said))
+    labels = method.label(Teacher(task.build(0), task.data, FAST, 1, said))
     used, pool = labels.copies > 0, task.data.texts.take(pa.array(task.data.unlabeled))
-    assert 0 < used.sum() < len(used) or loop.source == "graph"
+    assert 0 < used.sum() < len(used) or method.source == "graph"
     path = tmp_path / "labels.parquet"
     write_pseudo_labels(path, labels, [], task.data.classes, pool.combine_chunks())
     assert read_pseudo_labels(path, len(used), task.data.classes).same(labels)
