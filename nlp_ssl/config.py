@@ -8,7 +8,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.utils.documentation import documented
 from nlp_ssl.utils.ranges import Range, check, check_ranges
 
-Precision = Literal["auto", "no", "bf16", "fp16"]
+MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]
 ClassWeights = Literal["none", "inverse", "effective"]
 WarmStart = Literal["auto", "none", "supervised", "contrastive"]
@@ -62,7 +62,8 @@ class TrainConfig:
         int, Range(1, 1e12), "micro-batches that an optimizer step is divided into; more of them save memory"
     ] = 1
     mixed_precision: Annotated[
-        Precision, "number format of forward and backward passes; auto takes bf16 where it is measured to be faster"
+        MixedPrecision,
+        "number format of forward and backward passes; auto takes bf16 where it is measured to be faster",
     ] = "auto"
     eval_ema_decay: Annotated[
         float,

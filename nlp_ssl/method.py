@@ -15,7 +15,7 @@ from nlp_ssl.utils.ranges import Range, Share, Temperature, Weight, check_ranges
 
 if TYPE_CHECKING:
     from nlp_ssl.rounds.teacher import Teacher
-    from nlp_ssl.run import Run
+    from nlp_ssl.run import StepContext
 
 __all__ = [
     "Batch",
@@ -76,14 +76,14 @@ class Method:
         """Steps between two calls of `begin_epoch`; `pass_steps` are those of a pass over the pool."""
         return pass_steps
 
-    def begin_epoch(self, run: "Run") -> None:
+    def begin_epoch(self, run: "StepContext") -> None:
         """Called before the first step and then every `refresh_steps`."""
 
     def ema(self, step: int) -> float:
         """Decay of the nets whose role is `ema`, after update number `step` (from 1)."""
         raise NotImplementedError(f"{type(self).__name__} declares an ema net and must define ema()")
 
-    def step(self, run: "Run", batch: Batch) -> Losses | Iterator[Losses]:
+    def step(self, run: "StepContext", batch: Batch) -> Losses | Iterator[Losses]:
         """Named scalar losses of one batch; a generator yields once per optimizer update."""
         raise NotImplementedError
 

@@ -29,7 +29,7 @@ def _no_data(role: str, block: str) -> Tensor:
 
 
 @dataclass
-class Run:
+class StepContext:
     """The state of one training run. `state` and the weights of the nets are all that changes."""
 
     method: Method

@@ -25,8 +25,8 @@ from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.image_store import ImageStore
 from nlp_ssl.data.images import ImageRows, image_rows, named_images
 from nlp_ssl.data.markers import MinusOne
-from nlp_ssl.data.pseudo_labels import given_labels
-from nlp_ssl.data.schema import build, check_lengths, log_notes
+from nlp_ssl.data.pseudo_labels import labels_from_file
+from nlp_ssl.data.schema import build_data, check_lengths, log_notes
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.table import Table, by_split, hidden_columns, in_roles
 from nlp_ssl.data.tokens import TokenStore
@@ -72,7 +72,7 @@ class Task:
             loop lets it read its rates, "probe" its probes.
         load: opens the net that a run of this task saved to a folder.
         origin: model, pooling and views in words: what a resumed run must share beside the rows.
-        pseudo_labels: labels of the pool that come from elsewhere.
+        pseudo_labels: pseudo-labels for the pool from a file or a teacher.
         teacher: logits [U, C] of a trained net for the pool: what a frozen teacher of a method says.
         student: the same rows with the net of the students, where methods in rounds give them another.
         source: what the task was made from.
@@ -430,7 +430,7 @@ class NoisyLabels:
 
     def labels(self, pool: pa.ChunkedArray, classes: Sequence[str]) -> PseudoLabels:
         """What it says of a pool."""
-        return given_labels(
+        return labels_from_file(
             self.path, pool, classes, text_column=self.text_column, label_column=self.label_column,
             encoding=self.encoding, unlabeled_value=self.unlabeled_value, minus_one=self.minus_one,
         )  # fmt: skip
@@ -464,7 +464,7 @@ class TextSource:
 
     def data(self, seed: int, labels_per_class: int | None = None) -> Data:
         """The rows of that task: no model is opened for them."""
-        return build(
+        return build_data(
             self.tables["labeled"], self.tables["unlabeled"], self.tables["dev"], self.tables["test"],
             labels_per_class=labels_per_class or self.labels_per_class, seed=seed,
             allow_transductive=self.allow_transductive, drop_leaks=self.drop_leaks,
@@ -483,7 +483,7 @@ class TextSource:
             return task
         data = task.data
         if data.kind == "multi-label":
-            refuse_multilabel("pseudo-labels from elsewhere, or a teacher")
+            refuse_multilabel("training on given pseudo-labels or a teacher's")
         if data.pairs is not None:
             raise ConfigError(
                 453, "--pseudo-labels and --teacher are for single texts: leave out --pair-column, or them"
@@ -542,7 +542,7 @@ def text_task(
     """
     place = encoder_name(model)
 
-    def build(number: int) -> Module:
+    def build_data(number: int) -> Module:
         net = load_text_net(place, data.classes, pooling=pooling)
         net.tokenizer.model_max_length = max_length  # saved with the model: it is used on texts cut alike
         set_task(net.model.config, data.kind, data.pairs is not None)
@@ -551,7 +551,7 @@ def text_task(
     # The default model is the same wherever it is opened from.
     origin = (("model", model if model == DEFAULT_MODEL else place), ("pooling", pooling))
     return task_of_nets(
-        data, build, origin=origin, strong=strong, views=views, max_length=max_length, cache_dir=cache_dir
+        data, build_data, origin=origin, strong=strong, views=views, max_length=max_length, cache_dir=cache_dir
     )
 
 
@@ -628,11 +628,11 @@ def image_task(data: Data, backbone: str) -> Task:
     channels = store.images.shape[-1]
     weak = FlipShift(flip=store.flip)
 
-    def build(number: int) -> Module:
+    def build_data(number: int) -> Module:
         return build_image_net(
             backbone, len(data.classes), channels, classes=data.classes, mean=store.mean, std=store.std
         )
 
     policy = ImagePolicy(tuple(op for op in OPS if op != "color" or channels == 3), flip_shift=weak)
     views = {"weak": weak, "strong": Strong(flip_shift=weak), "controlled": policy, "probe": policy.probe()}
-    return Task(data, build, views, ImageNet.load, origin=(("model", backbone),))
+    return Task(data, build_data, views, ImageNet.load, origin=(("model", backbone),))

@@ -10,7 +10,7 @@ from torch import Tensor
 from nlp_ssl.method import Method
 from nlp_ssl.ops.functional import softmax
 from nlp_ssl.ops.multilabel import binary_batch, binary_logits, binary_targets
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Edit, Head, Kind
 
 
@@ -145,7 +145,7 @@ def step_losses(
         z = nets[role].logits[unlabeled[0]].detach()
         return seen(z.new_zeros(pool, num_classes).index_copy(0, ids, z))
 
-    run = Run(
+    run = StepContext(
         method,
         nets,
         spec,

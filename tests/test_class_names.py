@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments, TrainConfig, fit
 from nlp_ssl.cli import run
-from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.table import table_of
 from nlp_ssl.methods import Supervised

@@ -12,7 +12,7 @@ import pytest
 
 import nlp_ssl
 from nlp_ssl.cli import run
-from nlp_ssl.cli.command import table
+from nlp_ssl.cli.command import flag_table
 from nlp_ssl.registry import BUILT_IN
 
 ROOT = Path(nlp_ssl.__file__).parent
@@ -159,9 +159,9 @@ def test_the_walker_sees_a_second_meaning():
 
 def flags_of_commands():
     """Command -> its flags; of commands with a method those of all methods."""
-    methods = [flag for method in table()["methods"].values() for flag in method["flags"]]
+    methods = [flag for method in flag_table()["methods"].values() for flag in method["flags"]]
     found = {}
-    for name, entry in table()["commands"].items():
+    for name, entry in flag_table()["commands"].items():
         flags = entry["flags"] + (methods if entry["of_method"] else [])
         names = [flag["name"].replace("_", "-") for flag in flags]
         found[name] = {*(f"--{n}" for n in names), *(f"--no-{n}" for n in names), "--config", "--help", "--help-all"}
@@ -189,7 +189,9 @@ def reached(start, arrows):
 def test_every_flag_in_an_error_is_one_of_a_command_that_can_raise_it(trees):
     arrows, flags = {name: imports_of(tree) for name, tree in trees.items()}, flags_of_commands()
     arrows["nlp_ssl.registry"] |= {*BUILT_IN}  # which it imports by name
-    modules = {name: reached(f"nlp_ssl.cli.{entry['module']}", arrows) for name, entry in table()["commands"].items()}
+    modules = {
+        name: reached(f"nlp_ssl.cli.{entry['module']}", arrows) for name, entry in flag_table()["commands"].items()
+    }
     wrong = []
     for name, tree in trees.items():
         for _, message, line in errors_in(tree):
@@ -234,6 +236,7 @@ def test_skipping_bad_lines_is_advised_where_it_can_be_asked_for(command, tmp_pa
     assert run(words) != 0
     text = "".join(capsys.readouterr())
     flags = {
-        flag["name"] for flag in table()["commands"][" ".join(words[:2]) if words[0] == "index" else words[0]]["flags"]
+        flag["name"]
+        for flag in flag_table()["commands"][" ".join(words[:2]) if words[0] == "index" else words[0]]["flags"]
     }
     assert "SSL111" in text and ("--on-bad-lines" in text) == ("on_bad_lines" in flags)

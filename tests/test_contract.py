@@ -13,7 +13,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.methods import FixMatch, Supervised
 from nlp_ssl.registry import describe, get_method, list_methods
 from nlp_ssl.testing import step_losses
-from nlp_ssl.utils.ranges import make
+from nlp_ssl.utils.ranges import from_options
 
 METHODS = list_methods(in_rounds=False)
 WITH_POOL = [name for name in METHODS if any(view.startswith("u") for view in get_method(name)().wanted_views())]
@@ -117,14 +117,14 @@ def test_frozen_hashable_and_equal_by_value(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_json_round_trip(name):
     for method in (of(name), *(m for _, m in variants(name))):
-        assert make(type(method), json.loads(json.dumps(asdict(method)))) == method
+        assert from_options(type(method), json.loads(json.dumps(asdict(method)))) == method
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_unknown_option_names_the_nearest(name):
     option = fields(get_method(name))[0].name
     with pytest.raises(ConfigError, match=f"SSL203: unknown option '{option}s' of .*Did you mean '{option}'") as error:
-        make(get_method(name), {option + "s": 1})
+        from_options(get_method(name), {option + "s": 1})
     assert "\n" not in str(error.value)
 
 
@@ -135,7 +135,7 @@ def test_numbers_that_make_no_sense_are_refused(name):
         if type(f.default) in (int, float):
             for bad in (float("nan"), -1e6):
                 with pytest.raises(ConfigError, match=f.name):
-                    make(get_method(name), {f.name: bad})
+                    from_options(get_method(name), {f.name: bad})
 
 
 @pytest.mark.parametrize("name", METHODS)

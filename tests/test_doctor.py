@@ -10,7 +10,7 @@ import pytest
 from tiny import tiny_bert, tiny_texts
 
 from nlp_ssl.cli import run
-from nlp_ssl.data.schema import build
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.table import table_of
 from nlp_ssl.doctor import TaskOptions, languages, look
 from nlp_ssl.doctor.advice import advise
@@ -205,7 +205,7 @@ def test_rare_labels_that_look_like_common_ones():
     assert any("'postive' in 1 row (l.csv row 21) looks like 'positive' (10 rows)" in f for f in found)
     numbered = ["class1", "class2"] * 10
     data = table_of(TEXTS[:21], [*numbered, "class3"], source="l.csv")
-    whole = build(data, table_of(TEXTS[21:100]), None, None)
+    whole = build_data(data, table_of(TEXTS[21:100]), None, None)
     assert not any("looks like" in f.text for f in label_warnings(data, whole))
 
 
@@ -229,14 +229,16 @@ def test_what_may_spoil_training(labels, texts, pool, test, words):
 
 
 def test_few_test_rows_leave_accuracy_open():
-    data = build(table_of(TEXTS[:20], LABELS[:20]), None, None, table_of(TEXTS[100:150], LABELS[100:150]))
+    data = build_data(table_of(TEXTS[:20], LABELS[:20]), None, None, table_of(TEXTS[100:150], LABELS[100:150]))
     assert any("50 test rows: an accuracy" in f.text and "14 points" in f.text for f in
                label_warnings(table_of(TEXTS[:20], LABELS[:20]), data))  # fmt: skip
 
 
 def test_facts_count_rows_and_repeats():
     labeled = table_of([*TEXTS[:20], TEXTS[0]], [*LABELS[:20], LABELS[0]])
-    facts = {f.name: f.value for f in label_facts(build(labeled, table_of([*TEXTS[20:60], TEXTS[20]]), None, None))}
+    facts = {
+        f.name: f.value for f in label_facts(build_data(labeled, table_of([*TEXTS[20:60], TEXTS[20]]), None, None))
+    }
     assert facts["rows"] == {"labeled": 21, "unlabeled": 41, "dev": 0, "test": 0}
     assert facts["repeats"] == {"labeled": 1, "unlabeled": 1} and facts["pool"] == pytest.approx(41 / 21)
 
@@ -304,17 +306,17 @@ def test_what_the_encoder_sees_is_warned_of():
 
 def test_advice_follows_what_was_found():
     labeled = table_of(TEXTS[:20], LABELS[:20])
-    with_pool = build(labeled, table_of(TEXTS[20:100]), None, None)
-    assert advise(build(labeled, None, None, None), seen_as()).method == "supervised"
+    with_pool = build_data(labeled, table_of(TEXTS[20:100]), None, None)
+    assert advise(build_data(labeled, None, None, None), seen_as()).method == "supervised"
     assert advise(with_pool, seen_as(0.9)).method == "label_propagation"
     hard = advise(with_pool, seen_as(0.6))
     assert hard.method == "uda" and any("More labels" in reason for reason in hard.reasons)
     assert any("too few labels to see" in reason for reason in advise(with_pool, seen_as(probe=None)).reasons)
     assert advise(with_pool, seen_as(0.7, low=0.48)).method == "uda", "may as well be guessing"
-    large = build(labeled, table_of([f"{text} {i}" for i in range(300) for text in TEXTS[20:90]]), None, None)
+    large = build_data(labeled, table_of([f"{text} {i}" for i in range(300) for text in TEXTS[20:90]]), None, None)
     assert advise(large, seen_as(0.9)).method == "softmatch"
     many = table_of([f"{t} {i}" for i in range(10) for t in TEXTS[:20]], LABELS[:20] * 10)
-    rich = advise(build(many, table_of(TEXTS[20:100]), None, None), seen_as(0.9))
+    rich = advise(build_data(many, table_of(TEXTS[20:100]), None, None), seen_as(0.9))
     assert any("100 and more labels" in reason for reason in rich.reasons)
     assert not any("and more labels" in reason for reason in advise(with_pool, seen_as(0.9)).reasons)
 
@@ -330,7 +332,7 @@ def test_the_advice_says_what_the_benchmark_shows():
 
     for method, pool in (("label_propagation", 100), ("softmatch", 30_000)):
         texts = [f"{TEXTS[i % 80 + 20]} {i}" for i in range(pool)]
-        data = build(table_of(TEXTS[:20], LABELS[:20]), table_of(texts), None, None)
+        data = build_data(table_of(TEXTS[:20], LABELS[:20]), table_of(texts), None, None)
         found = advise(data, seen_as(0.9))
         assert found.method == method and "better than the labels alone with every seed" in found.reasons[0]
         for name in ("methods_trec6", "methods_ag_news"):

@@ -12,7 +12,7 @@ from torch import nn
 from nlp_ssl import compare, fit
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.experiments.compare import table
+from nlp_ssl.experiments.compare import score_table
 from nlp_ssl.inference.attack import predict_attacked
 from nlp_ssl.inference.metrics import score, score_splits
 from nlp_ssl.inference.predict import batches, features, predict
@@ -209,9 +209,9 @@ def test_attack_in_a_run_its_table_and_its_resumption(task, tmp_path):
     saved = json.loads((tmp_path / "result.json").read_text())
     assert set(saved["scores"]) == {"test", "test_fgsm"}
     assert set(comparison.accuracies("test_fgsm")) == {"supervised", "fixmatch"}
-    assert table(comparison) == table(run(replace(config, eval_fgsm=0.3), resume=True))
+    assert score_table(comparison) == score_table(run(replace(config, eval_fgsm=0.3), resume=True))
     plain = fit(FixMatch(), task, FAST)
-    assert table(comparison)[2][:2] == ("fixmatch", f"{100 * plain.scores['test'].accuracy:.1f}")
+    assert score_table(comparison)[2][:2] == ("fixmatch", f"{100 * plain.scores['test'].accuracy:.1f}")
     assert "supervised" in comparison.verdict()
     with pytest.raises(ConfigError, match="eval_fgsm: 0.3 -> 0.2"):
         run(replace(config, eval_fgsm=0.2), resume=True)

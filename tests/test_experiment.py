@@ -2,7 +2,7 @@
 
 import pytest
 
-from nlp_ssl.experiments.compare import Comparison, table
+from nlp_ssl.experiments.compare import Comparison, score_table
 from nlp_ssl.inference.metrics import Scores
 from nlp_ssl.training.outcome import Outcome
 
@@ -37,7 +37,7 @@ def test_verdict(sides, words, never):
 
 def test_difference_and_spread_by_hand():
     """Gains over the better side (supervised, mean 72): 80-71 = 9 and 78-73 = 5, mean 7, sd sqrt((4 + 4) / 1) = 2.8."""
-    rows = table(comparison(start=[0.70, 0.70], supervised=[0.71, 0.73], uda=[0.80, 0.78]))
+    rows = score_table(comparison(start=[0.70, 0.70], supervised=[0.71, 0.73], uda=[0.80, 0.78]))
     assert rows[-1] == ("difference", "+9.0", "+5.0", "+7.0", "2.8")
 
 

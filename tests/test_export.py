@@ -10,7 +10,7 @@ from pairs import pair_rows, pair_tokenizer, roberta_like
 from tiny import saved_classifier, tiny_texts
 
 from nlp_ssl.cli import run
-from nlp_ssl.inference.export import OnnxClassifier, compare
+from nlp_ssl.inference.export import OnnxClassifier, check_parity
 from nlp_ssl.inference.predict import logits_of_texts
 from nlp_ssl.nets.text import MULTI_LABEL, PAIRS, load_text_net
 
@@ -99,7 +99,7 @@ def test_a_graph_of_several_labels_answers_as_its_model(tmp_path, capsys):
     with torch.no_grad():
         net.classifier.bias[0].add_(1.0)
     shifted = sum(0 > torch.tensor(row["probability_a"]).logit() >= -1 for row in ours)
-    assert shifted and compare(net, OnnxClassifier(graph), TEXTS).same_labels == 1 - shifted / 40
+    assert shifted and check_parity(net, OnnxClassifier(graph), TEXTS).same_labels == 1 - shifted / 40
     for a, b in zip(ours, theirs, strict=True):
         assert a["label"] == b["label"] and a["probability_a"] == pytest.approx(b["probability_a"], abs=2e-6)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nlp_ssl.methods import FixMatch
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.training.guard import Guard
 from nlp_ssl.types import DataSpec
 
@@ -76,7 +76,7 @@ def test_what_the_guard_reads():
 
     Entropies 0.325083, 0.325083 and ln 2 = 0.693147: mean 0.447771.
     """
-    run = Run(FixMatch(), {}, DataSpec(2))
+    run = StepContext(FixMatch(), {}, DataSpec(2))
     p = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.5, 0.5]])
     run.watch(p, torch.tensor([1.0, 1.0, 0.0]), torch.tensor([0, -1, 1]))
     found = {name: value.tolist() for name, value in run.flush().items()}
@@ -86,7 +86,7 @@ def test_what_the_guard_reads():
 
 
 def test_the_log_holds_means_since_the_last_line():
-    run = Run(FixMatch(), {}, DataSpec(2))
+    run = StepContext(FixMatch(), {}, DataSpec(2))
     run.log("loss", torch.tensor(1.0, requires_grad=True))
     run.log("loss", 3.0)
     assert {k: v.item() for k, v in run.flush().items()} == {"loss": 2.0}

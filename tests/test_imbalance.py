@@ -12,7 +12,7 @@ from tiny import FAST, tiny_bert, tiny_tables, tiny_task
 
 from nlp_ssl import Supervised, Task, TrainConfig, fit
 from nlp_ssl.augment.tfidf import TfidfReplace
-from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.experiments.start import warm_up
 from nlp_ssl.inference.predict import predict
@@ -40,7 +40,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     return text_task(text, str(model), strong=TfidfReplace(0.3), max_length=24, cache_dir=folder / "cache")
 
 
-def session(task: Task, config: TrainConfig, method=None) -> Engine:
+def engine_of(task: Task, config: TrainConfig, method=None) -> Engine:
     return Engine(method or Supervised(), task, config, Accelerator(), "no", frozen_nets={})
 
 
@@ -63,7 +63,7 @@ def test_class_weights_by_hand() -> None:
     (FAST, (1.0, 1.0)),
 ])  # fmt: skip
 def test_weights_reach_the_batch(task: Task, config: TrainConfig, wanted: tuple[float, float]) -> None:
-    batch = session(task, config).loader[0]
+    batch = engine_of(task, config).loader[0]
     assert batch["w"].tolist() == pytest.approx([wanted[y] for y in batch["y"].tolist()], rel=1e-4)
     assert batch["y"].unique().tolist() == [0, 1]
 
@@ -78,8 +78,8 @@ def test_weights_of_soft_and_weighed_labels(task: Task) -> None:
 
 
 def test_adjusted_logits_by_hand(task: Task) -> None:
-    made = session(task, replace(FAST, logit_adjustment=0.5), get_method("multimatch")())
-    batch, plain = made.loader[0], session(task, FAST, get_method("multimatch")())
+    made = engine_of(task, replace(FAST, logit_adjustment=0.5), get_method("multimatch")())
+    batch, plain = made.loader[0], engine_of(task, FAST, get_method("multimatch")())
     added = torch.tensor([0.5 * log(0.8), 0.5 * log(0.2)])
     with torch.no_grad():
         for view in ("x", "u_w"):
@@ -90,7 +90,7 @@ def test_adjusted_logits_by_hand(task: Task) -> None:
 
 
 def test_gradients_and_shares_see_adjusted_logits(task: Task) -> None:
-    made = session(task, ADJUSTED)
+    made = engine_of(task, ADJUSTED)
     net, module = made.nets["student"], made.student
     seen = net.logits_of(net.inputs_of(made.loader[0], ["x"])[0])
     torch.testing.assert_close(seen, module(net.inputs_of(made.loader[0], ["x"])[0]) + SHARES.log())

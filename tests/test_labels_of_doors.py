@@ -13,7 +13,7 @@ from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments, TrainConfig
 from nlp_ssl.cli import run
 from nlp_ssl.data.arrays import InputError, read_labels
 from nlp_ssl.data.bundled import load_named
-from nlp_ssl.data.pseudo_labels import given_labels
+from nlp_ssl.data.pseudo_labels import labels_from_file
 from nlp_ssl.errors import DataError, SSLError
 from nlp_ssl.inference.teacher import logits_of
 
@@ -117,14 +117,14 @@ def test_given_labels_are_read_as_those_of_training(folder, tmp_path):
     pool = pa.chunked_array([TEXTS[15:30]], pa.large_string())
     source = folder / "noisy.csv"
     with pytest.raises(DataError, match="SSL116"):
-        given_labels(source, pool, ("-1", "0", "1"))
-    found = given_labels(source, pool, ("-1", "0", "1"), minus_one="class")
+        labels_from_file(source, pool, ("-1", "0", "1"))
+    found = labels_from_file(source, pool, ("-1", "0", "1"), minus_one="class")
     assert found.label.tolist() == [int(sign) + 1 for sign in SIGNS[15:30]]
-    found = given_labels(source, pool, ("0", "1"), minus_one="unlabeled")
+    found = labels_from_file(source, pool, ("0", "1"), minus_one="unlabeled")
     assert found.copies.tolist() == [int(sign != "-1") for sign in SIGNS[15:30]]
     alone = csv(tmp_path / "alone.csv", TEXTS[15:17], ["-1", "-1"])
     with pytest.raises(DataError, match="SSL116.*a class of the labeled rows"):
-        given_labels(alone, pool, ("-1", "0", "1"))
+        labels_from_file(alone, pool, ("-1", "0", "1"))
 
 
 def test_words_and_spaces_reach_the_model(folder, tmp_path, capsys, caplog):

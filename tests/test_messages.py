@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from nlp_ssl import LabelPropagationClassifier, SSLTrainer, SSLTrainingArguments, Supervised, compare, fit
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.data.arrays import read_labels
-from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.table import table_of
 from nlp_ssl.doctor.probe import probe_of
 from nlp_ssl.errors import ConfigError, listed

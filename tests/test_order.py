@@ -18,9 +18,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from nlp_ssl import SSLClassifier, SSLTrainer, SSLTrainingArguments, TrainConfig, compare, fit
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.cli import run
-from nlp_ssl.data.pseudo_labels import given_labels, write_labels
-from nlp_ssl.data.schema import build as build_data
-from nlp_ssl.data.schema import in_order
+from nlp_ssl.data.pseudo_labels import labels_from_file, write_pseudo_labels
+from nlp_ssl.data.schema import build_data, in_order
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.table import by_split, table_of
 from nlp_ssl.errors import ConfigError, DataError
@@ -260,8 +259,8 @@ def test_methods_train_beside_them(gaps, method):
 
 @pytest.mark.parametrize("source", ["model", "graph"])
 def test_rounds_train_beside_them(gaps, tmp_path, source):
-    loop = SelfTraining(rounds=1, threshold=0.0, source=source)
-    found = compare(loop, gaps, START, seeds=[0], baseline=False, folder=tmp_path / "out")
+    method = SelfTraining(rounds=1, threshold=0.0, source=source)
+    found = compare(method, gaps, START, seeds=[0], baseline=False, folder=tmp_path / "out")
     assert found.accuracies()["self_training"][0] > 0
     assert load_trained(tmp_path / "out").classes == ("empty", "neg", "void", "pos")
     read = pq.read_table(tmp_path / "out" / "round-1" / "pseudo_labels.parquet")
@@ -339,13 +338,13 @@ def test_lists_of_probabilities_are_in_the_order_of_the_classes(tmp_path):
     p = np.full((12, 12), 0.02) + np.eye(12) * 0.76
     lines = [f"{t}\t{y}\t{json.dumps(p[y].tolist())}" for t, y in zip(TEXTS[:12], LABELS[:12], strict=True)]
     (tmp_path / "noisy.tsv").write_text("\n".join(["text\tlabel\tprobabilities", *lines]))
-    found = given_labels(tmp_path / "noisy.tsv", data.texts, data.classes)
+    found = labels_from_file(tmp_path / "noisy.tsv", data.texts, data.classes)
     assert not found.hard and found.p[:12] == pytest.approx(p) and found.label[:12].tolist() == LABELS[:12]
     texts = pa.array(TEXTS[:12], pa.large_string())
-    write_labels(tmp_path / "round.parquet", replace(found, p=p, copies=found.copies[:12], weights=found.weights[:12]),
-                 [], data.classes, texts)  # fmt: skip
+    of_texts = replace(found, p=p, copies=found.copies[:12], weights=found.weights[:12])
+    write_pseudo_labels(tmp_path / "round.parquet", of_texts, [], data.classes, texts)
     assert pq.read_table(tmp_path / "round.parquet")["label"].to_pylist() == list(map(str, NUMBERS))
-    again = given_labels(tmp_path / "round.parquet", texts, data.classes)
+    again = labels_from_file(tmp_path / "round.parquet", texts, data.classes)
     assert not again.hard and again.p == pytest.approx(p)
 
 

@@ -18,7 +18,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.retrieval import index as index_module
 from nlp_ssl.utils.hashing import contents
 from nlp_ssl.utils.lock import exclusive
-from nlp_ssl.utils.paths import absolute, check_utf8, is_utf8, shown
+from nlp_ssl.utils.paths import absolute, check_utf8, is_utf8, shown_path
 
 NAME = os.fsdecode(b"caf\xe9")
 SWAP = ["--how", "swap(p=0.5)"]
@@ -175,7 +175,7 @@ def test_a_command_given_in_such_a_folder(place: Path, tmp_path: Path, monkeypat
 
 
 def test_names() -> None:
-    assert (is_utf8("café"), is_utf8(NAME), shown(Path("café") / NAME)) == (True, False, "café/caf\\xe9")
+    assert (is_utf8("café"), is_utf8(NAME), shown_path(Path("café") / NAME)) == (True, False, "café/caf\\xe9")
     check_utf8("café")
     with pytest.raises(ConfigError, match=r"^SSL257: caf\\xe9 is not UTF-8"):
         check_utf8(NAME)

@@ -10,7 +10,7 @@ from nlp_ssl.cli import estimate, run
 from nlp_ssl.cli.estimate import Estimate
 from nlp_ssl.cli.files import Files
 from nlp_ssl.cli.options import parse
-from nlp_ssl.cli.tasks import Options
+from nlp_ssl.cli.tasks import TaskOptions
 from nlp_ssl.config import TrainConfig
 
 
@@ -65,7 +65,7 @@ def test_values_of_files_are_as_on_the_command_line(tmp_path):
     )
     (tmp_path / "g.yaml").write_text("max_steps: 9")
     words = ["--config", str(tmp_path / "f.yaml"), "--config", str(tmp_path / "g.yaml"), "--batch-size", "2"]
-    options, files, config = parse(words, Options(), Files(), TrainConfig(batch_size=3), name="some.py", doc="")
+    options, files, config = parse(words, TaskOptions(), Files(), TrainConfig(batch_size=3), name="some.py", doc="")
     assert (config.max_steps, config.batch_size, config.align, config.mixed_precision) == (9, 2, False, "no")
     assert (options.seeds, files.labeled, files.dev) == ((4, 5), "7", None)
     (tmp_path / "f.yaml").write_text("max_steps: 2.5")

@@ -182,14 +182,14 @@ def test_what_is_complete_is_not_run_again(task, tmp_path, monkeypatch):
 def test_each_stage_has_the_net_and_the_labels_that_it_should(task, tmp_path):
     """The labels alone know none from elsewhere, the last student is another model, and the first seed's is kept."""
     every = np.ones(len(task.data.unlabeled), dtype=int)
-    told = PseudoLabels(np.tile([0.9, 0.1], (len(every), 1)), every, every.astype(float), hard=True)
+    pseudo_labels = PseudoLabels(np.tile([0.9, 0.1], (len(every), 1)), every, every.astype(float), hard=True)
     other = tiny_task(tmp_path / "other", dropout=0.5)
     given, plain = Stages(pretrain="none"), Stages(pretrain="none", distill=False)
     settings = replace(QUICK, warm_start="none")
-    loop = SelfTraining(rounds=1, threshold=0.0)
-    told_task = replace(task, student=other, pseudo_labels=told)
-    run_stages(given, loop, told_task, settings, seeds=[0, 1], folder=RunFolder(tmp_path / "out"))
-    run_stages(plain, loop, task, settings, seeds=[0], folder=RunFolder(tmp_path / "plain"))
+    method = SelfTraining(rounds=1, threshold=0.0)
+    with_labels = replace(task, student=other, pseudo_labels=pseudo_labels)
+    run_stages(given, method, with_labels, settings, seeds=[0, 1], folder=RunFolder(tmp_path / "out"))
+    run_stages(plain, method, task, settings, seeds=[0], folder=RunFolder(tmp_path / "plain"))
     assert same(tmp_path / "out/seed-0/baseline", tmp_path / "plain/seed-0/baseline")
     dropout = json.loads((tmp_path / "out/seed-0/distilled/config.json").read_text())["hidden_dropout_prob"]
     assert dropout == 0.5 and not same(tmp_path / "out/seed-0/distilled", tmp_path / "out/seed-1/distilled")

@@ -13,7 +13,7 @@ from nlp_ssl.method import Method, register
 from nlp_ssl.methods import UDA, FixMatch
 from nlp_ssl.registry import describe, get_method, list_methods
 from nlp_ssl.utils.documentation import FieldInfo, documented
-from nlp_ssl.utils.ranges import Weight, check, make
+from nlp_ssl.utils.ranges import Weight, check, from_options
 
 
 @pytest.fixture
@@ -55,14 +55,14 @@ def test_a_name_like_none_lists_all():
 
 
 def test_make():
-    assert make(UDA, {"tsa": "log", "weight": 2.0}) == UDA(tsa="log", weight=2.0)
-    assert make(TrainConfig, {"batch_size": 16}).batch_size == 16
+    assert from_options(UDA, {"tsa": "log", "weight": 2.0}) == UDA(tsa="log", weight=2.0)
+    assert from_options(TrainConfig, {"batch_size": 16}).batch_size == 16
     with pytest.raises(ConfigError, match="SSL203: unknown option 'treshold' of FixMatch. Did you mean 'threshold'?"):
-        make(FixMatch, {"treshold": 0.9})
+        from_options(FixMatch, {"treshold": 0.9})
     with pytest.raises(ConfigError, match="SSL204: tsa cannot be 'expo'. Did you mean 'exp'?"):
-        make(UDA, {"tsa": "expo"})
+        from_options(UDA, {"tsa": "expo"})
     with pytest.raises(ConfigError, match="SSL202: threshold must lie in .0, 1., got 1.5"):
-        make(FixMatch, {"threshold": 1.5})
+        from_options(FixMatch, {"threshold": 1.5})
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf")])
@@ -167,4 +167,4 @@ class Mine(Method):
     with pytest.raises(ConfigError, match="SSL202: share must lie in .0, 1., got 1.5"):
         get_method("mine")(share=1.5)
     with pytest.raises(ConfigError, match="SSL204: share must be a number"):
-        make(get_method("mine"), {"share": "0.5"})
+        from_options(get_method("mine"), {"share": "0.5"})

@@ -26,7 +26,7 @@ from nlp_ssl.training import loop as module
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.types import DataSpec
 from nlp_ssl.utils import atomic
-from nlp_ssl.utils.ranges import make
+from nlp_ssl.utils.ranges import from_options
 
 CONFIG = TrainConfig(
     max_steps=12,
@@ -281,7 +281,9 @@ def test_what_a_method_remembers_is_restored(name, tmp_path, monkeypatch):
     """Banks, means, visits, queues and rounds: bit by bit those of the run that was not interrupted."""
     task = tiny_task(tmp_path, strong=TfidfReplace(0.5))
     open_ = {"threshold": 0.5, "refresh": 3, "normalise": True, "supervised_until": 0.0}
-    method = make(get_method(name), {k: v for k, v in open_.items() if k in get_method(name).__dataclass_fields__})
+    method = from_options(
+        get_method(name), {k: v for k, v in open_.items() if k in get_method(name).__dataclass_fields__}
+    )
     config = replace(FAST, max_steps=8, save_steps=5, unlabeled_ratio=7, align=False)
     seen = {}
     run = module.TrainLoop.run

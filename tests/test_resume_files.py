@@ -123,8 +123,8 @@ def test_a_signal_in_the_middle_of_a_line_of_metrics_changes_no_file(
 def test_killed_rounds_and_pretraining_leave_the_same_files(task: Task, tmp_path: Path, kind: str) -> None:
     def work(folder: Path, resume: bool) -> object:
         if kind == "rounds":
-            loop, config = SelfTraining(rounds=2, threshold=0.5), replace(CONFIG, max_steps=3)
-            return fit_rounds(loop, task, config, folder=RunFolder(folder, resume=resume))
+            method, config = SelfTraining(rounds=2, threshold=0.5), replace(CONFIG, max_steps=3)
+            return fit_rounds(method, task, config, folder=RunFolder(folder, resume=resume))
         return pretrain(MaskedWords(), task, CONFIG, 3, folder=RunFolder(folder, resume=resume))
 
     with copied_at_every_write(tmp_path / "whole", tmp_path / "copies") as copies:

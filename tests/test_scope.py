@@ -12,7 +12,7 @@ from tiny import FAST, tiny_task
 from nlp_ssl import Supervised, compare
 from nlp_ssl.cli import run as cli
 from nlp_ssl.data.bundled import bundled_encoder, load_bundled
-from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.table import table_of
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.experiments.out_of_scope import foreign, in_scope, likeness, share_of, without

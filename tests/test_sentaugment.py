@@ -105,9 +105,11 @@ def test_from_a_bank_to_a_student_on_the_command_line(tmp_path, capsys):
     assert run(["index", "build", str(tmp_path / "corpus.txt"), "--out", bank, "--encoder", str(tmp_path / "model"),
                 "--fewest-words", "1"]) == 0  # fmt: skip
     common = ["--labeled", str(tmp_path / "l.csv"), "--test", str(tmp_path / "t.csv")]
-    loop = ["--max-steps", "3", "--batch-size", "4", "--max-length", "24", "--warm-steps", "2", "--mixed-precision",
+    training = ["--max-steps", "3", "--batch-size", "4", "--max-length", "24", "--warm-steps", "2", "--mixed-precision",
             "no", "--cache-dir", str(tmp_path / "cache"), "--method", "supervised"]  # fmt: skip
-    assert run(["train", *common, *loop, "--model", str(tmp_path / "model"), "--output-dir", str(tmp_path / "a")]) == 0
+    assert (
+        run(["train", *common, *training, "--model", str(tmp_path / "model"), "--output-dir", str(tmp_path / "a")]) == 0
+    )
     select = ["select", "--index", bank, *common, "--teacher", str(tmp_path / "a"), "--per-class", "20", "--near", "1"]
     capsys.readouterr()
     assert run([*select, "--out", out]) == 0
@@ -115,7 +117,7 @@ def test_from_a_bank_to_a_student_on_the_command_line(tmp_path, capsys):
     found = pq.read_table(out).to_pylist()
     assert 0 < len(found) <= 40 and not {row["text"] for row in found} & set(texts[:40])
     assert all(abs(sum(row["probabilities"]) - 1) < 1e-9 and row["score"] <= 1.001 for row in found)
-    assert run(["train", *common, *loop, "--model", str(tmp_path / "model"), "--pseudo-labels", out, "--output-dir",
+    assert run(["train", *common, *training, "--model", str(tmp_path / "model"), "--pseudo-labels", out, "--output-dir",
                 str(tmp_path / "b")]) == 0  # fmt: skip
     assert run([*select, "--out", out]) == 2  # it exists
     assert run(["select", "--index", bank, *common]) == 2

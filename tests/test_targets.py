@@ -5,7 +5,7 @@ import torch
 
 from nlp_ssl.methods import FixMatch
 from nlp_ssl.ops.targets import classwise, confident, estimate_prior, relative, top_k_per_class
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import DataSpec
 
 P = torch.tensor(
@@ -90,7 +90,7 @@ def test_expectation_maximisation_recovers_a_shift_of_shares():
 
 def running(prior, mean):
     state = {} if mean is None else {"pool_mean": torch.tensor(mean)}
-    return Run(FixMatch(), {}, DataSpec(2, prior=prior), state=state)
+    return StepContext(FixMatch(), {}, DataSpec(2, prior=prior), state=state)
 
 
 def test_pseudo_labels_are_aligned_to_the_shares():
@@ -120,7 +120,7 @@ def test_nothing_is_aligned_without_an_estimate(prior, mean):
 
 
 def test_the_last_of_two_values_for_a_row_counts():
-    run = Run(FixMatch(), {}, DataSpec(2), state={"seen": torch.zeros(4, 2)})
+    run = StepContext(FixMatch(), {}, DataSpec(2), state={"seen": torch.zeros(4, 2)})
     run.remember(
         "seen", torch.tensor([2, 0, 2]), torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]], requires_grad=True)
     )
@@ -131,7 +131,7 @@ def test_the_last_of_two_values_for_a_row_counts():
 
 def test_rows_without_a_pseudo_label_yet_are_of_no_class():
     """Three of four rows are zeros, one is class 1, kept and right: mask rate 1/2, histogram (0, 1), entropy 0."""
-    run = Run(FixMatch(), {}, DataSpec(2))
+    run = StepContext(FixMatch(), {}, DataSpec(2))
     p = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
     run.watch(p, torch.tensor([1.0, 1.0, 0.0, 0.0]), torch.tensor([0, 1, 0, -1]))
     found = run.flush()

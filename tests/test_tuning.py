@@ -159,10 +159,10 @@ def test_other_settings_of_the_same_name_are_run_again(task, tmp_path):
 def test_other_parts_and_labels_from_elsewhere_are_run_again(task, tmp_path):
     one = [Candidate("one", FixMatch(), FAST)]
     tune(one, task, 2, RunFolder(tmp_path))
-    told = PseudoLabels(
+    pseudo_labels = PseudoLabels(
         np.tile([0.9, 0.1], (len(task.data.unlabeled), 1)), *np.ones((2, len(task.data.unlabeled)), int)
     )
-    for number, of in ((3, task), (2, replace(task, pseudo_labels=told))):
+    for number, of in ((3, task), (2, replace(task, pseudo_labels=pseudo_labels))):
         assert len(tune(one, of, number, RunFolder(tmp_path))[0].right) == len(task.data.labeled)
     lines = [json.loads(line) for line in (tmp_path / "tuning.jsonl").read_text().splitlines()]
     assert len({(line["key"], line["fold"]) for line in lines}) == len(lines) == 7

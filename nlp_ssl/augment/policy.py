@@ -9,7 +9,7 @@ import numpy as np
 from nlp_ssl.augment.base import Augment, Identity, Vocabulary
 from nlp_ssl.augment.word_noise import WORD_OPS, stream
 from nlp_ssl.errors import ConfigError, nearest
-from nlp_ssl.utils.counter_rng import mix, uniform
+from nlp_ssl.utils.counter_rng import mix_bits, uniform
 from nlp_ssl.utils.ragged import Ragged
 from nlp_ssl.utils.ranges import check
 
@@ -100,7 +100,7 @@ def _apart(keys: np.ndarray, place: int) -> np.ndarray:
 
     Mixed, so that places within places never cancel.
     """
-    return mix(keys ^ np.uint64(place)) if place else keys
+    return mix_bits(keys ^ np.uint64(place)) if place else keys
 
 
 @dataclass(frozen=True)

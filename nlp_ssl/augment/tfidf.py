@@ -57,7 +57,7 @@ def inverse_document_frequency(df: np.ndarray, documents: int) -> np.ndarray:
     return idf
 
 
-def score(words: Ragged, idf: np.ndarray) -> np.ndarray:
+def tfidf_scores(words: Ragged, idf: np.ndarray) -> np.ndarray:
     """Tf * idf of each word position within its row, float64 [T]."""
     size = len(idf)
     pairs, inverse, counts = np.unique(words.rows() * size + words.values, return_inverse=True, return_counts=True)

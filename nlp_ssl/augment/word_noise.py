@@ -12,7 +12,7 @@ import numpy as np
 
 from nlp_ssl.augment.base import Vocabulary
 from nlp_ssl.augment.tfidf import TfidfReplace
-from nlp_ssl.utils.counter_rng import mix, uniform
+from nlp_ssl.utils.counter_rng import mix_bits, uniform
 from nlp_ssl.utils.ragged import Ragged
 from nlp_ssl.utils.ranges import check
 
@@ -26,7 +26,7 @@ _CUTOFF, _DROPOUT, _SPAN, _SWAP = 1, 2, 3, 4
 
 def stream(keys: np.ndarray, number: int) -> np.ndarray:
     """Keys [n] of another random stream of the same rows."""
-    return mix(keys ^ np.uint64(number))
+    return mix_bits(keys ^ np.uint64(number))
 
 
 def cut_off(

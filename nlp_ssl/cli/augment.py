@@ -24,7 +24,7 @@ from nlp_ssl.errors import ConfigError, DataError, RunError, SSLError
 from nlp_ssl.inference.embedder import Embedder
 from nlp_ssl.paraphrase.back_translation import EngineName, engines_of, rewritings_folder, texts_of, watched
 from nlp_ssl.paraphrase.cache import Cache
-from nlp_ssl.paraphrase.checks import Checks, Cosines, Labels
+from nlp_ssl.paraphrase.checks import Checks, Cosines, LabelCheck
 from nlp_ssl.paraphrase.engine import ParaphraseEngine
 from nlp_ssl.paraphrase.gates import Gates, Report, View
 from nlp_ssl.paraphrase.masked import MaskedLM
@@ -41,7 +41,7 @@ _MASKED_LM = "masked_lm"
 
 
 @dataclass(frozen=True)
-class Options:
+class AugmentOptions:
     """Flags of `augment` beside those of the gates."""
 
     how: Annotated[str, "back_translation, masked_lm, or word operations like tfidf(p=0.4)+swap"] = BACK_TRANSLATION
@@ -68,7 +68,7 @@ class Options:
         check(self.workers, "workers", 1, 1000)
 
 
-def main(texts: str, options: Options, gates: Gates) -> None:
+def main(texts: str, options: AugmentOptions, gates: Gates) -> None:
     """Writes the views and says what became of the texts."""
     if options.out is None:
         raise ConfigError(206, "augment needs --out FILE: nlp-ssl augment pool.txt --out views.parquet")
@@ -129,7 +129,7 @@ def _here(job: "Job", pairs: Sequence[tuple[Path, Path]]) -> Iterator[tuple[str,
                 yield "", str(error)
 
 
-def with_absolute_paths(options: Options) -> Options:
+def with_absolute_paths(options: AugmentOptions) -> AugmentOptions:
     """The options with folders that mean the same on any machine, and one copy of each engine for a worker of Ray."""
     folders = {
         name: type(value)(absolute(value))
@@ -143,7 +143,7 @@ def with_absolute_paths(options: Options) -> Options:
 class Job:
     """How views are made: a value, so that it can be sent to another machine."""
 
-    options: Options
+    options: AugmentOptions
     gates: Gates
 
     def is_done(self, source: Path, out: Path) -> bool:
@@ -219,7 +219,7 @@ class Job:
                 log.info("%d rewritings are new; what was known came from the cache", cache.written)
 
 
-def engines(options: Options) -> list[ParaphraseEngine]:
+def engines(options: AugmentOptions) -> list[ParaphraseEngine]:
     if options.how == _MASKED_LM:
         return [MaskedLM(options.masked_model, options.masked_share, options.temperature)]
     return engines_of(options.engine, options.there, options.back, options.temperature)
@@ -235,12 +235,12 @@ def _policy(how: str) -> Augment | None:
     return policy
 
 
-def _checks(options: Options) -> Checks:
+def _checks(options: AugmentOptions) -> Checks:
     """The models that judge, loaded when the first views are there."""
     encoder, classifier = options.cosine_encoder, options.same_label
     return Checks(
         None if encoder is None else Cosines(Embedder(encoder_name(encoder))),
-        None if classifier is None else Labels(classifier),
+        None if classifier is None else LabelCheck(classifier),
     )
 
 
@@ -264,7 +264,7 @@ COMMANDS = {
         "finished is kept: an interrupted command goes on where it stopped, a changed text is done alone. TEXTS may be "
         "a folder: each of its files becomes a file of the folder --out, here or on a Ray cluster.",
         "nlp-ssl augment pool.txt --out views.parquet --workers 2",
-        flags=(Options(), Gates()),
+        flags=(AugmentOptions(), Gates()),
         arguments=(Argument("texts"),),
         first=("text_column", "how", "engine", "samples", "same_label", "workers", "out", "overwrite"),
     )

@@ -63,7 +63,7 @@ class Spec:
 
 
 @cache
-def table() -> dict[str, Any]:
+def flag_table() -> dict[str, Any]:
     """The table of flags: "commands" and "methods" by their names."""
     flags: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
     return flags
@@ -73,7 +73,7 @@ class Command(click.Command):
     """A command by its entry in the table."""
 
     def __init__(self, name: str) -> None:
-        self.entry = table()["commands"][name]
+        self.entry = flag_table()["commands"][name]
         self.full_name = name
         super().__init__(name.split()[-1], help=self.entry["help"], short_help=self.entry["summary"],
                          epilog=example(self.entry["example"]), add_help_option=False,
@@ -106,12 +106,12 @@ class Command(click.Command):
         """The entry that the command line is for, and the flags of its method."""
         entry = self.entry
         if entry["instead"] is not None and asked.get(entry["instead"][0]) is not None:
-            entry = table()["commands"][entry["instead"][1]]
+            entry = flag_table()["commands"][entry["instead"][1]]
         if not entry["of_method"]:
             return entry, []
         default = next(flag["default"] for flag in entry["flags"] if flag["name"] == "method")
         named = asked.get("method") or _method_of_files(asked.get("config") or ())
-        methods = table()["methods"]
+        methods = flag_table()["methods"]
         if (named or default) not in methods:
             if ctx.resilient_parsing:
                 return entry, []
@@ -189,15 +189,15 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the table."""
-        names = [name.removeprefix(self.prefix) for name in table()["commands"] if name.startswith(self.prefix)]
+        names = [name.removeprefix(self.prefix) for name in flag_table()["commands"] if name.startswith(self.prefix)]
         return list(dict.fromkeys(name.split()[0] for name in names if " --" not in name))
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """A command, or a group of those of its own."""
         full = self.prefix + name
-        if full in table()["groups"]:
-            return Commands(name, f"{full} ", **table()["groups"][full])
-        return Command(full) if full in table()["commands"] and name in self.list_commands(ctx) else None
+        if full in flag_table()["groups"]:
+            return Commands(name, f"{full} ", **flag_table()["groups"][full])
+        return Command(full) if full in flag_table()["commands"] and name in self.list_commands(ctx) else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -241,7 +241,7 @@ def _files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 
 def _method_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(name) for name in table()["methods"] if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in flag_table()["methods"] if name.startswith(incomplete)]
 
 
 def _method_of_files(paths: Sequence[str]) -> str | None:

@@ -83,7 +83,7 @@ def _shown(error: UnicodeError) -> tuple[str | bytes, int]:
 
 def show(comparison: "Comparison", *, as_json: bool = False) -> None:
     """Prints the closing table and the verdict on standard output, once however many processes there are."""
-    from nlp_ssl.experiments.compare import table
+    from nlp_ssl.experiments.compare import score_table
 
     if not is_main():
         return
@@ -93,7 +93,7 @@ def show(comparison: "Comparison", *, as_json: bool = False) -> None:
         click.echo(json.dumps(shown | {"verdict": comparison.verdict()}, indent=1))
         return
     split = "test" if any("test" in o.scores for o in comparison.outcomes) else "dev"
-    header, *rows = table(comparison, split)
+    header, *rows = score_table(comparison, split)
     drawn = RichTable(title=f"{split} {comparison.score_name(split)} in %")
     for column in header:
         drawn.add_column(column, justify="left" if column == "" else "right")

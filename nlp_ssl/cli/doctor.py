@@ -22,7 +22,7 @@ log = logging.getLogger("nlp_ssl")
 
 
 @dataclass(frozen=True)
-class Options:
+class DoctorOptions:
     """Flags of `doctor` beside those of the files."""
 
     model: Annotated[str, "encoder to look at the texts with: folder, hub name or bundled"] = DEFAULT_MODEL
@@ -35,11 +35,11 @@ class Options:
         check(self.seed, "seed", 0, 2**31)
 
 
-def main(options: Options, files: Files) -> None:
+def main(options: DoctorOptions, files: Files) -> None:
     """Reads what can be read, prints what was found and ends with exit code 3 where training would stop."""
     if files.labeled is None:
         raise ConfigError(490, "doctor needs labels: nlp-ssl doctor --labeled l.csv --unlabeled u.txt --test t.csv")
-    tables, errors = readable(files)
+    tables, errors = readable_tables(files)
     if any(table is not None and table.label_sets is not None for table in tables.values()):
         refuse_multilabel("doctor")
     checks = TaskOptions(files.labels_per_class, options.seed, files.allow_transductive, files.drop_leaks)
@@ -55,7 +55,7 @@ def main(options: Options, files: Files) -> None:
         raise click.exceptions.Exit(3)
 
 
-def readable(files: Files) -> tuple[Tables, list[Finding]]:
+def readable_tables(files: Files) -> tuple[Tables, list[Finding]]:
     """The tables as far as they can be read, and one error for each that cannot be read as it is."""
     tables: Tables = dict.fromkeys(ROLES)
     errors: list[Finding] = []
@@ -95,7 +95,7 @@ def _other_ways(files: Files, error: DataError) -> list[Files]:
     return []
 
 
-def train_command(advice: Advice, files: Files, options: Options) -> str:
+def train_command(advice: Advice, files: Files, options: DoctorOptions) -> str:
     """The line that trains as advised, on the files as they were named here."""
     words = ["nlp-ssl", "train", "--method", advice.method, "--model", options.model]
     values = asdict(files)
@@ -150,7 +150,7 @@ COMMANDS = {
         "Looks at your files in less than a minute, on drawn texts where there are many, and says what to fix first "
         "and what to begin with. Exit code 3 if something would stop training.",
         "nlp-ssl doctor --labeled l.csv --unlabeled u.txt --test t.csv",
-        flags=(Options(), Files()),
+        flags=(DoctorOptions(), Files()),
         first=("labeled", "unlabeled", "dev", "test", "text_column", "label_column", "labels_per_class", "model",
                "max_length", "json"),
     )

@@ -25,7 +25,7 @@ from nlp_ssl.utils.ranges import check
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Marking):
+class EvalOptions(Marking):
     """Flags of `eval`."""
 
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
@@ -55,7 +55,7 @@ class Evaluation:
     confusion: np.ndarray
 
 
-def main(model: str, file: str, options: Options) -> None:
+def main(model: str, file: str, options: EvalOptions) -> None:
     """Prints accuracy, macro F1, likelihood, calibration error and the confusions."""
     evaluation = evaluate_file(Path(model), file, options)
     if options.json:
@@ -65,7 +65,7 @@ def main(model: str, file: str, options: Options) -> None:
             click.echo(line)
 
 
-def evaluate_file(model: Path, file: str, options: Options) -> Evaluation:
+def evaluate_file(model: Path, file: str, options: EvalOptions) -> Evaluation:
     """Predicts the labeled texts of a file and scores the answers.
 
     Raises:
@@ -179,7 +179,7 @@ COMMANDS = {
         "Scores a trained model on the labeled texts of FILE; rows without a label are left out. Where a label is -1, "
         "--minus-one has to say what it means.",
         "nlp-ssl eval out t.csv",
-        flags=(Options(),),
+        flags=(EvalOptions(),),
         arguments=(Argument("model"), Argument("file")),
     )
 }

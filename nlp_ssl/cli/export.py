@@ -20,7 +20,7 @@ _TRIED = 512  # texts of the file at most
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOptions:
     """Flags of `export`."""
 
     out: Annotated[Path | None, "folder to write"] = None
@@ -43,7 +43,7 @@ class Options:
             raise ConfigError(481, "columns are those of a file of texts: name it with --texts")
 
 
-def main(model: str, options: Options) -> None:
+def main(model: str, options: ExportOptions) -> None:
     """Writes an ONNX graph and its tokenizer, and says how near its answers are."""
     if options.out is None:
         raise ConfigError(206, "export needs --out DIR: nlp-ssl export out --out onnx")
@@ -59,7 +59,7 @@ def main(model: str, options: Options) -> None:
             click.echo(line)
 
 
-def _sample(options: Options) -> tuple[list[str] | None, list[str] | None]:
+def _sample(options: ExportOptions) -> tuple[list[str] | None, list[str] | None]:
     """The first texts of the file, if one is named, and their second texts, if those are.
 
     Raises:
@@ -93,7 +93,7 @@ COMMANDS = {
         "Writes a model that train saved as an ONNX graph with its tokenizer, if both give the same answers. nlp-ssl "
         "predict takes the folder, and so does any program with ONNX Runtime.",
         "nlp-ssl export out --out onnx --quantize int8 --texts texts.csv",
-        flags=(Options(),),
+        flags=(ExportOptions(),),
         arguments=(Argument("model"),),
     )
 }

@@ -7,7 +7,7 @@ from nlp_ssl.data.cleaning import markers_of
 from nlp_ssl.data.columns import LABEL_COLUMNS
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.markers import MinusOne
-from nlp_ssl.data.schema import build
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.table import Table, hidden_columns, in_roles
 from nlp_ssl.errors import DataError
@@ -103,7 +103,7 @@ def text(files: Files, tables: Tables, seed: int) -> Data:
     labeled = tables["labeled"]
     if labeled is None:
         raise DataError(132, "no row has a label: give --labeled FILE")
-    return build(
+    return build_data(
         labeled,
         tables["unlabeled"],
         tables["dev"],

@@ -17,7 +17,7 @@ from nlp_ssl.config import DEFAULT_MODEL
 from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.sources import stream_rows
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.inference.embedder import Precision
+from nlp_ssl.inference.embedder import EncoderPrecision
 from nlp_ssl.retrieval import BankOptions, Hit, Index, build, merge
 from nlp_ssl.utils.ranges import check
 
@@ -37,7 +37,9 @@ class Build:
     append: Annotated[bool, "add the corpora to the index that is there"] = False
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     encoding: Annotated[str, "of the files"] = "utf-8"
-    precision: Annotated[Precision, "of the encoder; bf16 is faster where the processor computes in it"] = "float32"
+    precision: Annotated[EncoderPrecision, "of the encoder; bf16 is faster where the processor computes in it"] = (
+        "float32"
+    )
     scheduler: Annotated[
         Literal["local", "ray"], "where texts are encoded; Ray's machines must see the same folders"
     ] = "local"
@@ -67,7 +69,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Look:
+class InspectOptions:
     """Flags of `index info` and `index verify`."""
 
     json: Annotated[bool, "as JSON"] = False
@@ -115,13 +117,13 @@ def _shown(query: str, hits: list[Hit], json_wanted: bool) -> Iterator[str]:
     yield from (f"  {hit.score:.3f}  {' '.join(hit.text.split())}" for hit in hits)
 
 
-def _info(index: str, flags: Look) -> None:
+def _info(index: str, flags: InspectOptions) -> None:
     opened = Index.open(index)
     for line in [json.dumps(opened.info())] if flags.json else _described(opened):
         click.echo(line)
 
 
-def _verify(index: str, flags: Look) -> None:
+def _verify(index: str, flags: InspectOptions) -> None:
     opened = Index.open(index)
     recall, target = opened.verify(), opened.meta["target"]
     click.echo(
@@ -171,7 +173,7 @@ COMMANDS = {
         "what an index is made of",
         "Prints what an index is made of.",
         "nlp-ssl index info bank --json",
-        flags=(Look(),),
+        flags=(InspectOptions(),),
         arguments=(Argument("index"),),
     ),
     "index verify": Spec(
@@ -179,7 +181,7 @@ COMMANDS = {
         "checksums of all files, and recall against exact search",
         "Checks every file of an index against its checksum, and measures its recall.",
         "nlp-ssl index verify bank",
-        flags=(Look(),),
+        flags=(InspectOptions(),),
         arguments=(Argument("index"),),
     ),
 }

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from nlp_ssl.cli.command import Argument, Spec, table
+from nlp_ssl.cli.command import Argument, Spec, flag_table
 from nlp_ssl.errors import ConfigError, nearest
 
 
@@ -12,7 +12,7 @@ def rows() -> list[tuple[str, str, str]]:
     """(name, first line of the docstring, hyper-parameters with defaults) of every method, those in rounds last."""
     return [
         (name, method["summary"], ", ".join(f"{flag['name']}={flag['default']}" for flag in method["flags"]))
-        for name, method in table()["methods"].items()
+        for name, method in flag_table()["methods"].items()
     ]
 
 
@@ -25,7 +25,7 @@ def markdown() -> str:
 
 def main(name: str | None) -> None:
     """Prints a line for each method, or all about one of them."""
-    methods = table()["methods"]
+    methods = flag_table()["methods"]
     if name is None:
         width = max(map(len, methods))
         for each, method in methods.items():

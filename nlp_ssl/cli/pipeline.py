@@ -7,7 +7,7 @@ from nlp_ssl.cli.command import Spec
 from nlp_ssl.cli.console import leave_report, show
 from nlp_ssl.cli.files import Files
 from nlp_ssl.cli.strong import StrongView
-from nlp_ssl.cli.tasks import Options, task_of
+from nlp_ssl.cli.tasks import TaskOptions, task_of
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.experiments.pipeline import Stages, run_stages
 from nlp_ssl.method import Method, RoundMethod
@@ -16,7 +16,7 @@ log = logging.getLogger("nlp_ssl")
 
 
 def main(
-    options: Options, stages: Stages, files: Files, strong: StrongView, config: TrainConfig,
+    options: TaskOptions, stages: Stages, files: Files, strong: StrongView, config: TrainConfig,
     method: Method | RoundMethod,
 ) -> None:  # fmt: skip
     """Runs all stages for every seed, and prints what each of them brought."""
@@ -45,7 +45,7 @@ COMMANDS = {
         "Pre-trains the encoder on all texts, fine-tunes it, trains the method, and distills the result into a last "
         "student, beside training on the labels alone. Every stage goes on where it stopped with --resume.",
         "nlp-ssl pipeline --method fixmatch --labeled l.csv --unlabeled u.txt --test t.csv --output-dir out",
-        flags=(Options(), Stages(), Files(), StrongView(), TrainConfig()),
+        flags=(TaskOptions(), Stages(), Files(), StrongView(), TrainConfig()),
         first=("labeled", "unlabeled", "test", "model", "method", "pretrain", "distill", "max_steps", "seeds",
                "output_dir"),
         of_method=True,

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from nlp_ssl.cli import answers
 from nlp_ssl.cli.command import Argument, Spec
-from nlp_ssl.config import Precision
+from nlp_ssl.config import MixedPrecision
 from nlp_ssl.data.label_sets import check_separator
 from nlp_ssl.data.schema import log_notes
 from nlp_ssl.data.sources import TextRow, stream_parts
@@ -26,7 +26,7 @@ from nlp_ssl.utils.ranges import check
 
 
 @dataclass(frozen=True)
-class Options:
+class PredictOptions:
     """Flags of `predict`."""
 
     text_column: Annotated[str | None, "column of the texts"] = None
@@ -34,7 +34,9 @@ class Options:
     encoding: Annotated[str, "of the file"] = "utf-8"
     label_separator: Annotated[str, "multi-label: what separates the labels of a text"] = ";"
     max_length: Annotated[int | None, "tokens; longer texts are cut; by default as in training"] = None
-    mixed_precision: Annotated[Precision, "format of the model's arithmetic; auto: bf16 where measured faster"] = "auto"
+    mixed_precision: Annotated[MixedPrecision, "format of the model's arithmetic; auto: bf16 where measured faster"] = (
+        "auto"
+    )
     out: Annotated[Path | None, "file to write instead: .parquet, .csv, .tsv or .jsonl"] = None
     overwrite: Annotated[bool, "replace that file"] = False
     guard_formulas: Annotated[
@@ -56,7 +58,7 @@ class Options:
         return answers.Cells(self.label_separator, self.guard_formulas)
 
 
-def main(model: str, file: str, options: Options) -> None:
+def main(model: str, file: str, options: PredictOptions) -> None:
     """Prints one line `label<TAB>probability` per text, or writes a table of them."""
     if options.out is not None:
         answers.check_out(options.out, [file], options.overwrite)
@@ -92,7 +94,7 @@ def _tables(
             yield answers.table(block, predictor.classes, columns, file)
 
 
-def _to_file(options: Options, tables: Iterator[pa.Table], columns: pa.Schema) -> None:
+def _to_file(options: PredictOptions, tables: Iterator[pa.Table], columns: pa.Schema) -> None:
     """Writes the file and says how fast."""
     out, start, texts = options.out, time.perf_counter(), 0
     assert out is not None
@@ -116,7 +118,7 @@ COMMANDS = {
         "as they are; one with a tab, a quote or a line end stands in quotes. MODEL is a folder that train or export "
         "wrote. FILE may be a folder of files; tables then say in a column `file` which one a row is of.",
         "nlp-ssl predict out texts.csv --out predicted.parquet --all",
-        flags=(Options(),),
+        flags=(PredictOptions(),),
         arguments=(Argument("model"), Argument("file")),
     )
 }

@@ -23,7 +23,7 @@ log = logging.getLogger("nlp_ssl")
 
 
 @dataclass(frozen=True)
-class Options:
+class PretrainOptions:
     """Flags of `pretrain` beside those of the loop."""
 
     model: Annotated[str, "folder or hub name of the encoder to begin with, or bundled"] = DEFAULT_MODEL
@@ -39,7 +39,7 @@ class Options:
     cache_dir: Annotated[Path | None, "where tokenized texts are kept"] = None
 
 
-def main(texts: str, options: Options, config: TrainConfig) -> None:
+def main(texts: str, options: PretrainOptions, config: TrainConfig) -> None:
     """Trains on the texts, without rows of dev and test, and saves the encoder."""
     if options.output_dir is None:
         raise ConfigError(206, "pretrain needs --output-dir DIR: nlp-ssl pretrain pool.txt --output-dir encoder")
@@ -77,7 +77,7 @@ COMMANDS = {
         "make an encoder that knows your domain, from texts without labels",
         "Trains an encoder on the TEXTS of a domain, without labels; nlp-ssl train --model takes the result.",
         "nlp-ssl pretrain pool.txt --objective mlm --max-steps 500 --output-dir encoder",
-        flags=(Options(), TrainConfig()),
+        flags=(PretrainOptions(), TrainConfig()),
         arguments=(Argument("texts"),),
         first=("text_column", "model", "max_length", "objective", "max_steps", "batch_size", "learning_rate", "seed",
                "output_dir", "resume"),

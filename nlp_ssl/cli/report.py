@@ -12,13 +12,13 @@ log = logging.getLogger("nlp_ssl")
 
 
 @dataclass(frozen=True)
-class Options:
+class ReportOptions:
     """Flags of `report`."""
 
     out: Annotated[Path | None, "the page; RUN/report.html if not given"] = None
 
 
-def main(run: str, options: Options) -> None:
+def main(run: str, options: ReportOptions) -> None:
     """Writes the page and says where it is."""
     log.info("report saved to %s", write_report(Path(run), options.out))
 
@@ -29,7 +29,7 @@ COMMANDS = {
         "one HTML page about a training run",
         "Writes one self-contained HTML page about a training run, from the files in its folder alone.",
         "nlp-ssl report out",
-        flags=(Options(),),
+        flags=(ReportOptions(),),
         arguments=(Argument("run"),),
     )
 }

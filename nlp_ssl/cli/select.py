@@ -33,7 +33,7 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Options:
+class SelectOptions:
     """Flags of `select`."""
 
     classifier: Annotated[Path | None, "folder that `nlp-ssl train` wrote: texts are kept by its classes"] = None
@@ -54,7 +54,7 @@ class Options:
         check(self.floor, "floor", 0.0, 1.0)
 
 
-def main(pool: str, options: Options) -> None:
+def main(pool: str, options: SelectOptions) -> None:
     """Keeps the texts of a pool that look most like the task's own."""
     if options.out is None:
         raise ConfigError(206, "select needs --out FILE: nlp-ssl select pool.txt --classifier out --out s.parquet")
@@ -101,7 +101,7 @@ def _by_class(folder: Path) -> tuple[Scorer, list[str]]:
     return lambda texts: predict_texts(net, texts, longest), class_names(net.model.config)
 
 
-def _by_domain(options: Options, pool: pa.ChunkedArray) -> Scorer:
+def _by_domain(options: SelectOptions, pool: pa.ChunkedArray) -> Scorer:
     """Scores by a classifier of texts of the file against texts of the pool."""
     assert options.in_domain is not None
     ours = read_table(
@@ -136,7 +136,7 @@ COMMANDS = {
         "UDA), or those that look most like the texts of a file. nlp-ssl train --unlabeled takes the result. With "
         "--index BANK it retrieves from a bank of sentences instead: nlp-ssl select --index BANK --help.",
         "nlp-ssl select news.parquet --classifier out --keep 5000 --out selected.parquet",
-        flags=(Options(),),
+        flags=(SelectOptions(),),
         arguments=(Argument("pool"),),
         instead=("index", "select --index"),
     )

@@ -19,7 +19,7 @@ from nlp_ssl.retrieval.sentaugment import LabeledSentence, Retrieval, augment, b
 
 
 @dataclass(frozen=True)
-class Options:
+class SentAugmentOptions:
     """Flags of `select --index` beside those of the files and of retrieval."""
 
     index: Annotated[Path | None, "bank that `nlp-ssl index build` made"] = None
@@ -30,7 +30,7 @@ class Options:
     overwrite: Annotated[bool, "replace that file"] = False
 
 
-def main(options: Options, retrieval: Retrieval, files: Files) -> None:
+def main(options: SentAugmentOptions, retrieval: Retrieval, files: Files) -> None:
     """Retrieves, labels and writes sentences for a task."""
     if options.index is None or options.teacher is None or options.out is None or files.labeled is None:
         raise ConfigError(206, "select --index BANK needs --labeled FILE, --teacher FOLDER and --out FILE")
@@ -76,7 +76,7 @@ COMMANDS = {
         "and keeps those that the teacher is surest of, equally many of each class. nlp-ssl train --pseudo-labels "
         "takes the result.",
         "nlp-ssl select --index bank --labeled l.csv --test t.csv --teacher out --out found.parquet",
-        flags=(Options(), Retrieval(), Files()),
+        flags=(SentAugmentOptions(), Retrieval(), Files()),
         first=("index", "labeled", "test", "labels_per_class", "teacher", "query_by", "per_query", "per_class", "out",
                "overwrite"),
     )

@@ -19,7 +19,7 @@ from nlp_ssl.utils.ranges import check
 
 
 @dataclass(frozen=True)
-class Options:
+class TaskOptions:
     """Flags of commands that train, beside those of the files, the loop and the method."""
 
     method: Annotated[str, "name of the method; `nlp-ssl methods` lists them"] = "uda"
@@ -71,7 +71,7 @@ class Options:
         return folder
 
 
-def task_of(options: Options, files: Files, strong: StrongView, seed: int) -> Task:
+def task_of(options: TaskOptions, files: Files, strong: StrongView, seed: int) -> Task:
     """The task of the flags, as a seed draws it.
 
     Raises:
@@ -99,7 +99,7 @@ def task_of(options: Options, files: Files, strong: StrongView, seed: int) -> Ta
     return source.task(seed, None)
 
 
-def check_student(options: Options, method: Method | RoundMethod) -> None:
+def check_student(options: TaskOptions, method: Method | RoundMethod) -> None:
     """Refuses other students where the method has none.
 
     Raises:

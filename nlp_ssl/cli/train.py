@@ -13,7 +13,7 @@ from nlp_ssl.cli.command import Spec, values_with
 from nlp_ssl.cli.console import leave_report, show
 from nlp_ssl.cli.files import Files
 from nlp_ssl.cli.strong import StrongView
-from nlp_ssl.cli.tasks import Options, check_student, task_of
+from nlp_ssl.cli.tasks import TaskOptions, check_student, task_of
 from nlp_ssl.cli.tune import Tuning
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
@@ -54,7 +54,7 @@ class Beside:
 
 
 def main(
-    options: Options, beside: Beside, tuning: Tuning, files: Files, strong: StrongView, config: TrainConfig,
+    options: TaskOptions, beside: Beside, tuning: Tuning, files: Files, strong: StrongView, config: TrainConfig,
     method: Method | RoundMethod,
 ) -> None:  # fmt: skip
     """Trains, and prints the closing table."""
@@ -135,7 +135,7 @@ COMMANDS = {
         "hyper-parameters.",
         "nlp-ssl train --method fixmatch --labeled l.csv --unlabeled u.txt --test t.csv --seeds 3 --baseline "
         "--output-dir out",
-        flags=(Options(), Beside(), Tuning(), Files(), StrongView(), TrainConfig()),
+        flags=(TaskOptions(), Beside(), Tuning(), Files(), StrongView(), TrainConfig()),
         first=("labeled", "unlabeled", "dev", "test", "model", "method", "max_steps", "seeds", "baseline",
                "output_dir"),
         of_method=True,

@@ -36,7 +36,7 @@ Row = tuple[int, tuple[object, ...]]
 
 
 @dataclass(frozen=True)
-class Part:
+class SourcePart:
     """One readable piece of a source, such as a file.
 
     Attributes:
@@ -67,16 +67,16 @@ class Part:
         return self.rows(names)
 
 
-def memory_part(columns: Mapping[str, Sequence[object]], place: str) -> Part:
+def memory_part(columns: Mapping[str, Sequence[object]], place: str) -> SourcePart:
     """Columns in memory, by name."""
 
     def rows(names: Sequence[str]) -> Iterator[Row]:
         yield from enumerate(zip(*(columns[name] for name in names), strict=True), 1)
 
-    return Part(place, list(columns), rows)
+    return SourcePart(place, list(columns), rows)
 
 
-def matching_columns(part: Part, asked: str | None, usual: Sequence[str]) -> list[str]:
+def matching_columns(part: SourcePart, asked: str | None, usual: Sequence[str]) -> list[str]:
     """The columns that may hold what is wanted, best first; a column asked for by name must be there."""
     if asked is None:
         by_name: dict[str, str] = {}
@@ -91,13 +91,13 @@ def matching_columns(part: Part, asked: str | None, usual: Sequence[str]) -> lis
     return columns
 
 
-def column_named(part: Part, name: str) -> list[str]:
+def column_named(part: SourcePart, name: str) -> list[str]:
     """The column of this name, whatever surrounds it; nothing where there is none."""
     same = [column for column in part.columns if stripped(column) == stripped(name)]
     return [name] if name in part.columns else same[:1]
 
 
-def text_columns(part: Part, asked: str | None) -> list[str]:
+def text_columns(part: SourcePart, asked: str | None) -> list[str]:
     """The columns that may hold the texts, best first.
 
     Raises:
@@ -111,7 +111,7 @@ def text_columns(part: Part, asked: str | None) -> list[str]:
     return columns
 
 
-def second_text_column(part: Part, asked: str, text: str) -> str:
+def second_text_column(part: SourcePart, asked: str, text: str) -> str:
     """The column of the second texts.
 
     Raises:
@@ -123,7 +123,7 @@ def second_text_column(part: Part, asked: str, text: str) -> str:
     return column
 
 
-def candidate_label_columns(part: Part, asked: str | None, usual: Sequence[str]) -> list[list[str]]:
+def candidate_label_columns(part: SourcePart, asked: str | None, usual: Sequence[str]) -> list[list[str]]:
     """The columns that may hold the labels, best first; names with commas between them are a column for each label."""
     if asked is None:
         candidates = []
@@ -139,7 +139,7 @@ def candidate_label_columns(part: Part, asked: str | None, usual: Sequence[str])
     return [matching_columns(part, asked, ())]
 
 
-def declared_classes(part: Part, label: str | None) -> list[str]:
+def declared_classes(part: SourcePart, label: str | None) -> list[str]:
     """The class names of a label column as its rows will have them, in the order of their numbers.
 
     Raises:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from nlp_ssl.data.cleaning import clean_name
-from nlp_ssl.data.columns import Part, declared_classes
+from nlp_ssl.data.columns import SourcePart, declared_classes
 from nlp_ssl.data.label_sets import (
     Flags,
     LabelSet,
@@ -25,7 +25,7 @@ from nlp_ssl.errors import DataError, shown_all
 
 
 @dataclass(frozen=True)
-class Labels:
+class RowLabels:
     """The labels of all rows [N].
 
     Attributes:
@@ -82,7 +82,7 @@ class LabelReader:
         self.has_word_flags = False  # there are lists of the words 0 and 1 that say of nothing
         self.has_singles = False
 
-    def begin(self, part: Part, columns: list[str]) -> list[str]:
+    def begin(self, part: SourcePart, columns: list[str]) -> list[str]:
         """The label columns of a part in the order in which their cells are to be given.
 
         Raises:
@@ -108,7 +108,7 @@ class LabelReader:
             raise DataError(197, f"{place}: {error}") from None
         self.rows += 1
 
-    def finish(self, source: str) -> Labels:
+    def finish(self, source: str) -> RowLabels:
         """The labels of all rows.
 
         Raises:
@@ -119,7 +119,7 @@ class LabelReader:
         classes = self.class_names or tuple(self.declared) or None
         known = {*self.declared, *(self.class_names or ())}
         multilabel = self.separator is not None or bool(self.sets)
-        return Labels(
+        return RowLabels(
             single=self.labels if self.column is not None and not multilabel else None,
             sets=self._pad_sets() if self.column is not None and multilabel else None,
             markers=[self.marked.get(row) for row in range(self.rows)] if self.marked else None,

@@ -1,4 +1,4 @@
-"""Pseudo-labels as Parquet files that people can open, correct and give back, and labels from elsewhere."""
+"""Pseudo-labels as Parquet files that people can open, correct and give back, and those of other files."""
 
 import json
 import logging
@@ -44,7 +44,7 @@ def named(schema: pa.Schema, classes: Sequence[str]) -> pa.Schema:
     return schema.with_metadata({_CLASSES: json.dumps(list(classes)).encode()})
 
 
-def write_labels(
+def write_pseudo_labels(
     path: Path, labels: PseudoLabels, earlier: Sequence[PseudoLabels], classes: Sequence[str], texts: pa.Array | None
 ) -> None:
     """Writes a row for every row of the pool, in its order; those that no student learns from have the weight 0.
@@ -77,7 +77,7 @@ def write_labels(
     write_parquet(path, rows(), named(SCHEMA, classes))
 
 
-def read_labels(path: Path, size: int, classes: Sequence[str]) -> PseudoLabels:
+def read_pseudo_labels(path: Path, size: int, classes: Sequence[str]) -> PseudoLabels:
     """What `write_labels` wrote for a pool of this size: what a student learns from it is the same.
 
     Probabilities go by the class names that the file notes, by their places where it notes none.
@@ -111,7 +111,7 @@ def _order(schema: pa.Schema, classes: Sequence[str]) -> list[int] | None:
     return [names.index(name) for name in classes] if sorted(names) == sorted(classes) else None
 
 
-def given_labels(
+def labels_from_file(
     source: str | Path,
     pool: pa.ChunkedArray | pa.Array,
     classes: Sequence[str],

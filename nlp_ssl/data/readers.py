@@ -17,7 +17,7 @@ from typing import IO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nlp_ssl.data.columns import Part, Row
+from nlp_ssl.data.columns import Row, SourcePart
 from nlp_ssl.data.values import arrow_values
 from nlp_ssl.errors import BadLineError, DataError, EncodingError, shown
 
@@ -91,7 +91,7 @@ def check_regular(path: Path) -> None:
         raise DataError(153, f"{path}: a pipe, a device or a socket, not a file: write its rows to a file first")
 
 
-def file_part(path: Path, reading: Reading) -> Part:
+def file_part(path: Path, reading: Reading) -> SourcePart:
     """A file by its format.
 
     Raises:
@@ -106,7 +106,7 @@ def file_part(path: Path, reading: Reading) -> Part:
     if suffix == ".parquet":
         return _parquet_part(path)
     if suffix == ".txt":
-        return Part(str(path), ["text"], lambda names: _text_rows(path, reading), has_names=False)
+        return SourcePart(str(path), ["text"], lambda names: _text_rows(path, reading), has_names=False)
     if suffix in (".json", ".jsonl"):
         return _json_part(path, reading)
     return _csv_part(path, "," if suffix == ".csv" else "\t", reading)
@@ -178,7 +178,7 @@ def _text_rows(path: Path, reading: Reading) -> Iterator[Row]:
         yield number, (line.rstrip("\r\n"),)
 
 
-def _csv_part(path: Path, delimiter: str, reading: Reading) -> Part:
+def _csv_part(path: Path, delimiter: str, reading: Reading) -> SourcePart:
     csv.field_size_limit(_MAX_CSV_FIELD)  # process-wide: the csv module has no per-reader limit
     records = _csv_records(path, delimiter, reading)
     header = next(records, None)
@@ -207,7 +207,7 @@ def _csv_part(path: Path, delimiter: str, reading: Reading) -> Part:
                     f"quote the text{_or_skip(reading)}",
                 )
 
-    return Part(str(path), columns, rows)
+    return SourcePart(str(path), columns, rows)
 
 
 def _csv_records(path: Path, delimiter: str, reading: Reading) -> Iterator[tuple[int, int, list[str]]]:
@@ -241,7 +241,7 @@ def _swallowing_note(row: int) -> str:
     )
 
 
-def _json_part(path: Path, reading: Reading) -> Part:
+def _json_part(path: Path, reading: Reading) -> SourcePart:
     records = _json_records(path, reading)
     head = list(itertools.islice(records, _JSON_PEEK))
     if not head:
@@ -251,7 +251,7 @@ def _json_part(path: Path, reading: Reading) -> Part:
         for number, record in itertools.chain(head, records):
             yield number, tuple(record.get(name) for name in names)
 
-    return Part(str(path), list(dict.fromkeys(key for _, record in head for key in record)), rows)
+    return SourcePart(str(path), list(dict.fromkeys(key for _, record in head for key in record)), rows)
 
 
 def _json_records(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, object]]]:
@@ -311,14 +311,14 @@ def _parquet_file(path: Path) -> pq.ParquetFile:
             raise DataError(113, f"{path}: not a readable Parquet file ({reason(error)}): write it again") from None
 
 
-def _parquet_part(path: Path) -> Part:
+def _parquet_part(path: Path) -> SourcePart:
     file = _parquet_file(path)
     classes = schema_classes(file.schema_arrow, str(path))
 
     def rows(names: Sequence[str]) -> Iterator[Row]:
         return arrow_rows(file.iter_batches(CHUNK_ROWS, columns=list(names)), names, classes, str(path))
 
-    return Part(str(path), file.schema_arrow.names, rows, classes=classes)
+    return SourcePart(str(path), file.schema_arrow.names, rows, classes=classes)
 
 
 def arrow_rows(

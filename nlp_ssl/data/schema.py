@@ -51,7 +51,7 @@ class _Stack:
         return _place(self.tables[name], position - int(self.spans[name][0]))
 
 
-def build(
+def build_data(
     labeled: "Table | Source",
     unlabeled: "Table | Source | None" = None,
     dev: "Table | Source | None" = None,

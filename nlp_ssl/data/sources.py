@@ -15,8 +15,8 @@ import pyarrow as pa
 from nlp_ssl.data.cleaning import clean_text, markers_of
 from nlp_ssl.data.columns import (
     LABEL_COLUMNS,
-    Part,
     Row,
+    SourcePart,
     column_named,
     matching_columns,
     memory_part,
@@ -179,7 +179,9 @@ def stream_parts(
     """
     empty = True
 
-    def rows_of(part: Part, streamed: Iterator[tuple[Part, int, tuple[object, ...], str]]) -> Iterator[TextRow]:
+    def rows_of(
+        part: SourcePart, streamed: Iterator[tuple[SourcePart, int, tuple[object, ...], str]]
+    ) -> Iterator[TextRow]:
         nonlocal empty
         before = 0
         for _, number, values, _ in streamed:
@@ -213,7 +215,7 @@ def column_values(source: str | Path, name: str, encoding: str = "utf-8") -> dic
 
 def _streamed(
     source: str | Path, text_column: str | None, reading: Reading, pair_column: str | None = None
-) -> Iterator[tuple[Part, int, tuple[object, ...], str]]:
+) -> Iterator[tuple[SourcePart, int, tuple[object, ...], str]]:
     """(part, row number, values of the columns of texts, split) of every row."""
     with _readable(source):
         for part in _parts_of(source, reading):
@@ -236,7 +238,7 @@ def _readable(source: object) -> Iterator[None]:
         ) from None
 
 
-def _of_split(parts: list[Part], wanted: str | None) -> list[Part]:
+def _of_split(parts: list[SourcePart], wanted: str | None) -> list[SourcePart]:
     """The parts that are, or may hold rows of, the wanted split, so that the others are not even read."""
     chosen = [part for part in parts if wanted is None or part.split in (None, wanted)]
     if not chosen:
@@ -246,7 +248,7 @@ def _of_split(parts: list[Part], wanted: str | None) -> list[Part]:
     return chosen
 
 
-def _parts_of(source: object, reading: Reading) -> list[Part]:
+def _parts_of(source: object, reading: Reading) -> list[SourcePart]:
     """The pieces that a source consists of."""
     if not isinstance(source, str | Path):
         return _object_parts(source)
@@ -260,7 +262,7 @@ def _parts_of(source: object, reading: Reading) -> list[Part]:
     return _hub_parts(str(source))
 
 
-def _folder_parts(path: Path, reading: Reading) -> list[Part]:
+def _folder_parts(path: Path, reading: Reading) -> list[SourcePart]:
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         import datasets
 
@@ -281,7 +283,7 @@ def _folder_parts(path: Path, reading: Reading) -> list[Part]:
     return [replace(file_part(file, reading), split=split_name(name)) for name, file in named]
 
 
-def _hub_parts(name: str) -> list[Part]:
+def _hub_parts(name: str) -> list[SourcePart]:
     import datasets
 
     try:
@@ -295,7 +297,7 @@ def _hub_parts(name: str) -> list[Part]:
     return _dataset_parts(data, name)
 
 
-def _object_parts(source: object) -> list[Part]:
+def _object_parts(source: object) -> list[SourcePart]:
     if isinstance(source, pa.Table | pa.RecordBatch):
         return [_arrow_part(pa.Table.from_batches([source]) if isinstance(source, pa.RecordBatch) else source)]
     if (columns := table_columns(source)) is not None:
@@ -311,7 +313,7 @@ def _object_parts(source: object) -> list[Part]:
     )
 
 
-def _dataset_parts(data: object, place: str) -> list[Part]:
+def _dataset_parts(data: object, place: str) -> list[SourcePart]:
     import datasets
 
     if isinstance(data, datasets.DatasetDict):
@@ -321,20 +323,20 @@ def _dataset_parts(data: object, place: str) -> list[Part]:
     return [_dataset_part(cast("datasets.Dataset", data), place)]
 
 
-def _dataset_part(data: "datasets.Dataset", place: str) -> Part:
+def _dataset_part(data: "datasets.Dataset", place: str) -> SourcePart:
     names = feature_classes(data.features.to_dict())
 
     def rows(columns: Sequence[str]) -> Iterator[Row]:
         batches = data.select_columns(list(columns)).with_format("arrow").iter(batch_size=CHUNK_ROWS)
         return arrow_rows(batches, columns, names, place)
 
-    return Part(place, data.column_names, rows, classes=names)
+    return SourcePart(place, data.column_names, rows, classes=names)
 
 
-def _arrow_part(table: pa.Table) -> Part:
+def _arrow_part(table: pa.Table) -> SourcePart:
     classes = schema_classes(table.schema, "Arrow table")
 
     def rows(names: Sequence[str]) -> Iterator[Row]:
         return arrow_rows(table.select(list(names)).to_batches(CHUNK_ROWS), names, classes, "Arrow table")
 
-    return Part("Arrow table", table.column_names, rows, classes=classes)
+    return SourcePart("Arrow table", table.column_names, rows, classes=classes)

@@ -12,7 +12,7 @@ from nlp_ssl.data.cleaning import clean_text, markers_of
 from nlp_ssl.data.columns import (
     LABEL_COLUMNS,
     TEXT_COLUMNS,
-    Part,
+    SourcePart,
     candidate_label_columns,
     column_named,
     matching_columns,
@@ -212,7 +212,7 @@ class TableBuilder:
 
     def add(
         self,
-        part: Part,
+        part: SourcePart,
         *,
         text_column: str | None = None,
         label_column: str | None = None,
@@ -265,7 +265,7 @@ class TableBuilder:
 
     def _choose_columns(
         self,
-        part: Part,
+        part: SourcePart,
         text_column: str | None,
         label_column: str | None,
         expect_labels: bool,

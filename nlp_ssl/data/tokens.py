@@ -23,10 +23,16 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from nlp_ssl.augment.base import Augment, Vocabulary
 from nlp_ssl.augment.policy import Rewritten
-from nlp_ssl.augment.tfidf import document_frequency, inverse_document_frequency, replace_weights, score, summed_scores
+from nlp_ssl.augment.tfidf import (
+    document_frequency,
+    inverse_document_frequency,
+    replace_weights,
+    summed_scores,
+    tfidf_scores,
+)
 from nlp_ssl.data.pairs import PairFrame, Pairs
 from nlp_ssl.errors import ConfigError, DataError, RunError
-from nlp_ssl.utils.counter_rng import mix, uniform
+from nlp_ssl.utils.counter_rng import mix_bits, uniform
 from nlp_ssl.utils.paths import check_utf8
 from nlp_ssl.utils.progress import bar
 from nlp_ssl.utils.ragged import Ragged, offsets_of, spans
@@ -153,7 +159,7 @@ class TokenStore:
         if self.pairs is None:
             return self.frame.pad(tokens)
         second = [
-            self._changed(self.pairs.second[rows], change, mix(keys ^ _SECOND)) for rows, change, keys in requests
+            self._changed(self.pairs.second[rows], change, mix_bits(keys ^ _SECOND)) for rows, change, keys in requests
         ]
         longer = np.concatenate([self.pairs.shorter[rows] for rows, _, _ in requests])
         return self.pairs.frame.pad(tokens, self._tokens(second, room), longer, room)
@@ -174,7 +180,7 @@ class TokenStore:
     def _rewritten(self, rows: np.ndarray, augment: Rewritten, keys: np.ndarray) -> Ragged:
         inside = np.minimum(rows, len(self.rewritings) - 1)
         count = np.where(rows == inside, self.rewritings.lengths_at(inside), 0)
-        key = mix(keys ^ _REWRITING)
+        key = mix_bits(keys ^ _REWRITING)
         takes = (count > 0) & (uniform(key, np.ones(len(rows))) < augment.p)
         replaced, kept = np.flatnonzero(takes), np.flatnonzero(~takes)
         drawn = (uniform(key[replaced], np.zeros(len(replaced))) * count[replaced]).astype(np.int64)
@@ -293,7 +299,7 @@ class _WordIndex:
         """Id of each word, given as its pieces, int32 [n]; words not seen before get the next ids."""
         if not len(words):
             return np.zeros(0, dtype=np.int32)
-        terms = mix(mix(words.columns().astype(np.uint64)) + words.values.astype(np.uint64))
+        terms = mix_bits(mix_bits(words.columns().astype(np.uint64)) + words.values.astype(np.uint64))
         hashes, first, inverse = np.unique(
             np.add.reduceat(terms, words.offsets[:-1]), return_index=True, return_inverse=True
         )
@@ -456,7 +462,7 @@ def _statistics(words: Ragged, fitted: np.ndarray, size: int, path: Path) -> tup
         for start, stop in _parts(words.offsets, _WORDS):
             part = words.slice(start, stop)
             tfidf += summed_scores(part.take(np.flatnonzero(fitted[start:stop])), idf)
-            file.write(replace_weights(Ragged(score(part, idf), part.offsets)).tobytes())
+            file.write(replace_weights(Ragged(tfidf_scores(part, idf), part.offsets)).tobytes())
     return df, tfidf, _mapped(path, np.float16)
 
 

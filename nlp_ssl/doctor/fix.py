@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.markers import spelling
-from nlp_ssl.data.schema import build
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.table import Table
 from nlp_ssl.doctor.finding import Finding
 from nlp_ssl.errors import DataError, listed
@@ -37,7 +37,7 @@ def fixed(tables: Mapping[str, Table | None], options: TaskOptions) -> tuple[Dat
     seen: set[int] = set()
     while (labeled := left["labeled"]) is not None:
         try:
-            data = build(
+            data = build_data(
                 labeled,
                 left["unlabeled"],
                 left["dev"],

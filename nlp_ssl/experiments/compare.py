@@ -11,7 +11,7 @@ from scipy import stats
 from nlp_ssl.classifier import SSLClassifier, classifier_of
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError
-from nlp_ssl.experiments.out_of_scope import Share, in_scope
+from nlp_ssl.experiments.out_of_scope import LeftOutShare, in_scope
 from nlp_ssl.experiments.runs import learner, run_one
 from nlp_ssl.experiments.saving import Save, Saved, check_save, choose, keep
 from nlp_ssl.experiments.start import SharedStart
@@ -27,7 +27,7 @@ from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.trackers import check_trackers
 
 _LABEL_ONLY = ("start", "supervised")
-PSEUDO_LABELED = "pseudo_labels"  # the side of supervised training on labels from elsewhere, beside the labels alone
+PSEUDO_LABELED = "pseudo_labels"  # supervised training on the given pseudo-labels, compared with the labels alone
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Comparison:
 
     def __str__(self) -> str:
         split = "test" if any("test" in o.scores for o in self.outcomes) else "dev"
-        rows = table(self, split)
+        rows = score_table(self, split)
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
         head = [f"{split} {self.score_name(split)} in %", *lines] if len(rows) > 1 else []
@@ -121,7 +121,7 @@ def compare(
     baseline: bool = True,
     folder: str | Path | RunFolder | None = None,
     overwrite: bool = False,
-    out_of_scope: Share | None = None,
+    out_of_scope: LeftOutShare | None = None,
     save: Save | None = None,
 ) -> Comparison:
     """Runs the method (and the baseline) once per seed; baseline and method share the warm start of their seed.
@@ -236,7 +236,7 @@ def _plan(method: Method | RoundMethod, task: Task, baseline: bool) -> dict[str,
     return {"supervised": Supervised(), PSEUDO_LABELED if method.name == "supervised" else method.name: method}
 
 
-def table(comparison: Comparison, split: str = "test") -> list[tuple[str, ...]]:
+def score_table(comparison: Comparison, split: str = "test") -> list[tuple[str, ...]]:
     """Rows (name, one accuracy per seed, mean, spread) in percent, the difference last; header first."""
     accuracies, best = comparison.accuracies(split), comparison.baseline(split)
     rows: list[tuple[str, ...]] = [("", *(f"seed {s}" for s in comparison.seeds), "mean", "sd")]

@@ -34,10 +34,10 @@ _SCHEMA = pa.schema(
 )
 _APART = 2.5  # of two groups (Ashman's D); pools of one domain reached 1.9
 _EVIDENCE = 10.0  # of two groups against one, by BIC: "very strong"
-Share = float | Literal["auto"]
+LeftOutShare = float | Literal["auto"]
 
 
-def share_of(value: str) -> Share:
+def share_of(value: str) -> LeftOutShare:
     """A share between 0 and 1, or "auto", from a word.
 
     Raises:
@@ -63,7 +63,7 @@ def likeness(known: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
 
 
 @without_remarks()
-def foreign(like: np.ndarray, share: Share) -> np.ndarray:
+def foreign(like: np.ndarray, share: LeftOutShare) -> np.ndarray:
     """Which rows of these likenesses [U] are out of scope: that share of them, the least like ones first.
 
     With "auto", those of the lower of two groups (a mixture of two Gaussians), where there clearly are two; else none.
@@ -91,7 +91,7 @@ def in_scope(
     task: Task,
     start: Callable[[Module, int], None],
     config: TrainConfig,
-    share: Share,
+    share: LeftOutShare,
     *,
     folder: RunFolder | None = None,
 ) -> Task:

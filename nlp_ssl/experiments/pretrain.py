@@ -17,7 +17,7 @@ from nlp_ssl.method import Method, documented_method
 from nlp_ssl.nets.base import Module
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.task import Task
 from nlp_ssl.training.identity import fingerprint, identity
 from nlp_ssl.training.loop import train
@@ -49,7 +49,7 @@ class MaskedWords(Method):
     name: ClassVar[str] = "mlm"
     views = {"u_w": "weak"}
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         tokens, count = run.nets["student"].masked_tokens(batch, "u_w")  # [N], [N]
         return {"mlm": mean(tokens, where=count)}
 
@@ -85,7 +85,7 @@ class Contrastive(Method):
     def wanted_views(self) -> dict[str, str]:
         return {"u_s": "strong", "u_s2": "strong"} if self.strong else {"u_w": "weak", "u_w2": "weak"}
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         one, two = run.nets["student"].outputs(batch, *self.wanted_views())
         z = F.normalize(torch.cat([one["projection"], two["projection"]]), dim=-1)  # [2N, 128]
         return {"contrast": mean(contrast(z, batch["id"]["u"], self.temperature))}

@@ -16,7 +16,7 @@ _ITERATIONS = 5
 _CELLS = 4_000_000  # inner products in memory at once
 
 
-def unit(features: Tensor) -> np.ndarray:
+def unit_vectors(features: Tensor) -> np.ndarray:
     """Rows [N, D] of features, centred and scaled to length 1, float32. A row equal to the mean is all zeros.
 
     Without centring all texts are similar: features of language models share a large common part.

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlp_ssl.graph.knn import neighbors, unit
-from nlp_ssl.ops.functional import entropy, probabilities
+from nlp_ssl.graph.knn import neighbors, unit_vectors
+from nlp_ssl.ops.functional import as_probabilities, entropy
 
 _TOLERANCE = 1e-10  # of the solver; a row's labels must sum to well above that to count
 _ITERATIONS = 500
@@ -80,7 +80,7 @@ def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return products
 
 
-def class_weights(counts: Tensor, shares: Tensor) -> Tensor:
+def balancing_weights(counts: Tensor, shares: Tensor) -> Tensor:
     """Weights [C] that make classes with these numbers of rows [C] count for these shares [C] of all rows."""
     return shares * counts.sum() / counts.clamp(min=1.0)
 
@@ -136,8 +136,8 @@ def propagate(
     neighbors takes N^2 D multiplications among up to 8,192 rows; among more it visits the share of them in which a
     sample has 99 % of its neighbors.
     """
-    rows = unit(features)
-    known = probabilities(labels.detach().cpu(), torch.zeros(1, num_classes, dtype=torch.float64))  # [L, C]
+    rows = unit_vectors(features)
+    known = as_probabilities(labels.detach().cpu(), torch.zeros(1, num_classes, dtype=torch.float64))  # [L, C]
     seeds = np.zeros((len(rows), num_classes))
     seeds[: len(known)] = (known / known.sum(0).clamp(min=1e-12)).numpy()
     z = torch.from_numpy(spread(normalized(affinity(*neighbors(rows, k), gamma)), seeds, alpha))
@@ -153,4 +153,4 @@ def propagate(
     p[: len(known)] = known
     certainty[: len(known)] = 1.0
     counts = known.sum(0) + torch.bincount(p[len(known) :].argmax(1)[reached[len(known) :]], minlength=num_classes)
-    return Propagated(p, certainty, class_weights(counts, shares))
+    return Propagated(p, certainty, balancing_weights(counts, shares))

@@ -13,7 +13,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.opening import check_encoder, entries, is_length, opening, positions
 from nlp_ssl.utils.progress import bar
 
-Precision = Literal["float32", "bf16"]
+EncoderPrecision = Literal["float32", "bf16"]
 
 # Characters of a batch: measured on two cores with a small BERT; a GPU wants more of them at once.
 _CHARACTERS, _CHARACTERS_BF16, _CHARACTERS_GPU = 2048, 8192, 131_072
@@ -29,7 +29,7 @@ class Embedder:
     """
 
     encoder: str
-    precision: Precision = "float32"
+    precision: EncoderPrecision = "float32"
 
     @cached_property
     def _model(self) -> Any:

@@ -151,7 +151,7 @@ def export(
         with quiet():
             net.tokenizer.save_pretrained(temporary)
         trace(net, folder, quantize, temporary)
-        parity = compare(net, OnnxClassifier(temporary), texts, pairs)
+        parity = check_parity(net, OnnxClassifier(temporary), texts, pairs)
         if not parity.difference <= limit:  # NaN fails, too
             way = "put up with it by" if quantize == "no" else "export without --quantize, or put up with it by"
             raise RunError(
@@ -163,7 +163,9 @@ def export(
     return parity
 
 
-def compare(net: TextNet, graph: OnnxClassifier, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Parity:
+def check_parity(
+    net: TextNet, graph: OnnxClassifier, texts: Sequence[str], pairs: Sequence[str] | None = None
+) -> Parity:
     """Both models on the same texts."""
     longest = longest_text(net)
     ours, ours_per_second = _timed(lambda: logits_of_texts(net, texts, longest, pairs), len(texts))

@@ -9,7 +9,7 @@ import numpy as np
 from accelerate import PartialState
 from torch import Tensor
 
-from nlp_ssl.config import Precision
+from nlp_ssl.config import MixedPrecision
 from nlp_ssl.data.sources import TextRow
 from nlp_ssl.inference.export import OnnxClassifier, check_reads, is_exported
 from nlp_ssl.inference.predict import logits_of_texts, longest_text, probabilities
@@ -50,7 +50,7 @@ class Answers:
 
 
 def open_predictor(
-    folder: Path, *, max_length: int | None = None, precision: Precision = "auto", pairs: bool = False
+    folder: Path, *, max_length: int | None = None, precision: MixedPrecision = "auto", pairs: bool = False
 ) -> Predictor:
     """The classifier of a folder that `train` or `export` wrote.
 

@@ -22,7 +22,7 @@ from nlp_ssl.inference.embedder import Embedder
 from nlp_ssl.ops.fits import without_remarks
 from nlp_ssl.utils.ranges import check
 
-Head = Literal["logistic", "neighbors"]
+FrozenHead = Literal["logistic", "neighbors"]
 _STRENGTH = 10.0  # inverse of the L2 penalty, as for the head of the warm start
 
 
@@ -88,7 +88,7 @@ class LabelPropagationClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
         gamma: float = 3.0,
         alpha: float = 0.9,
         prior: Literal["even"] | Sequence[float] | None = None,
-        head: Head = "logistic",
+        head: FrozenHead = "logistic",
     ) -> None:
         self.n_neighbors = n_neighbors
         self.gamma = gamma
@@ -152,8 +152,8 @@ class LabelPropagationClassifier(ClassifierMixin, BaseEstimator):  # type: ignor
         check(self.n_neighbors, "n_neighbors", 1, 1e6)
         check(self.gamma, "gamma", 0.0, 100.0)
         check(self.alpha, "alpha", 0.0, 0.999)
-        if self.head not in get_args(Head):
-            raise ConfigError(204, f"head cannot be {self.head!r}.{nearest(str(self.head), get_args(Head))}")
+        if self.head not in get_args(FrozenHead):
+            raise ConfigError(204, f"head cannot be {self.head!r}.{nearest(str(self.head), get_args(FrozenHead))}")
 
     def _shares(self, classes: int) -> list[float] | None:
         if self.prior is None:

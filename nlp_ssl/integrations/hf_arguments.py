@@ -11,7 +11,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.registry import as_method, get_method
 from nlp_ssl.utils.documentation import describe_fields
-from nlp_ssl.utils.ranges import check, make
+from nlp_ssl.utils.ranges import check, from_options
 
 # Settings of `TrainConfig` that TrainingArguments have no word for, and those that they have the same word for.
 _OWN = (
@@ -114,12 +114,12 @@ class SSLTrainingArguments(TrainingArguments):
             raise ConfigError(
                 487, "method is a value, these arguments take its name and method_args: give the value to SSLTrainer"
             )
-        method: Method | RoundMethod = make(get_method(self.method), self.method_args or {})
+        method: Method | RoundMethod = from_options(get_method(self.method), self.method_args or {})
         return method
 
     def own_config(self) -> TrainConfig:
         """The settings that TrainingArguments have no word for, all others with their defaults."""
-        config: TrainConfig = make(TrainConfig, {name: vars(self)[name] for name in _OWN})
+        config: TrainConfig = from_options(TrainConfig, {name: vars(self)[name] for name in _OWN})
         return config
 
     def loop_config(self) -> TrainConfig:

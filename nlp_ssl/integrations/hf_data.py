@@ -15,7 +15,7 @@ from nlp_ssl.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.label_sets import is_list, list_flags
 from nlp_ssl.data.markers import CONVENTION, MINUS_ONE, spelling, stripped
-from nlp_ssl.data.schema import MANY_CLASSES, build, in_order, log_notes, refuse_markers
+from nlp_ssl.data.schema import MANY_CLASSES, build_data, in_order, log_notes, refuse_markers
 from nlp_ssl.data.table import Table, hidden_columns, memory_table
 from nlp_ssl.errors import ConfigError, DataError, listed
 from nlp_ssl.nets.text import class_names
@@ -58,7 +58,7 @@ def texts_of(
         if isinstance(dataset, datasets.Dataset) and _column(dataset, TEXT_COLUMNS)
     ]
     for dev in devs or [None]:
-        data = build(train, pool, dev, allow_transductive=allow_transductive)
+        data = build_data(train, pool, dev, allow_transductive=allow_transductive)
     log_notes(data.notes)
     return replace(data, dev=data.dev[:0])
 

@@ -45,7 +45,7 @@ from nlp_ssl.training import checkpoint
 from nlp_ssl.training.engine import Engine
 from nlp_ssl.training.identity import applicable, as_identity, differences, identity
 from nlp_ssl.training.optim import learning_rates, rate_factor
-from nlp_ssl.training.roles import mix
+from nlp_ssl.training.roles import mix_seeds
 from nlp_ssl.training.view_strength import Strongest
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.precision import Format
@@ -126,7 +126,7 @@ class SSLTrainer(Trainer):
         wanted = _method(args, method)
         if isinstance(model, str | Path):
             classes = classes_of(train_dataset, pair_column)
-            torch.manual_seed(mix(args.seed, 7, 0))  # the last layer is that of `nlp_ssl.fit`
+            torch.manual_seed(mix_seeds(args.seed, 7, 0))  # the last layer is that of `nlp_ssl.fit`
             processing_class = processing_class or open_tokenizer(encoder_name(str(model)))
             model = load_classifier(model, id2label=dict(enumerate(classes)))
         _check_model(model, processing_class)

@@ -10,7 +10,7 @@ from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import gather, mean, stat
 from nlp_ssl.ops.functional import align, ce, cosine_ramp, softmax
 from nlp_ssl.ops.targets import relative
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import RampUp, TargetDropout, UnlabeledWeight
 from nlp_ssl.utils.ranges import Share
@@ -53,7 +53,7 @@ class AdaMatch(Method):
         even = torch.full((spec.num_classes,), 1.0 / spec.num_classes)
         return {"labeled": even, "unlabeled": even.clone()}
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net, state = run.nets["student"], run.state
         with torch.no_grad():
             known, w = net(batch, "x", "u_w", dropout=self.target_dropout)  # [B, C], [N, C]: one measure for both

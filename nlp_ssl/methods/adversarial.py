@@ -10,7 +10,7 @@ from nlp_ssl.method import Method, register
 from nlp_ssl.ops.adversary import AddNoise, Measure, Norm, sized
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.ranges import Range, Weight
 
@@ -47,7 +47,7 @@ class Adversarial(Method):
         Norm, "l2 spreads the noise along the gradient, linf moves every number of the inputs by the same amount"
     ] = "l2"
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net, y, inputs = run.nets["student"], batch["y"], Measure()
         (x,) = net(batch, "x", edit=inputs)  # [B, C]
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import gather, mean, world_size
-from nlp_ssl.ops.functional import ce, probabilities, softmax, unit
+from nlp_ssl.ops.functional import as_probabilities, ce, softmax, unit
 from nlp_ssl.ops.targets import confident
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Head, Losses
 from nlp_ssl.utils.hyperparameters import TargetDropout, Threshold, UnlabeledWeight
 from nlp_ssl.utils.ranges import Range, Share, Temperature, Weight
@@ -70,14 +70,14 @@ class CoMatch(Method):
         """Remembered rows, feature and probabilities side by side, and how many were ever written."""
         return {"memory": torch.zeros(self.queue, _WIDTH + spec.num_classes), "count": torch.tensor(0)}
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net, ids = run.nets["student"], batch["id"]
         with torch.no_grad():
             (w,) = net.outputs(batch, "u_w", dropout=self.target_dropout)  # [N, C], [N, 64]
         x, s, s2 = net.outputs(batch, "x", "u_s", "u_s2")  # one forward
         p, v = run.aligned(softmax(w["logits"].detach())), unit(w["projection"].detach())
         q = self._smoothed(run.state, v, p)
-        known = torch.cat([unit(x["projection"].detach()), probabilities(batch["y"], p)], 1)
+        known = torch.cat([unit(x["projection"].detach()), as_probabilities(batch["y"], p)], 1)
         remembered = [_in_order(ids["u"], torch.cat([v, p], 1)), _in_order(ids["x"], known)]
         self._remember(run.state, torch.cat(remembered))
         keep = confident(q, self.threshold)  # [N]

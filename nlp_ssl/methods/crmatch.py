@@ -11,7 +11,7 @@ from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, softmax, unit
 from nlp_ssl.ops.pretext import PretextTask, pretext_loss
 from nlp_ssl.ops.targets import confident
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, Head, Losses
 from nlp_ssl.utils.hyperparameters import TargetDropout, Threshold, UnlabeledWeight
 from nlp_ssl.utils.ranges import Weight
@@ -53,7 +53,7 @@ class CRMatch(Method):
     def wanted_heads(self) -> Mapping[str, Head]:
         return self.heads if self.pretext != "none" else {"projection": self.heads["projection"]}
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net = run.nets["student"]
         with torch.no_grad():
             (w,) = net.outputs(batch, "u_w", dropout=self.target_dropout)  # [N, C], [N, D]

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
-from nlp_ssl.ops.functional import as_logits, ce, probabilities, sharpen, softmax
-from nlp_ssl.run import Run
+from nlp_ssl.ops.functional import as_logits, as_probabilities, ce, sharpen, softmax
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import TargetDropout, UnlabeledWeight
 from nlp_ssl.utils.ranges import Range, Temperature
@@ -61,18 +61,18 @@ class Dash(Method):
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"start": torch.tensor(-1.0)}  # the labeled loss at the start, -1 before it is known
 
-    def begin_epoch(self, run: Run) -> None:
+    def begin_epoch(self, run: StepContext) -> None:
         if float(run.state["start"]) < 0:
             run.state["start"] = ce(as_logits(run.predict("student", "x")), run.labels).mean().float()
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net = run.nets["student"]
         with torch.no_grad():
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
         x, s = net(batch, "x", "u_s")  # [B, C], [N, C]: one forward
         p = run.aligned(softmax(w.detach()))
         rho = run.state["start"] * self.gamma ** (-self.updates * run.progress)
-        hard = probabilities(p.argmax(-1), p)
+        hard = as_probabilities(p.argmax(-1), p)
         q = torch.where(rho > self.min_loss, sharpen(p, self.temperature).to(p.dtype), hard)
         keep = (ce(as_logits(p), q) <= rho.clamp(min=self.min_loss)).to(p.dtype)  # [N]
         run.watch(p, keep, batch["true_labels"])

@@ -10,7 +10,7 @@ from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean, stat
 from nlp_ssl.ops.functional import as_logits, ce, newest, softmax
 from nlp_ssl.ops.targets import confident
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import Decay, TargetDropout, Threshold, UnlabeledWeight
 from nlp_ssl.utils.ranges import Weight
@@ -50,7 +50,7 @@ class DebiasPL(Method):
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"mass": torch.zeros(()), "q": torch.zeros(spec.num_classes)}
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net, state = run.nets["student"], run.state
         with torch.no_grad():
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
@@ -66,7 +66,7 @@ class DebiasPL(Method):
             "unsup": self.weight * mean(keep * ce(s + self._bias(run, w), p.argmax(-1))),
         }
 
-    def _bias(self, run: Run, like: Tensor) -> Tensor:
+    def _bias(self, run: StepContext, like: Tensor) -> Tensor:
         """By how much the logits [N, C] of each class exceed what its share calls for [C]; 0 before the first batch."""
         shares = run.shares(like)
         q = torch.where(run.state["mass"] > 0, run.state["q"].to(shares.dtype), shares)

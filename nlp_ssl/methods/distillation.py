@@ -9,7 +9,7 @@ from torch import Tensor
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean, stat
 from nlp_ssl.ops.functional import ce, newest, sharpen, softmax
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.ranges import Share, Temperature, Weight
 
@@ -63,7 +63,7 @@ class Distillation(Method):
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"mean_losses": torch.zeros(2), "mass": torch.zeros(())} if self.normalise else {}
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         with torch.no_grad():
             (t,) = run.nets["teacher"](batch, "u_w", dropout=False)  # [N, C]
         x, u = run.nets["student"](batch, "x", "u_w")  # [B, C], [N, C]: one forward
@@ -82,7 +82,7 @@ class Distillation(Method):
             losses["mlm"] = self.mlm_weight * mean(tokens, where=count)
         return losses
 
-    def _ratio(self, run: Run, sup: Tensor, unsup: Tensor) -> Tensor:
+    def _ratio(self, run: StepContext, sup: Tensor, unsup: Tensor) -> Tensor:
         """Running mean of the labeled loss over that of the unlabeled one, this batch included."""
         run.state["mass"], newer = newest(run.state["mass"], _DECAY)
         means = run.state["mean_losses"].lerp(torch.stack([stat(sup), stat(unsup)]), newer)

@@ -12,17 +12,17 @@ from nlp_ssl.ops import random
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import (
     as_logits,
+    as_probabilities,
     ce,
     linear_ramp,
     prediction_entropy,
-    probabilities,
     sharpen,
     softmax,
     squared_error,
 )
 from nlp_ssl.ops.mixing import Mixer, mix
 from nlp_ssl.ops.targets import clean_probability
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import MixAlpha, RampUp
 from nlp_ssl.utils.ranges import Range, Share, Temperature, Weight
@@ -94,30 +94,30 @@ class DivideMix(Method):
     def refresh_steps(self, pass_steps: int) -> int:
         return self.refresh or pass_steps
 
-    def begin_epoch(self, run: Run) -> None:
+    def begin_epoch(self, run: StepContext) -> None:
         """Splits the labels by each net's losses, for the other net; not yet while both learn all labels."""
         if run.progress < self.supervised_until:
             return
         for role, other in _OTHER.items():
             p = run.predict(role, "x")  # [L, C]
-            loss = ce(as_logits(p), probabilities(run.labels, p))  # [L]
+            loss = ce(as_logits(p), as_probabilities(run.labels, p))  # [L]
             clean = clean_probability(loss, self.least_gap)
             run.state[f"clean.{other}"] = clean.to(run.state[f"clean.{other}"])
             run.log(f"believed.{other}", (clean > self.threshold).float().mean())
 
-    def step(self, run: Run, batch: Batch) -> Iterator[Losses]:
+    def step(self, run: StepContext, batch: Batch) -> Iterator[Losses]:
         learn = self._warm if run.progress < self.supervised_until else self._divided
         for role in self.nets:
             yield learn(run, batch, role)
 
-    def _warm(self, run: Run, batch: Batch, role: str) -> Losses:
+    def _warm(self, run: StepContext, batch: Batch, role: str) -> Losses:
         (x,) = run.nets[role](batch, "x")  # [B, C]
         losses = {f"sup.{role}": mean(batch["w"] * ce(x, batch["y"]))}
         if self.confidence_penalty:
             losses[f"confidence.{role}"] = -self.confidence_penalty * mean(prediction_entropy(x))
         return losses
 
-    def _divided(self, run: Run, batch: Batch, role: str) -> Losses:
+    def _divided(self, run: StepContext, batch: Batch, role: str) -> Losses:
         net, twin = run.nets[role], run.nets[_OTHER[role]]
         with torch.no_grad():
             own = [softmax(z.detach()) for z in net(batch, *_VIEWS)]
@@ -126,7 +126,7 @@ class DivideMix(Method):
         b, n = len(batch["y"]), len(mine) - len(batch["y"])
         clean = run.state[f"clean.{role}"][batch["id"]["x"]].to(mine)[:, None]  # [B, 1]
         believed = (clean > self.threshold).squeeze(1)  # [B]
-        refined = clean * probabilities(batch["y"], mine) + (1 - clean) * mine[:b]
+        refined = clean * as_probabilities(batch["y"], mine) + (1 - clean) * mine[:b]
         guess = (mine + theirs) / 2
         t = sharpen(torch.where(believed[:, None], refined, guess[:b]), self.temperature)
         u = sharpen(guess[b:], self.temperature)

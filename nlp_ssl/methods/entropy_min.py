@@ -8,7 +8,7 @@ import torch
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, linear_ramp, prediction_entropy, softmax
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, Kind, Losses
 from nlp_ssl.utils.hyperparameters import RampUp
 from nlp_ssl.utils.ranges import Weight
@@ -45,7 +45,7 @@ class EntropyMin(Method):
     def defined_for(self) -> tuple[Kind, ...]:
         return ("single-label",) if self.prior_weight else self.kinds  # shares of labels are no shares of classes
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         x, u = run.nets["student"](batch, "x", "u_w")  # [B, C], [N, C]: one forward
         p = softmax(u)
         run.watch(p, torch.ones_like(p[:, 0]), batch["true_labels"])

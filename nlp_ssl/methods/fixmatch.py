@@ -8,7 +8,7 @@ from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, softmax
 from nlp_ssl.ops.targets import confident
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.hyperparameters import TargetDropout, Threshold, UnlabeledWeight
 
@@ -37,7 +37,7 @@ class FixMatch(Method):
     weight: UnlabeledWeight = 1.0
     target_dropout: TargetDropout = False
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net = run.nets["student"]
         with torch.no_grad():
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]

@@ -10,7 +10,7 @@ from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, softmax
 from nlp_ssl.ops.targets import Unused, class_status, classwise, flexible, selection
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import Lowest, TargetDropout, UnlabeledWeight
 from nlp_ssl.utils.ranges import Share
@@ -51,7 +51,7 @@ class FlexMatch(Method):
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"selected": torch.full((spec.pool_size,), -2)}  # the class of each row; -2 not seen, -1 not confident
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net, ids = run.nets["student"], batch["id"]["u"]
         with torch.no_grad():
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]

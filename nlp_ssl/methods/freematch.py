@@ -11,7 +11,7 @@ from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean, shared_mean, stat
 from nlp_ssl.ops.functional import ce, newest, softmax
 from nlp_ssl.ops.targets import classwise
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import Decay, TargetDropout, UnlabeledWeight
 from nlp_ssl.utils.ranges import Weight
@@ -53,7 +53,7 @@ class FreeMatch(Method):
         per_class = torch.zeros(spec.num_classes)
         return {"mass": torch.zeros(()), "tau": torch.zeros(()), "p": per_class, "hist": per_class.clone()}
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net, state = run.nets["student"], run.state
         with torch.no_grad():
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]

@@ -8,9 +8,9 @@ import torch
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops import random
 from nlp_ssl.ops.distributed import mean
-from nlp_ssl.ops.functional import as_logits, ce, early_decay, probabilities, sigmoid_ramp, softmax, squared_error
+from nlp_ssl.ops.functional import as_logits, as_probabilities, ce, early_decay, sigmoid_ramp, softmax, squared_error
 from nlp_ssl.ops.mixing import Mixer, mix
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.hyperparameters import EmaDecay, MixAlpha, RampUp, SquaredWeight, TargetDropout
 
@@ -50,11 +50,11 @@ class ICT(Method):
     def ema(self, step: int) -> float:
         return early_decay(self.ema_decay, step)
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         with torch.no_grad():
             (t,) = run.nets["teacher"](batch, "u_w", dropout=self.target_dropout)  # [N, C]
         t = t.detach()
-        p, y = run.aligned(softmax(t)), probabilities(batch["y"], t)
+        p, y = run.aligned(softmax(t)), as_probabilities(batch["y"], t)
         b, n = len(y), len(p)
         order = torch.cat([random.permutation(b, t), b + random.permutation(n, t)])
         net, views = run.nets["student"], ("x", "u_w")

@@ -10,7 +10,7 @@ from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean, stat
 from nlp_ssl.ops.functional import ce, softmax
 from nlp_ssl.ops.targets import classwise
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import Decay, TargetDropout, UnlabeledWeight
 from nlp_ssl.utils.ranges import Share
@@ -54,7 +54,7 @@ class JointMatch(Method):
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"p": torch.full((spec.num_classes,), 1.0 / spec.num_classes)}
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         one, two, state = run.nets["student"], run.nets["second"], run.state
         with torch.no_grad():
             w = torch.cat([net(batch, "u_w", dropout=self.target_dropout)[0] for net in (one, two)])  # [2N, C]

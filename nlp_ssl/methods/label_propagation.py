@@ -10,7 +10,7 @@ from nlp_ssl.graph.propagation import propagate
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import from_first_values, mean
 from nlp_ssl.ops.functional import ce
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import UnlabeledWeight
 from nlp_ssl.utils.ranges import Range
@@ -67,7 +67,7 @@ class LabelPropagation(Method):
     def refresh_steps(self, pass_steps: int) -> int:
         return self.refresh or pass_steps
 
-    def begin_epoch(self, run: Run) -> None:
+    def begin_epoch(self, run: StepContext) -> None:
         features = torch.cat([run.features("student", block) for block in ("x", "u")])  # [L + pool, D]
         # What all dimensions of a row share is no direction: rows are compared by correlation.
         features = features - features.mean(1, keepdim=True)
@@ -86,7 +86,7 @@ class LabelPropagation(Method):
         run.state |= {name: from_first_values(v.to(run.state[name])) for name, v in new.items()}
         run.log("reached", (run.state["weights"] > 0).float().mean())
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         x, u = run.nets["student"](batch, "x", "u_w")  # [B, C], [N, C]: one forward
         state, ids = run.state, batch["id"]["u"]
         p, sure = state["p"][ids], state["weights"][ids]  # [N, C], [N]

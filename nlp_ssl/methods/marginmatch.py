@@ -10,7 +10,7 @@ from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, leads, softmax
 from nlp_ssl.ops.targets import Unused, class_status, classwise, flexible, selection
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import Lowest, TargetDropout, UnlabeledWeight
 from nlp_ssl.utils.ranges import Share
@@ -58,7 +58,7 @@ class MarginMatch(Method):
             "own": torch.zeros(spec.pool_size),  # the average for the last pseudo-label
         }
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net, state, ids = run.nets["student"], run.state, batch["id"]["u"]
         with torch.no_grad():
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]

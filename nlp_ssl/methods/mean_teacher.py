@@ -7,7 +7,7 @@ import torch
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, early_decay, sigmoid_ramp, softmax, squared_error
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.hyperparameters import EmaDecay, RampUp, SquaredWeight, TargetDropout
 
@@ -41,7 +41,7 @@ class MeanTeacher(Method):
     def ema(self, step: int) -> float:
         return early_decay(self.ema_decay, step)
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         with torch.no_grad():
             (t,) = run.nets["teacher"](batch, "u_w", dropout=self.target_dropout)  # [N, C]
         x, s = run.nets["student"](batch, "x", "u_s")  # [B, C], [N, C]

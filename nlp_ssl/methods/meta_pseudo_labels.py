@@ -11,7 +11,7 @@ from nlp_ssl.method import Method, register
 from nlp_ssl.ops import random
 from nlp_ssl.ops.distributed import mean, stat
 from nlp_ssl.ops.functional import as_logits, ce, kl, linear_ramp, sharpen, softmax
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Forward, Losses
 from nlp_ssl.utils.hyperparameters import RampUp
 from nlp_ssl.utils.ranges import Share, Temperature, Weight
@@ -85,7 +85,7 @@ class MetaPseudoLabels(Method):
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"usual_gain": torch.zeros(())}
 
-    def step(self, run: Run, batch: Batch) -> Iterator[Losses]:
+    def step(self, run: StepContext, batch: Batch) -> Iterator[Losses]:
         student, teacher, y = run.nets["student"], run.nets["teacher"], batch["y"]
         if self.finetune and run.progress >= 1.0 - self.finetune:
             (x,) = student(batch, "x")  # [B, C]
@@ -128,7 +128,7 @@ class MetaPseudoLabels(Method):
         signed = slope if self.sign == "theory" else -slope
         return signed * (self.clip_h / signed.abs().amax(-1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
 
-    def _judged(self, run: Run, before: Tensor, after: Tensor) -> Tensor:
+    def _judged(self, run: StepContext, before: Tensor, after: Tensor) -> Tensor:
         """The h of the student's labeled losses around its update, the same on every rank."""
         gain = before - after if self.sign == "theory" else after - before
         usual = run.state["usual_gain"]

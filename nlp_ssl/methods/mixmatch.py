@@ -8,9 +8,9 @@ import torch
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops import random
 from nlp_ssl.ops.distributed import mean
-from nlp_ssl.ops.functional import ce, linear_ramp, probabilities, sharpen, softmax, squared_error
+from nlp_ssl.ops.functional import as_probabilities, ce, linear_ramp, sharpen, softmax, squared_error
 from nlp_ssl.ops.mixing import Mixer, mix
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.hyperparameters import MixAlpha, RampUp, SquaredWeight
 from nlp_ssl.utils.ranges import Temperature
@@ -48,12 +48,12 @@ class MixMatch(Method):
         bool, "dropout stays on in the pass that makes the guesses; for text it is all that tells the two views apart"
     ] = True
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net = run.nets["student"]
         with torch.no_grad():
             w1, w2 = net(batch, "u_w", "u_w2", dropout=self.target_dropout)  # [N, C] each
         p = run.aligned((softmax(w1.detach()) + softmax(w2.detach())) / 2)
-        q, y = sharpen(p, self.temperature), probabilities(batch["y"], p)
+        q, y = sharpen(p, self.temperature), as_probabilities(batch["y"], p)
         targets = torch.cat([y, q, q])  # [B + 2N, C], in the order of the views
         partner = random.permutation(len(targets), p)
         mixed = mix(self.mixer, net, batch, _VIEWS, targets, self.alpha, partner=partner, per_row=True)

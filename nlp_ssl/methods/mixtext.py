@@ -8,9 +8,9 @@ import torch
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops import random
 from nlp_ssl.ops.distributed import mean
-from nlp_ssl.ops.functional import ce, kl, linear_ramp, prediction_entropy, probabilities, sharpen, softmax
+from nlp_ssl.ops.functional import as_probabilities, ce, kl, linear_ramp, prediction_entropy, sharpen, softmax
 from nlp_ssl.ops.mixing import Mixer, mix
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.hyperparameters import MixAlpha, RampUp, TargetDropout, UnlabeledWeight
 from nlp_ssl.utils.ranges import Range, Share, Temperature, Weight
@@ -58,13 +58,13 @@ class MixText(Method):
     mixer: Mixer = "hidden"
     target_dropout: TargetDropout = False
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net = run.nets["student"]
         with torch.no_grad():
             w, s = net(batch, "u_w", "u_s", dropout=self.target_dropout)  # [N, C] each
         p = softmax(w.detach()).lerp(softmax(s.detach()), self.strong_share)
         p = run.aligned(p)
-        q, y = sharpen(p, self.temperature), probabilities(batch["y"], p)
+        q, y = sharpen(p, self.temperature), as_probabilities(batch["y"], p)
         targets = torch.cat([y, q, q])  # [B + 2N, C], in the order of the views
         partner = random.permutation(len(targets), p)
         mixed = mix(self.mixer, net, batch, _VIEWS, targets, self.alpha, partner=partner)

@@ -9,9 +9,9 @@ from torch import Tensor
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops import random
 from nlp_ssl.ops.distributed import mean
-from nlp_ssl.ops.functional import ce, prediction_entropy, probabilities, softmax
+from nlp_ssl.ops.functional import as_probabilities, ce, prediction_entropy, softmax
 from nlp_ssl.ops.mixing import Mixer, mix
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import MixAlpha, UnlabeledWeight
 from nlp_ssl.utils.ranges import Range, Share, Weight
@@ -64,17 +64,17 @@ class MixUpPseudoLabel(Method):
     def refresh_steps(self, pass_steps: int) -> int:
         return self.refresh or pass_steps
 
-    def begin_epoch(self, run: Run) -> None:
+    def begin_epoch(self, run: StepContext) -> None:
         run.state["soft"] = run.aligned(run.predict("student", "u"), whole_pool=True)
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net, views = run.nets["student"], ("x", "u_w")
         if run.progress < self.supervised_until:
             (x,) = net(batch, "x")
             return {"sup": mean(batch["w"] * ce(x, batch["y"]))}
         soft = run.state["soft"][batch["id"]["u"]]  # [N, C]
         run.watch(soft, torch.ones_like(soft[:, 0]), batch["true_labels"])
-        targets = torch.cat([probabilities(batch["y"], soft), soft])  # [B + N, C]
+        targets = torch.cat([as_probabilities(batch["y"], soft), soft])  # [B + N, C]
         partner = random.permutation(len(targets), soft)
         mixed = mix(self.mixer, net, batch, views, targets, self.alpha, partner=partner, larger=False)
         x, u = net(batch, *views, edit=mixed.edit)  # [B, C], [N, C]: one forward

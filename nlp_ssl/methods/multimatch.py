@@ -9,7 +9,7 @@ from torch import Tensor
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean, stat
 from nlp_ssl.ops.functional import ce, leads, newest, softmax
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Head, Losses
 from nlp_ssl.utils.hyperparameters import Decay, TargetDropout, UnlabeledWeight
 from nlp_ssl.utils.ranges import Range, Share, Weight
@@ -81,7 +81,7 @@ class MultiMatch(Method):
     def refresh_steps(self, pass_steps: int) -> int:
         return self.refresh or pass_steps
 
-    def begin_epoch(self, run: Run) -> None:
+    def begin_epoch(self, run: StepContext) -> None:
         """Makes the cutoffs anew."""
         state, labels = run.state, run.state["labels"].T  # [3, pool]
         own = state["margins"].transpose(0, 1).gather(2, labels.clamp(min=0)[..., None]).squeeze(2)  # [3, pool]
@@ -91,7 +91,7 @@ class MultiMatch(Method):
         cutoffs = [_quantiles(*rows, run.spec.num_classes, self.quantile) for rows in zip(merged, agreed, strict=True)]
         state["cutoffs"] = torch.stack(cutoffs).clamp(min=0.0)
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net = run.nets["student"]
         with torch.no_grad():
             (w,) = net.outputs(batch, "u_w", dropout=self.target_dropout)  # three times [N, C]
@@ -124,7 +124,7 @@ class MultiMatch(Method):
         thresholds = state["tau"][:, None] * state["p"] / state["p"].amax(1, keepdim=True)  # [3, C]
         return conf >= thresholds.gather(1, label)
 
-    def _margins(self, run: Run, ids: Tensor, p: Tensor) -> Tensor:
+    def _margins(self, run: StepContext, ids: Tensor, p: Tensor) -> Tensor:
         """Average margins [3, N] of the heads' labels, this time included."""
         state, label = run.state, p.argmax(-1)
         times, old = state["times"][ids], state["margins"][ids]

@@ -7,7 +7,7 @@ import torch
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, sigmoid_ramp, softmax, squared_error
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.hyperparameters import RampUp, SquaredWeight
 
@@ -35,7 +35,7 @@ class PiModel(Method):
     weight: SquaredWeight = 10.0
     ramp_up: RampUp = 0.4
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         x, w, w2 = run.nets["student"](batch, "x", "u_w", "u_w2")  # [B, C], [N, C], [N, C]: one forward
         p, q = run.aligned(softmax(w)), softmax(w2)
         run.watch(p, torch.ones_like(p[:, 0]), batch["true_labels"])

@@ -7,7 +7,7 @@ from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, linear_ramp, prediction_entropy, softmax
 from nlp_ssl.ops.targets import confident
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.hyperparameters import RampUp, UnlabeledWeight
 from nlp_ssl.utils.ranges import Share, Weight
@@ -42,7 +42,7 @@ class PseudoLabel(Method):
     ] = 0.0
     ramp_up: RampUp = 0.4
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         x, u = run.nets["student"](batch, "x", "u_w")  # [B, C], [N, C]: one forward
         p = run.aligned(softmax(u.detach()))
         keep = confident(p, self.threshold)  # [N]

@@ -8,7 +8,7 @@ import torch
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, linear_ramp, softmax, symmetric_kl
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.hyperparameters import RampUp
 from nlp_ssl.utils.ranges import Weight
@@ -43,7 +43,7 @@ class RDrop(Method):
     ] = 1.0
     ramp_up: RampUp = 0.0
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         x, x2, u, u2 = run.nets["student"](batch, "x", "x2", "u_w", "u_w2")  # twice [B, C] and [N, C]: one forward
         y, w = batch["y"], batch["w"]
         losses = {

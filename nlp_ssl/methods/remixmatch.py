@@ -10,10 +10,10 @@ from torch import Tensor
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops import random
 from nlp_ssl.ops.distributed import mean, stat
-from nlp_ssl.ops.functional import align, ce, linear_ramp, probabilities, sharpen, softmax
+from nlp_ssl.ops.functional import align, as_probabilities, ce, linear_ramp, sharpen, softmax
 from nlp_ssl.ops.mixing import Mixer, mix
 from nlp_ssl.ops.pretext import PretextTask, pretext_loss
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Forward, Head, Losses
 from nlp_ssl.utils.hyperparameters import MixAlpha, RampUp, TargetDropout
 from nlp_ssl.utils.ranges import Range, Temperature, Weight
@@ -80,12 +80,12 @@ class ReMixMatch(Method):
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"queue": torch.full((self.queue, spec.num_classes), 1.0 / spec.num_classes), "place": torch.tensor(0)}
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net, views = run.nets["student"], ("x", "u_w", *self._strong())
         with torch.no_grad():
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]
         p = self._aligned(run, softmax(w.detach()))
-        q, y = sharpen(p, self.temperature), probabilities(batch["y"], p)
+        q, y = sharpen(p, self.temperature), as_probabilities(batch["y"], p)
         targets = torch.cat([y, *[q] * (len(views) - 1)])  # [B + (K+1)N, C], in the order of the views
         partner = random.permutation(len(targets), p)
         mixed = mix(self.mixer, net, batch, views, targets, self.alpha, partner=partner, per_row=True)
@@ -105,20 +105,20 @@ class ReMixMatch(Method):
             self._probe(run, net, batch)
         return losses
 
-    def _aligned(self, run: Run, p: Tensor) -> Tensor:
+    def _aligned(self, run: StepContext, p: Tensor) -> Tensor:
         """Aligned predictions [N, C]; afterwards this batch's mean joins the queue."""
         state = run.state
         if run.step == 0 and int(state["place"]) == 0 and "pool_mean" in state:  # as the started model sees the pool
             state["queue"] = state["pool_mean"].to(state["queue"].dtype).expand_as(state["queue"]).clone()
-        shares = run.spec.prior or probabilities(run.labels, p).mean(0).tolist()
+        shares = run.spec.prior or as_probabilities(run.labels, p).mean(0).tolist()
         aligned = align(p, p.new_tensor(shares), state["queue"].mean(0).to(p.dtype))
         at = (state["place"] % self.queue).view(1)
         state["queue"] = state["queue"].index_copy(0, at, stat(p).to(state["queue"].dtype)[None])
         state["place"] = state["place"] + 1
         return aligned
 
-    def _probe(self, run: Run, net: Forward, batch: Batch) -> None:
+    def _probe(self, run: StepContext, net: Forward, batch: Batch) -> None:
         with torch.no_grad():
             (probe,) = net(batch, "x_p", dropout=False)  # [B, C]
             p = softmax(probe)
-            run.steer(batch["keys"]["x_p"], 1 - 0.5 * (p - probabilities(batch["y"], p)).abs().sum(-1))
+            run.steer(batch["keys"]["x_p"], 1 - 0.5 * (p - as_probabilities(batch["y"], p)).abs().sum(-1))

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
-from nlp_ssl.ops.functional import ce, early_decay, probabilities, softmax, unit
+from nlp_ssl.ops.functional import as_probabilities, ce, early_decay, softmax, unit
 from nlp_ssl.ops.targets import confident
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Head, Losses
 from nlp_ssl.utils.hyperparameters import EmaDecay, TargetDropout, Threshold, UnlabeledWeight
 from nlp_ssl.utils.ranges import Share, Temperature, Weight
@@ -67,13 +67,13 @@ class SimMatch(Method):
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"bank": torch.zeros(spec.labeled_size, _WIDTH)}
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         with torch.no_grad():
             known, w = run.nets["teacher"].outputs(batch, "x", "u_w", dropout=self.target_dropout)
         x, s = run.nets["student"].outputs(batch, "x", "u_s")  # one forward
         run.remember("bank", batch["id"]["x"], unit(known["projection"].detach()))
         p = run.aligned(softmax(w["logits"].detach()))  # [N, C]
-        bank, labels = run.state["bank"].to(p.dtype), probabilities(run.labels, p)  # [K, 128], [K, C]
+        bank, labels = run.state["bank"].to(p.dtype), as_probabilities(run.labels, p)  # [K, 128], [K, C]
         near = softmax(self._likeness(w["projection"].detach(), bank))  # [N, K]
         q = self.alpha * p + (1 - self.alpha) * near @ labels
         r = near * (p @ labels.T)  # [N, K]

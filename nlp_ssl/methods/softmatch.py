@@ -10,7 +10,7 @@ from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean, stat, total
 from nlp_ssl.ops.functional import align, ce, newest, softmax
 from nlp_ssl.ops.targets import truncated_gaussian
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import Decay, TargetDropout, UnlabeledWeight
 from nlp_ssl.utils.ranges import Weight
@@ -56,7 +56,7 @@ class SoftMatch(Method):
             "p": torch.zeros(spec.num_classes),
         }
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net, state = run.nets["student"], run.state
         with torch.no_grad():
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]

@@ -6,7 +6,7 @@ from typing import Annotated
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.ranges import Share
 
@@ -31,7 +31,7 @@ class Supervised(Method):
         Share, "share of each label that is spread over all classes; raise it where labels are wrong now and then"
     ] = 0.0
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         (x,) = run.nets["student"](batch, "x")  # [B, C]
         loss = ce(x, batch["y"])  # [B]
         if self.label_smoothing:

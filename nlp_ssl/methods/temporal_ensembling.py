@@ -9,7 +9,7 @@ from torch import Tensor
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import from_first_values, mean
 from nlp_ssl.ops.functional import ce, sigmoid_ramp, softmax, squared_error
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, DataSpec, Losses
 from nlp_ssl.utils.hyperparameters import RampUp, SquaredWeight, TargetDropout
 from nlp_ssl.utils.ranges import Range
@@ -55,14 +55,14 @@ class TemporalEnsembling(Method):
     def init_state(self, spec: DataSpec) -> dict[str, Tensor]:
         return {"z": torch.zeros(spec.pool_size, spec.num_classes), "visits": torch.zeros(spec.pool_size)}
 
-    def begin_epoch(self, run: Run) -> None:
+    def begin_epoch(self, run: StepContext) -> None:
         z, visits = run.state["z"], run.state["visits"]
         if self.first == "predict" and not bool(visits.any()):
             p = run.aligned(from_first_values(run.predict("student", "u")), whole_pool=True)
             run.state["z"] = (1.0 - self.decay) * p.to(z)
             run.state["visits"] = torch.ones_like(visits)
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net, ids = run.nets["student"], batch["id"]["u"]
         with torch.no_grad():
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]

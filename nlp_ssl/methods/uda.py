@@ -8,7 +8,7 @@ import torch
 from nlp_ssl.method import Method, register
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import Tsa, ce, kl, prediction_entropy, sharpen, softmax, tsa_threshold
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.hyperparameters import TargetDropout, Threshold, UnlabeledWeight
 from nlp_ssl.utils.ranges import Temperature, Weight
@@ -52,7 +52,7 @@ class UDA(Method):
     ] = "none"
     target_dropout: TargetDropout = False
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net = run.nets["student"]
         with torch.no_grad():
             (w,) = net(batch, "u_w", dropout=self.target_dropout)  # [N, C]

@@ -12,7 +12,7 @@ from nlp_ssl.ops import random
 from nlp_ssl.ops.adversary import AddNoise, Measure, exact_logits, power_direction, sized
 from nlp_ssl.ops.distributed import mean
 from nlp_ssl.ops.functional import ce, kl, prediction_entropy, softmax
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import Batch, Losses
 from nlp_ssl.utils.ranges import Range, Weight
 
@@ -61,7 +61,7 @@ class VAT(Method):
         Weight, "weight of the entropy in nats on unlabeled rows, at one more pass over them; 0 is off"
     ] = 0.0
 
-    def step(self, run: Run, batch: Batch) -> Losses:
+    def step(self, run: StepContext, batch: Batch) -> Losses:
         net, entropy_weight = run.nets["student"], self.entropy_weight
         x, *u = net(batch, *(_VIEWS if entropy_weight else _VIEWS[:1]))  # [B, C], [N, C]
         inputs = Measure()
@@ -79,7 +79,7 @@ class VAT(Method):
             losses["entropy"] = entropy_weight * mean(prediction_entropy(u[0]))
         return losses
 
-    def _noise(self, run: Run, batch: Batch, clean: Tensor, inputs: Measure) -> Tensor:
+    def _noise(self, run: StepContext, batch: Batch, clean: Tensor, inputs: Measure) -> Tensor:
         """The noise r in the shape of the inputs."""
         net = run.nets["student"]
         # Close to the minimum the gradient is a small difference of predictions, less than half precision rounds off.

@@ -53,7 +53,7 @@ class AddNoise:
         return h + self.noise.to(h.dtype), None
 
 
-def unit(d: Tensor) -> Tensor:
+def unit_rows(d: Tensor) -> Tensor:
     """The rows of d [R, ...], each scaled to length 1 over all its other dimensions; rows of zeros stay zeros.
 
     The largest entry becomes 1 first, so that squares neither overflow nor vanish.
@@ -69,7 +69,7 @@ def sized(g: Tensor, inputs: Measure, size: float, norm: Norm) -> Tensor:
     """Noise along the gradient g [R, ...] of a size relative to the inputs; zero where g is zero."""
     if norm == "linf":
         return per_row(size * inputs.deviation, g) * wide(g).sign()
-    return per_row(size * inputs.length, g) * unit(g)
+    return per_row(size * inputs.length, g) * unit_rows(g)
 
 
 def power_direction(gradient: Callable[[Tensor], Tensor], start: Tensor, reach: Tensor, steps: int) -> Tensor:
@@ -86,8 +86,8 @@ def power_direction(gradient: Callable[[Tensor], Tensor], start: Tensor, reach: 
     """
     d = start
     for _ in range(steps):
-        d = gradient(per_row(reach, d) * unit(d))
-    return unit(d)
+        d = gradient(per_row(reach, d) * unit_rows(d))
+    return unit_rows(d)
 
 
 def exact_logits(net: Forward, batch: Batch, *views: str) -> Tensor:

@@ -25,7 +25,7 @@ def ce(logits: Tensor, target: Tensor) -> Tensor:
     return -(target.to(log_p.dtype) * log_p).sum(-1)
 
 
-def probabilities(y: Tensor, like: Tensor) -> Tensor:
+def as_probabilities(y: Tensor, like: Tensor) -> Tensor:
     """Labels as probabilities [N, C] for logits like [N, C]: classes [N] become one-hot rows."""
     if y.dim() == 2:
         return y.to(like.dtype)

@@ -11,7 +11,7 @@ from nlp_ssl.errors import ConfigError
 from nlp_ssl.ops.functional import ce
 from nlp_ssl.types import Batch, Forward
 
-Task = Literal["order", "rotation"]
+PretextKind = Literal["order", "rotation"]
 PretextTask = Annotated[
     Literal["none", "order", "rotation"],
     "second task with known answers: whether the halves of a text were swapped (order), or how an image was rotated",
@@ -27,7 +27,7 @@ class Pretext:
         ConfigError: the task does not fit the inputs.
     """
 
-    task: Task
+    task: PretextKind
     answers: Tensor
     layer: int = 0
 
@@ -55,7 +55,7 @@ class Pretext:
         return torch.where(self.answers[:, None] > 0, source, place)
 
 
-def pretext_loss(net: Forward, batch: Batch, view: str, task: Task) -> Tensor:
+def pretext_loss(net: Forward, batch: Batch, view: str, task: PretextKind) -> Tensor:
     """Cross-entropy [N] of the head "pretext" on a view whose rows were changed. Answers come from the rows' keys."""
     answers = torch.from_numpy((batch["keys"][view] % np.uint64(_ANSWERS[task])).astype(np.int64))
     answers = answers.to(batch["id"]["u"].device)  # [N]

@@ -59,7 +59,7 @@ class Cosines:
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelCheck:
     """`Checks.labels` by a classifier of `nlp-ssl train`, loaded at its first use.
 
     Raises:

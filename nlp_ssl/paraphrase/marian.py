@@ -21,7 +21,7 @@ from nlp_ssl.utils.sentences import by_sentence
 _LONGER = 2  # a translation may have this many times the tokens of its sentence, plus _MORE
 _MORE = 10
 
-Precision = Literal["int8", "float32"]
+TranslationPrecision = Literal["int8", "float32"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class CTranslate2(Marian):
         precision: of the weights and matrix products.
     """
 
-    precision: Precision = "int8"
+    precision: TranslationPrecision = "int8"
 
     @contextmanager
     def open(self) -> Iterator["_Pair"]:
@@ -123,7 +123,7 @@ class _Direction:
 class _Converted:
     """One model of CTranslate2."""
 
-    def __init__(self, name: str, temperature: float, precision: Precision) -> None:
+    def __init__(self, name: str, temperature: float, precision: TranslationPrecision) -> None:
         import ctranslate2
         from transformers import AutoConfig
 
@@ -190,7 +190,7 @@ def _tokenizer(name: str) -> Any:
         return open_tokenizer(name)
 
 
-def _convert(name: str, precision: Precision) -> Path:
+def _convert(name: str, precision: TranslationPrecision) -> Path:
     """The folder of the converted model and its tokenizer; converts it if it is missing."""
     import ctranslate2
     from filelock import FileLock

@@ -7,7 +7,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nlp_ssl.augment.base import Augment, Vocabulary
-from nlp_ssl.augment.tfidf import document_frequency, inverse_document_frequency, replace_weights, score, summed_scores
+from nlp_ssl.augment.tfidf import (
+    document_frequency,
+    inverse_document_frequency,
+    replace_weights,
+    summed_scores,
+    tfidf_scores,
+)
 from nlp_ssl.paraphrase.checks import Checks
 from nlp_ssl.paraphrase.gates import Gates, View
 from nlp_ssl.utils.counter_rng import row_keys
@@ -40,7 +46,10 @@ def change_words(
     vocabulary = Vocabulary(nothing, df, summed_scores(words, idf))
     for start in range(0, len(words), _BLOCK):
         rows = words.slice(start, min(start + _BLOCK, len(words)))
-        weights, ids = replace_weights(Ragged(score(rows, idf), rows.offsets)), np.arange(start, start + len(rows))
+        weights, ids = (
+            replace_weights(Ragged(tfidf_scores(rows, idf), rows.offsets)),
+            np.arange(start, start + len(rows)),
+        )
         changed = [policy(rows, weights, row_keys(seed, s, ids), vocabulary) for s in range(samples)]
         plain, *views = (_joined(words, spelling) for words in (rows, *changed))
         candidates = [  # other white space alone is no change

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from nlp_ssl.experiments.compare import table
+from nlp_ssl.experiments.compare import score_table
 from nlp_ssl.report.collect import Collected, collect
 from nlp_ssl.report.page import model_name
 from nlp_ssl.training.outcome import Outcome
@@ -101,7 +101,7 @@ def _summary(run: Collected) -> str:
 def _scores(run: Collected) -> str:
     if run.comparison is None or run.split not in run.comparison.outcomes[0].scores:
         return ""
-    header, *rows = table(run.comparison, run.split)
+    header, *rows = score_table(run.comparison, run.split)
     lines = [
         " | ".join((f"{run.comparison.score_name(run.split)} in %", *header[1:])),
         " | ".join(["---"] * len(header)),
@@ -116,10 +116,10 @@ def _data(run: Collected) -> dict[str, Any]:
     if facts:
         rows, labels = facts["rows"], facts.get("labels")
         each = f" ({', '.join(map(str, labels))} by class)" if labels and len(labels) <= _CLASSES else ""
-        labeled_elsewhere = f" ({rows['told']} with labels from elsewhere)" if rows.get("told") else ""
+        pseudo_labeled = f" ({rows['pseudo_labeled']} pseudo-labeled)" if rows.get("pseudo_labeled") else ""
         rows_by_part = {
             "labeled rows": f"{rows['labeled']}{each}",
-            "unlabeled rows": f"{rows['unlabeled']}{labeled_elsewhere}",
+            "unlabeled rows": f"{rows['unlabeled']}{pseudo_labeled}",
             "dev and test rows": f"{rows['dev']}, {rows['test']}",
         }
     hashes = {str(side.identity["data"]) for side in run.runs if "data" in side.identity}

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from nlp_ssl.training.predictions import FACTS, SCHEMA
 from nlp_ssl.utils.atomic import is_count, is_number
 
+_FORMER_NAME = "told"  # of pseudo-labeled rows, in version 0.1.0
 _MOST_ROWS, _MOST_BYTES = 1_000_000, 2**30  # of a predictions file: a run keeps some 20,000 rows
 _PARTS = ("test", "dev", "pool", "labeled")
 
@@ -76,6 +77,8 @@ def read_predictions(path: Path) -> tuple[dict[str, Any], pa.Table] | None:
     if not len(table):
         return None
     _check_rows(table, len(facts["classes"]))
+    if _FORMER_NAME in facts["rows"]:
+        facts["rows"]["pseudo_labeled"] = facts["rows"].pop(_FORMER_NAME)
     return facts, table
 
 

@@ -21,7 +21,7 @@ from nlp_ssl.utils import atomic
 REPORT = "report.html"
 
 
-class Fact(NamedTuple):
+class SummaryItem(NamedTuple):
     """A number with its name, and what to know about it."""
 
     name: str
@@ -51,7 +51,7 @@ def render(run: Collected) -> str:
     page = _template().render(
         title=f"{run.method} on {run.name}",
         run=run,
-        answer=answer(run),
+        answer=headline(run),
         verdict=compared.verdict(split)
         if compared is not None
         else "The run has not finished: there is no verdict yet.",
@@ -60,7 +60,7 @@ def render(run: Collected) -> str:
         learning=curves.learning(run),
         pseudo=curves.pseudo_labels(run, shades),
         quality=[
-            quality.confusion(rows, scored or "", shades) if predictions is not None else _no_predictions(),
+            quality.confusion_figure(rows, scored or "", shades) if predictions is not None else _no_predictions(),
             quality.risk(run, scored),
             quality.scores(compared, split),
             *reliability.diagrams(predictions, scored),
@@ -94,7 +94,7 @@ def flags(sentence: str) -> Markup:
     return Markup("").join(Markup("<code>{}</code>").format(p) if p.startswith("--") else p for p in parts)
 
 
-def answer(run: Collected) -> tuple[str, str]:
+def headline(run: Collected) -> tuple[str, str]:
     """Did the unlabeled rows help: (word, CSS class)."""
     gain = run.comparison.gain(run.split) if run.comparison is not None else None
     if gain is None:
@@ -118,7 +118,7 @@ def shades_of(run: Collected) -> Shades:
     return Shades(classes, tuple(sizes.tolist()))
 
 
-def facts(run: Collected) -> list[Fact]:
+def facts(run: Collected) -> list[SummaryItem]:
     """The numbers that a reader looks for first."""
     items = []
     if run.comparison is not None:
@@ -130,26 +130,28 @@ def facts(run: Collected) -> list[Fact]:
             role = (
                 f"{run.split} {run.comparison.score_name(run.split)}" if name == run.method else "best label-only side"
             )
-            items.append(Fact(f"{name}, {role}", f"{values.mean():.1f} %", spread))
+            items.append(SummaryItem(f"{name}, {role}", f"{values.mean():.1f} %", spread))
     if run.first.predictions is not None:
         rows = run.first.predictions.facts["rows"]
         per_class = run.first.predictions.facts.get("labels")
-        each = f"{min(per_class)} to {max(per_class)} a class" if per_class else "soft labels"
+        each = f"{min(per_class)} to {max(per_class)} per class" if per_class else "soft labels"
         if per_class and min(per_class) == max(per_class):
-            each = f"{per_class[0]} a class"
-        labeled_elsewhere = f"{rows['told']:,} with labels from elsewhere, " if rows.get("told") else ""
-        items.append(Fact("labeled rows", f"{rows['labeled']:,}", each))
+            each = f"{per_class[0]} per class"
+        pseudo_labeled = f"{rows['pseudo_labeled']:,} pseudo-labeled, " if rows.get("pseudo_labeled") else ""
+        items.append(SummaryItem("labeled rows", f"{rows['labeled']:,}", each))
         items.append(
-            Fact(
+            SummaryItem(
                 "unlabeled rows",
                 f"{rows['unlabeled']:,}",
-                f"{labeled_elsewhere}beside {rows['dev']:,} dev, {rows['test']:,} test",
+                f"{pseudo_labeled}beside {rows['dev']:,} dev, {rows['test']:,} test",
             )
         )
     outcomes = [run.outcome for run in run.runs if run.outcome is not None]
     if outcomes:
         seconds = sum(o.seconds for o in outcomes) / len(outcomes)
-        items.append(Fact("steps", f"{outcomes[0].steps:,}", f"{seconds:,.0f} s a seed, the start aside"))
+        items.append(
+            SummaryItem("steps", f"{outcomes[0].steps:,}", f"{seconds:,.0f} s per seed, without the warm start")
+        )
     return items
 
 

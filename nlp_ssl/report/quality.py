@@ -83,7 +83,7 @@ def _words(scores: Scores) -> dict[str, float]:
     return {**scores.named(), "log loss": scores.nll, "calibration error": scores.calibration_error}
 
 
-def confusion(rows: Rows | None, split: str, shades: Shades) -> Figure:
+def confusion_figure(rows: Rows | None, split: str, shades: Shades) -> Figure:
     """Which class is taken for which: a table, or the commonest mistakes where there are many classes."""
     title = "Confusions"
     if rows is None:

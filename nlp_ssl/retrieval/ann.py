@@ -105,7 +105,7 @@ def _code_bytes(dim: int) -> int:
     return next(dim // size for size in range(min(8, dim), 0, -1) if dim % size == 0)
 
 
-def make(factory: str, bank: Bank) -> Any:
+def make_index(factory: str, bank: Bank) -> Any:
     """A trained index with all vectors of the bank.
 
     Raises:
@@ -223,7 +223,7 @@ def exact(bank: Bank, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarr
     return scores, numbers
 
 
-def tune(index: Any, factory: str, bank: Bank, target: float) -> tuple[Reach, list[Reach]]:
+def tune_search(index: Any, factory: str, bank: Bank, target: float) -> tuple[Reach, list[Reach]]:
     """The shortest reach whose recall meets the target, or the furthest one; and all that were tried."""
     asked = questions(bank)
     tried = []

@@ -12,7 +12,7 @@ import numpy as np
 
 from nlp_ssl.data.values import refuse_one_text
 from nlp_ssl.errors import ConfigError, DataError
-from nlp_ssl.inference.embedder import Embedder, Precision
+from nlp_ssl.inference.embedder import Embedder, EncoderPrecision
 from nlp_ssl.retrieval import ann
 from nlp_ssl.retrieval.bank import Bank, open_part
 from nlp_ssl.retrieval.encode import encode
@@ -48,7 +48,7 @@ def build(
     append: bool = False,
     text_column: str | None = None,
     encoding: str = "utf-8",
-    precision: Precision = "float32",
+    precision: EncoderPrecision = "float32",
     ray_workers: int = 0,
     embed: Callable[[Sequence[str]], np.ndarray] | None = None,
 ) -> Index:
@@ -158,9 +158,9 @@ def make_index(folder: Path, plan: dict[str, Any], kind: str, target: float) -> 
             ann.fill(index, bank)
     began = time.monotonic()
     if index is None:
-        index = ann.make(factory, bank)
+        index = ann.make_index(factory, bank)
     log.info("index %s of %d texts: %.1f s", factory, len(bank), time.monotonic() - began)
-    reach, tried = ann.tune(index, factory, bank, target)
+    reach, tried = ann.tune_search(index, factory, bank, target)
     if reach.recall < target:
         log.warning("recall is %.3f, not %.2f, even for the widest search: use another --kind", reach.recall, target)
     meta = {

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.data.dataset import Data
-from nlp_ssl.data.pseudo_labels import read_labels, write_labels
+from nlp_ssl.data.pseudo_labels import read_pseudo_labels, write_pseudo_labels
 from nlp_ssl.inference.metrics import Scores
 from nlp_ssl.method import RoundMethod
 from nlp_ssl.methods.supervised import Supervised
@@ -36,14 +36,14 @@ from nlp_ssl.utils.ranks import is_main
 log = logging.getLogger("nlp_ssl")
 
 
-def identity(method: RoundMethod, task: Task, config: TrainConfig) -> dict[str, Any]:
+def rounds_identity(method: RoundMethod, task: Task, config: TrainConfig) -> dict[str, Any]:
     """What must be the same for a run in rounds to be resumed, or to count as already done."""
     student = {} if task.student is None else {"student": dict(task.student.origin)}
     return {**describe_run(method.name, asdict(method), with_pseudo_labels(task, config), config), **student}
 
 
 def with_pseudo_labels(task: Task, config: TrainConfig) -> Task:
-    """The task with the rows of the pool whose labels come from elsewhere among the labeled ones."""
+    """The task with pseudo-labeled rows of the pool among the labeled ones."""
     if task.pseudo_labels is None:
         return task
     data = with_labels(task.data, task.pseudo_labels, config.unlabeled_ratio)
@@ -101,8 +101,8 @@ def fit_rounds(
 
     Args:
         method: the method with its hyper-parameters.
-        task: data and net; `task.student` is the net of the students where it is another, `task.pseudo_labels` labels
-            of the first round where they come from elsewhere.
+        task: data and net; `task.student` is the net of the students where it is another, `task.pseudo_labels`
+            the pseudo-labels of the first round.
         config: settings of the training loop.
         start: the stage before, as in `train`; every net begins there.
         student_start: the same for `task.student`.
@@ -132,7 +132,7 @@ class _Rounds:
         self.chosen: tuple[int, Module | None] = (-1, None)  # the round that is the result so far, and its net
 
     def run(self) -> Trained:
-        identity_ = identity(self.method, self.task, self.config)
+        identity_ = rounds_identity(self.method, self.task, self.config)
         if self.folder is not None and self.folder.resume:
             self.folder.check_same(identity_)
             self._read(self.folder)
@@ -255,7 +255,7 @@ class _Rounds:
             path.parent.mkdir(parents=True, exist_ok=True)
         whole = data.whole_texts
         texts = None if whole is None else whole.take(data.unlabeled).combine_chunks()
-        write_labels(path, self.labels[-1], self.labels[:-1], data.classes, texts)
+        write_pseudo_labels(path, self.labels[-1], self.labels[:-1], data.classes, texts)
 
     def _read(self, folder: RunFolder) -> None:
         """The labels of earlier rounds, and their lines except that of the last one, which is trained again."""
@@ -264,7 +264,7 @@ class _Rounds:
             path = folder.of_round(len(self.labels) + 1).pseudo_labels
             if not path.exists():
                 break
-            self.labels.append(read_labels(path, len(data.unlabeled), data.classes))
+            self.labels.append(read_pseudo_labels(path, len(data.unlabeled), data.classes))
         whole = {line["round"]: line for line in atomic.json_lines(folder.rounds) if _is_whole(line)}
         self.lines = [line for number, line in whole.items() if number < len(self.labels)]
         if self.labels:

@@ -1,4 +1,4 @@
-"""What a loop sees of the net that labels the pool."""
+"""What a method in rounds sees of the net that labels the pool."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -19,7 +19,7 @@ from nlp_ssl.utils.precision import Autocast, autocast, resolve
 
 
 class Teacher:
-    """A trained net as a loop sees it: what it says of the pool, the same on every process."""
+    """A trained net as a method in rounds sees it: its predictions for the pool, the same on every process."""
 
     def __init__(
         self, module: Module, data: Data, config: TrainConfig, number: int, pseudo_labels: PseudoLabels | None = None
@@ -51,7 +51,7 @@ class Teacher:
     def p(self) -> Tensor:
         """Probabilities [U, C] float64 of the pool without dropout, aligned to the pool's class shares.
 
-        In the first round labels that come from elsewhere take the place of the teacher's own.
+        In the first round given pseudo-labels take the place of the teacher's own.
         """
         own = self._own if self.prior is None else align(self._own, self.prior, self._own.mean(0))
         if self.pseudo_labels is None:

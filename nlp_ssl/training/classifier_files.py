@@ -28,7 +28,7 @@ from nlp_ssl.training.identity import current_names
 from nlp_ssl.training.model_files import CLASSIFIER, place_files
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.utils import atomic
-from nlp_ssl.utils.ranges import make
+from nlp_ssl.utils.ranges import from_options
 
 log = logging.getLogger("nlp_ssl")
 
@@ -160,7 +160,7 @@ def _params(saved: Mapping[str, Any]) -> dict[str, Any]:
     if "seed" in params:
         params["random_state"] = params.pop("seed")
     settings = params.pop("options", None) or params.get("config")
-    params["config"] = None if settings is None else make(TrainConfig, current_names(settings))
+    params["config"] = None if settings is None else from_options(TrainConfig, current_names(settings))
     if isinstance(strong := params.get("strong"), dict):
         described = strong.get("described")
         log.warning("the strong view %s is an object, which the file does not hold: give it again for fit", described)
@@ -174,7 +174,7 @@ def _method(saved: Any) -> Method | RoundMethod | str:
         get_method(saved)
         return saved
     options = dict(saved)
-    return cast(Method | RoundMethod, make(get_method(options.pop("name")), options))
+    return cast(Method | RoundMethod, from_options(get_method(options.pop("name")), options))
 
 
 def _params_of_run(folder: Path) -> dict[str, Any]:
@@ -183,8 +183,8 @@ def _params_of_run(folder: Path) -> dict[str, Any]:
     with suppress(KeyError, TypeError, ValueError, ConfigError):
         return {
             "model": identity["task"]["model"],
-            "method": make(get_method(identity["method"]), identity["options"]),
-            "config": make(TrainConfig, identity["config"]),
+            "method": from_options(get_method(identity["method"]), identity["options"]),
+            "config": from_options(TrainConfig, identity["config"]),
             "max_length": int(identity["task"]["max_length"]),
         }
     return {"model": str(folder)}

@@ -11,7 +11,7 @@ from nlp_ssl.config import TrainConfig
 from nlp_ssl.errors import ConfigError, nearest
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.registry import as_method
-from nlp_ssl.utils.ranges import make
+from nlp_ssl.utils.ranges import from_options
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ def changed(value: T, options: Mapping[str, Any]) -> T:
         ConfigError: there is no such option; the message names the nearest.
     """
     own = {field.name: value.__dict__[field.name] for field in fields(cast(Any, value))}
-    return cast(T, make(type(value), {**own, **options}))
+    return cast(T, from_options(type(value), {**own, **options}))
 
 
 def short(method: Any) -> str:

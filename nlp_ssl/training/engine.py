@@ -21,7 +21,7 @@ from nlp_ssl.nets.base import Module, Net, Recorded
 from nlp_ssl.ops import distributed
 from nlp_ssl.ops.multilabel import binary_logits, binary_targets
 from nlp_ssl.ops.targets import estimate_prior
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.task import Task
 from nlp_ssl.training import roles
 from nlp_ssl.training.checkpoint import Checkpoint
@@ -81,7 +81,7 @@ class Engine:
         sizes = Sizes(
             config.batch_size, config.batch_size * config.unlabeled_ratio, ranks * config.gradient_accumulation_steps
         )
-        self.modules = roles.make(
+        self.modules = roles.make_nets(
             method, task.build, config, self.device, start if saved is None else None, frozen_nets
         )
         self.strengths: dict[str, int] = saved.meta["strengths"] if saved else {}
@@ -105,7 +105,7 @@ class Engine:
         recorded = {
             r: cast(Forward, Recorded(v.to(self.device))) for r, v in frozen_nets.items() if isinstance(v, Tensor)
         }
-        self.run = Run(
+        self.run = StepContext(
             method,
             {**self.nets, **recorded},
             data.spec,
@@ -142,7 +142,7 @@ class Engine:
     def begin(self, batch: Batch, number: int) -> Iterator[Losses]:
         """The losses of the step's micro-batch of this number on this rank, one after the other for each update."""
         part = number * self.accelerator.num_processes + self.accelerator.process_index
-        torch.manual_seed(roles.mix(self.config.seed, 11, self.run.step, part))
+        torch.manual_seed(roles.mix_seeds(self.config.seed, 11, self.run.step, part))
         out = self.method.step(self.run, _to(batch, self.device))
         return out if isinstance(out, Iterator) else iter([out])
 
@@ -257,7 +257,7 @@ class Engine:
     def close(self) -> None:
         """Lets go of the nets; no further step can be taken."""
         self.nets, self.wrapped, self.loader.augment = {}, Wrapped(), {}
-        self.run = Run(self.method, {}, self.run.spec)
+        self.run = StepContext(self.method, {}, self.run.spec)
 
     # --- set-up ---
 

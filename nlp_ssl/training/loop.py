@@ -34,7 +34,7 @@ from nlp_ssl.training.launcher import check_processes
 from nlp_ssl.training.optim import make_optimizer, rate_factor, set_rates
 from nlp_ssl.training.outcome import Outcome
 from nlp_ssl.training.predictions import Finish, write_predictions
-from nlp_ssl.training.roles import AVERAGE, mix
+from nlp_ssl.training.roles import AVERAGE, mix_seeds
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.signals import signals
 from nlp_ssl.training.trackers import check_trackers, start_trackers
@@ -339,7 +339,7 @@ class TrainLoop:
         module.eval()
         if self.folder is not None and self.accelerator.is_main_process:
             self.folder.save_model(module)
-            torch.manual_seed(mix(config.seed, 7, 0))
+            torch.manual_seed(mix_seeds(config.seed, 7, 0))
             fresh, views = self.task.build(0).to(self.device), self.loader.augment
             finish = Finish(module, fresh, self.data, logits, self.state, views, config, context, temperature)
             write_predictions(self.folder.predictions, finish)

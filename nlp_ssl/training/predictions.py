@@ -22,7 +22,7 @@ from nlp_ssl.inference.predict import evaluating, features
 from nlp_ssl.nets.base import Module
 from nlp_ssl.nets.text import TextNet
 from nlp_ssl.ops.functional import align
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.training.imbalance import adjustment
 from nlp_ssl.utils.counter_rng import row_keys
 from nlp_ssl.utils.parquet import write_parquet
@@ -59,7 +59,7 @@ class Finish:
     fresh: Module
     data: Data
     logits: Mapping[str, Tensor]  # of the dev and test rows
-    run: Run
+    run: StepContext
     augment: Mapping[str, Any]  # augmentation of each kind of view
     config: TrainConfig
     context: Autocast
@@ -87,7 +87,13 @@ def _facts(finish: Finish) -> dict[str, Any]:
     original = data.original_labeled
     pseudo_labeled = np.setdiff1d(data.labeled, original)
     pool = np.union1d(data.unlabeled, pseudo_labeled)
-    counts = {"labeled": original, "told": pseudo_labeled, "unlabeled": pool, "dev": data.dev, "test": data.test}
+    counts = {
+        "labeled": original,
+        "pseudo_labeled": pseudo_labeled,
+        "unlabeled": pool,
+        "dev": data.dev,
+        "test": data.test,
+    }
     hard = data.targets is None or data.came_labeled is not None
     strong = finish.augment.get(_strong_kind(finish) or "")
     return {
@@ -148,8 +154,8 @@ def _labels(data: Data, pool: np.ndarray, labeled: np.ndarray) -> np.ndarray:
     return np.concatenate([data.labels[pool], known])
 
 
-def _pseudo(run: Run, logits: Tensor) -> Tensor:
-    """Probabilities as `Run.aligned` makes them, without moving its running mean."""
+def _pseudo(run: StepContext, logits: Tensor) -> Tensor:
+    """Probabilities as `StepContext.aligned` makes them, without moving its running mean."""
     p, mean = logits.softmax(-1), run.state.get("pool_mean")
     if run.spec.prior is None or mean is None or not len(p):
         return p

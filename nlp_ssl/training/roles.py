@@ -14,7 +14,7 @@ from nlp_ssl.nets.base import Module
 AVERAGE = "average"  # role of the engine's own weight average
 
 
-def make(
+def make_nets(
     method: Method,
     build: Callable[[int], Module],
     config: TrainConfig,
@@ -25,11 +25,11 @@ def make(
     """Trained nets first, each built and started, then copies for the others."""
     modules: dict[str, Module] = {}
     for i, role in enumerate(r for r, kind in method.nets.items() if kind == "trained"):
-        torch.manual_seed(mix(config.seed, 7, i))
+        torch.manual_seed(mix_seeds(config.seed, 7, i))
         modules[role] = build(i).to(device)
         if start is not None:
             start(modules[role], i)
-        torch.manual_seed(mix(config.seed, 8, i))
+        torch.manual_seed(mix_seeds(config.seed, 8, i))
         modules[role].attach(method.wanted_heads())
     first = modules[method.default_net()]
     for role in (r for r, kind in method.nets.items() if kind != "trained"):
@@ -63,7 +63,7 @@ def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
         old[name].copy_(new[name])
 
 
-def mix(*parts: int) -> int:
+def mix_seeds(*parts: int) -> int:
     """A seed that is a pure function of its parts."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 

@@ -10,7 +10,7 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 _MASK = (1 << 64) - 1
 
 
-def mix(state: np.ndarray) -> np.ndarray:
+def mix_bits(state: np.ndarray) -> np.ndarray:
     """The splitmix64 finalizer: a bijection of uint64 [n] in which every input bit moves every output bit."""
     mixed: np.ndarray = state ^ (state >> np.uint64(30))
     mixed *= _FIRST
@@ -27,8 +27,8 @@ def row_keys(seed: int, epoch: int, ids: np.ndarray, salt: int = 0) -> np.ndarra
     """
     key = np.array([seed & _MASK], dtype=np.uint64)
     for part in (epoch, salt):
-        key = mix(key + _GOLDEN) ^ np.uint64(part & _MASK)
-    return mix(mix(mix(key + _GOLDEN) ^ np.asarray(ids).astype(np.uint64)) + _GOLDEN)
+        key = mix_bits(key + _GOLDEN) ^ np.uint64(part & _MASK)
+    return mix_bits(mix_bits(mix_bits(key + _GOLDEN) ^ np.asarray(ids).astype(np.uint64)) + _GOLDEN)
 
 
 def uniform(keys: np.ndarray, counters: np.ndarray) -> np.ndarray:
@@ -36,7 +36,7 @@ def uniform(keys: np.ndarray, counters: np.ndarray) -> np.ndarray:
     state = counters.astype(np.uint64)
     state *= _GOLDEN
     state += keys
-    return (mix(mix(state) + _GOLDEN) >> np.uint64(11)) * 2.0**-53
+    return (mix_bits(mix_bits(state) + _GOLDEN) >> np.uint64(11)) * 2.0**-53
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ def is_utf8(name: str | Path) -> bool:
     return True
 
 
-def shown(name: str | Path) -> str:
+def shown_path(name: str | Path) -> str:
     """A name as text that can be written anywhere, with a backslash and two digits for a byte that is not UTF-8."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
@@ -29,8 +29,8 @@ def check_utf8(name: str | Path) -> None:
     if not is_utf8(name):
         raise ConfigError(
             257,
-            f"{shown(name)} is not UTF-8: no model, Parquet file or index can lie in a place of such a name: rename "
-            "it, or make a link to it with another name",
+            f"{shown_path(name)} is not UTF-8: no model, Parquet file or index can be saved under such a name: "
+            "rename it, or make a link to it with another name",
         )
 
 

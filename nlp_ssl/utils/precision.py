@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nlp_ssl.config import Precision, cache_folder
+from nlp_ssl.config import MixedPrecision, cache_folder
 from nlp_ssl.errors import ConfigError, SSLError
 from nlp_ssl.ops import distributed
 from nlp_ssl.utils import atomic
@@ -28,7 +28,7 @@ def autocast(precision: Format, device: torch.device) -> Autocast:
     return lambda: torch.autocast(device.type, dtype=dtype)
 
 
-def resolve(wanted: Precision, device: torch.device) -> Format:
+def resolve(wanted: MixedPrecision, device: torch.device) -> Format:
     """`auto` becomes bf16 where a transformer-like forward and backward pass is at least 15 % faster in it.
 
     Measured once per machine, torch version and thread count and then remembered, so that a run that is repeated or

@@ -53,7 +53,7 @@ def check(value: float, name: str, low: float, high: float) -> None:
         raise ConfigError(202, f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
 
 
-def make(cls: type[Any], options: Mapping[str, Any]) -> Any:
+def from_options(cls: type[Any], options: Mapping[str, Any]) -> Any:
     """A dataclass value from a mapping; unknown keys and choices fail with the nearest name.
 
     Numbers of other libraries, such as NumPy's, become Python's: settings are saved as JSON.

@@ -23,7 +23,7 @@ from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from nlp_ssl import LabelPropagationClassifier, SentenceEmbedding
 from nlp_ssl.cli import console
 from nlp_ssl.data.bundled import load_bundled, load_named
-from nlp_ssl.data.schema import build
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.utils.atomic import write_text
 
 # The logistic regression of all of them is the one of `LabelPropagationClassifier`; the graphs have as many neighbors.
@@ -51,7 +51,7 @@ def main(argv):
         train, test = load_bundled("bbc" if given.data.endswith("bbc") else "reviews")
     else:
         train, _, test = load_named(given.data)
-    drawn = {seed: build(train, None, None, test, labels_per_class=given.labels_per_class, seed=seed,
+    drawn = {seed: build_data(train, None, None, test, labels_per_class=given.labels_per_class, seed=seed,
                          drop_leaks=True) for seed in map(int, given.seeds.split(","))}  # fmt: skip
     data = next(iter(drawn.values()))
     began = time.perf_counter()

@@ -116,9 +116,9 @@ def kinds(folder):
     for kind in ("flat", "sq8", "pq", "rabitq", "hnsw"):
         factory = ann.factory_of(kind, len(bank), bank.dim)
         began = time.perf_counter()
-        made = ann.make(factory, bank)
+        made = ann.make_index(factory, bank)
         seconds = time.perf_counter() - began
-        reach, _ = ann.tune(made, factory, bank, 0.95)
+        reach, _ = ann.tune_search(made, factory, bank, 0.95)
         ann.set_reach(made, reach)
         file = folder / "measured.faiss"
         ann.write(made, file)

@@ -32,7 +32,7 @@ from nlp_ssl.experiments.runs import run_one
 from nlp_ssl.experiments.start import SharedStart
 from nlp_ssl.nets.text import Pooling
 from nlp_ssl.utils.atomic import write_text
-from nlp_ssl.utils.ranges import make
+from nlp_ssl.utils.ranges import from_options
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def method_of(name, images):
     kind = get_method(name)
     if option:
         field, value = option.split("=")
-        return make(kind, {field: int(value) if value.isdigit() else value})
+        return from_options(kind, {field: int(value) if value.isdigit() else value})
     return kind.for_images() if images else kind()
 
 

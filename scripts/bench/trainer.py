@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from nlp_ssl import SSLTrainer, SSLTrainingArguments, load_classifier
 from nlp_ssl.data.bundled import bundled_encoder, load_named
-from nlp_ssl.data.schema import build
+from nlp_ssl.data.schema import build_data
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     given = parser.parse_args()
     train, _, test = load_named(given.data)
     drawn = {"labels_per_class": given.labels_per_class, "seed": given.seed}
-    data = build(train, None, None, test, **drawn, drop_leaks=True)
+    data = build_data(train, None, None, test, **drawn, drop_leaks=True)
     labels = dict(enumerate(data.classes))
 
     def rows(at):

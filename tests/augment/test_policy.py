@@ -12,7 +12,7 @@ from tiny import tiny_bert, tiny_tables
 from nlp_ssl.augment.base import Identity
 from nlp_ssl.augment.policy import Chain, Operation, Rewritten, SomeOf, parse_policy
 from nlp_ssl.augment.word_noise import TokenCutoff, WordSwap
-from nlp_ssl.data.schema import build
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.errors import ConfigError, DataError
 from nlp_ssl.paraphrase.views import read_views, rewritings_of
 from nlp_ssl.task import REWRITTEN, TFIDF, text_task
@@ -170,7 +170,7 @@ def views_of(rows):
 @pytest.fixture
 def task(tmp_path):
     labeled, unlabeled, test = tiny_tables(labeled=4, unlabeled=6, test=2)
-    data = build(labeled, unlabeled, None, test)
+    data = build_data(labeled, unlabeled, None, test)
     texts = data.texts.to_pylist()
     first, second = (texts[i] for i in data.unlabeled[:2])
     views = views_of([(first, "great fun film"), (second, "dull"), (first, "poor waste"), ("elsewhere", "x")])

@@ -13,8 +13,8 @@ from nlp_ssl.augment.tfidf import (
     document_frequency,
     inverse_document_frequency,
     replace_weights,
-    score,
     summed_scores,
+    tfidf_scores,
 )
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.utils.counter_rng import AliasTable, row_keys, uniform
@@ -54,7 +54,7 @@ def fitted(rows: list[list[int]], size: int) -> tuple[Ragged, np.ndarray, Vocabu
     words = ragged(rows)
     df = document_frequency(words, size)
     idf = inverse_document_frequency(df, len(rows))
-    weights = replace_weights(Ragged(score(words, idf), words.offsets))
+    weights = replace_weights(Ragged(tfidf_scores(words, idf), words.offsets))
     pieces = Ragged(np.arange(size, dtype=np.int32), np.arange(size + 1))
     return words, weights, Vocabulary(pieces, df, summed_scores(words, idf))
 

@@ -16,15 +16,15 @@ import nlp_ssl
 from nlp_ssl.cli import commands, run
 from nlp_ssl.cli import index as index_module
 from nlp_ssl.cli import predict as predict_module
-from nlp_ssl.cli.command import SECTIONS, TABLE, Command, table
+from nlp_ssl.cli.command import SECTIONS, TABLE, Command, flag_table
 from nlp_ssl.cli.methods import rows
 from nlp_ssl.cli.options import flags_of
 from nlp_ssl.cli.table import written
-from nlp_ssl.cli.tasks import Options
+from nlp_ssl.cli.tasks import TaskOptions
 from nlp_ssl.config import TrainConfig
 from nlp_ssl.registry import list_methods
 
-NAMES = [*table()["commands"]]
+NAMES = [*flag_table()["commands"]]
 HELPS = [[], ["index"], *(name.replace("--index", "--index b").split() for name in NAMES)]
 COST = """
 import json, resource, subprocess, sys
@@ -86,20 +86,20 @@ def test_help_has_sections_and_an_example(words):
 
 def test_the_first_help_is_short_and_the_whole_one_has_every_flag():
     short, whole = shown("train", "--help"), shown("train", "--help-all")
-    entry = table()["commands"]["train"]
+    entry = flag_table()["commands"]["train"]
     flags = [f"--{flag['name'].replace('_', '-')}" for flag in entry["flags"]]
     assert len(entry["first"]) == 10 and len(flags) > 60
     listed = [line.split()[0] for line in short.splitlines() if line.startswith("  --")]
     assert len(listed) == 10 + 2 and set(listed) <= {*flags, "--config", "--help-all"}
     assert all(f"{flag} " in whole or f"{flag}\n" in whole for flag in flags)
-    assert f"this help with {len(flags) - 10 + len(table()['methods']['uda']['flags'])} more flags" in " ".join(
+    assert f"this help with {len(flags) - 10 + len(flag_table()['methods']['uda']['flags'])} more flags" in " ".join(
         short.split()
     )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_flag_of_a_command_has_its_sentence(name):
-    entry = table()["commands"][name]
+    entry = flag_table()["commands"][name]
     assert [flag["name"] for flag in entry["flags"] if not flag["help"]] == []
     assert entry["summary"] and entry["help"].endswith(".") and entry["example"].startswith("nlp-ssl ")
 
@@ -107,7 +107,7 @@ def test_every_flag_of_a_command_has_its_sentence(name):
 def test_a_flag_has_one_section_and_one_type_in_all_commands():
     """One flag, one meaning: what differs between commands may be its default and its wording alone."""
     kinds = {}
-    for entry in table()["commands"].values():
+    for entry in flag_table()["commands"].values():
         for flag in entry["flags"]:
             kind = "text" if flag["type"] in ("place", "path") else str(flag["type"])
             kinds.setdefault(flag["name"], set()).add((kind, flag["section"]))
@@ -184,12 +184,12 @@ def test_search_takes_a_short_flag_and_a_query_with_a_dash_behind_two(monkeypatc
     [(None, 4, (4,)), (3, 0, (0, 1, 2)), (3, 5, (5, 6, 7)), ((5, 6), 0, (5, 6)), ((5,), 0, (5,))],
 )
 def test_seeds_are_a_number_or_a_list(given, seed, seeds):
-    assert Options(seeds=given).chosen_seeds(seed) == seeds
+    assert TaskOptions(seeds=given).chosen_seeds(seed) == seeds
 
 
 @pytest.mark.parametrize(("text", "value"), [("3", 3), ("5,6", (5, 6)), ("5,", (5,))])
 def test_seeds_on_the_command_line(text, value):
-    option = next(flag for flag in flags_of(Options()) if flag.name == "seeds").option()
+    option = next(flag for flag in flags_of(TaskOptions()) if flag.name == "seeds").option()
     assert option.type.convert(text, option, None) == value
     with pytest.raises(click.BadParameter, match="number of seeds"):
         option.type.convert("a", option, None)
@@ -227,7 +227,7 @@ def test_a_method_by_its_name_in_detail(capsys):
 
 
 def test_defaults_are_those_of_the_settings():
-    flags = {flag["name"]: flag for flag in table()["commands"]["train"]["flags"]}
+    flags = {flag["name"]: flag for flag in flag_table()["commands"]["train"]["flags"]}
     assert {name: flags[name]["default"] for name in vars(TrainConfig())} == vars(TrainConfig())
 
 

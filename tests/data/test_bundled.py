@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nlp_ssl.data.bundled import bundled_encoder, load_bundled, load_named
-from nlp_ssl.data.schema import build
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.splits import text_keys
 from nlp_ssl.errors import DataError
 
@@ -28,7 +28,7 @@ def test_bundled_corpus_has_two_sides_that_share_no_text(name):
     assert set(train.labels) == set(test.labels) == CLASSES[name]
     assert 0.15 < len(test) / (len(train) + len(test)) < 0.25
     assert not set(text_keys(train.texts).tolist()) & set(text_keys(test.texts).tolist())
-    data = build(train, None, None, test, labels_per_class=5)
+    data = build_data(train, None, None, test, labels_per_class=5)
     assert len(data.labeled) == 5 * len(CLASSES[name])
     again, _ = load_bundled(name)
     assert again.rows.tolist() == train.rows.tolist()

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from nlp_ssl.data.markers import spelling
-from nlp_ssl.data.schema import build
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.table import table_of
 from nlp_ssl.errors import DataError
@@ -103,7 +103,7 @@ def test_words_0_and_1_beside_other_lists_are_names(labels):
 def test_words_0_and_1_are_names_where_the_class_names_say_so():
     assert table_of(TEXTS[:2], [["0", "1"], ["1", "0"]], class_names=["0", "1"]).label_sets == [("0", "1"), ("1", "0")]
     with pytest.raises(DataError, match="label '0'"):
-        build(table_of(TEXTS[:2], [["0", "1"], ["1", "0"]], class_names=["a", "b"]))
+        build_data(table_of(TEXTS[:2], [["0", "1"], ["1", "0"]], class_names=["a", "b"]))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nlp_ssl.data.schema import build
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.table import by_split, table_of
 from nlp_ssl.errors import ConfigError, DataError
@@ -98,7 +98,7 @@ def test_separators_that_cannot_be(tmp_path, separator):
 def test_numbers_of_labels():
     """1, 0 and -1 where nothing is known; rows without a known label join the pool."""
     labels = [["sport", "politics"], ["sport", "?politics"], [], None, ["?sport", "?politics"], ["politics"]]
-    found = build(table_of(TEXTS[:6], labels), table_of(TEXTS[6:7]), None, table_of(TEXTS[7:], [["?sport"]]))
+    found = build_data(table_of(TEXTS[:6], labels), table_of(TEXTS[6:7]), None, table_of(TEXTS[7:], [["?sport"]]))
     assert found.classes == ("politics", "sport") and found.kind == "multi-label" and found.labels.dtype == np.int8
     wanted = [[1, 1], [-1, 1], [0, 0], [-1, -1], [-1, -1], [1, 0], [-1, -1], [0, -1]]
     assert found.labels.tolist() == wanted
@@ -108,7 +108,7 @@ def test_numbers_of_labels():
 
 
 def test_one_label_is_enough_where_rows_may_have_none():
-    found = build(table_of(TEXTS[:2], [["toxic"], []]))
+    found = build_data(table_of(TEXTS[:2], [["toxic"], []]))
     assert found.classes == ("toxic",) and found.labels.tolist() == [[1], [0]]
 
 
@@ -121,7 +121,7 @@ def test_rows_of_an_unlabeled_split_lose_their_labels(tmp_path):
 
 def test_a_pool_keeps_its_labels_as_hidden_truth():
     pool = table_of(TEXTS[2:4], [["a"], ["b"]])
-    found = build(table_of(TEXTS[:2], [["a"], ["b"]]), pool)
+    found = build_data(table_of(TEXTS[:2], [["a"], ["b"]]), pool)
     assert found.labels[found.unlabeled].tolist() == [[1, 0], [0, 1]] and found.labeled.tolist() == [0, 1]
 
 
@@ -129,9 +129,9 @@ def test_the_same_text_with_other_labels():
     labels = [["a"], ["a", "b"], ["b"], ["b"]]
     twice = table_of([TEXTS[0], TEXTS[0].upper(), TEXTS[1], TEXTS[1]], labels)
     with pytest.raises(DataError, match="2 rows repeat a text with another label"):
-        build(twice, conflicts="error")
+        build_data(twice, conflicts="error")
     more = table_of([TEXTS[0], TEXTS[0].upper(), TEXTS[1], TEXTS[1], TEXTS[2]], [*labels, ["a"]])
-    assert build(more).labeled.tolist() == [2, 3, 4], "equal labels are no conflict"
+    assert build_data(more).labeled.tolist() == [2, 3, 4], "equal labels are no conflict"
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,11 @@ def test_the_same_text_with_other_labels():
 )
 def test_tables_that_do_not_fit(labeled, test, code, words):
     with pytest.raises(DataError, match=words) as caught:
-        build(table_of(TEXTS[:2], labeled), None, None, table_of(TEXTS[2:3], test))
+        build_data(table_of(TEXTS[:2], labeled), None, None, table_of(TEXTS[2:3], test))
     assert caught.value.code == code
 
 
 def test_no_draw_of_labels_per_class():
     with pytest.raises(ConfigError, match="labels_per_class works with single-label data only") as caught:
-        build(table_of(TEXTS[:2], [["a"], ["b"]]), labels_per_class=1)
+        build_data(table_of(TEXTS[:2], [["a"], ["b"]]), labels_per_class=1)
     assert caught.value.code == 477

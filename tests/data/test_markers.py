@@ -12,7 +12,7 @@ import pytest
 from nlp_ssl.cli.files import Files, tables, text
 from nlp_ssl.data.cleaning import label_name
 from nlp_ssl.data.markers import Markers, stripped
-from nlp_ssl.data.schema import build
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.sources import column_values, read_table
 from nlp_ssl.data.table import table_of
 from nlp_ssl.data.values import is_missing
@@ -146,9 +146,9 @@ def test_values_that_are_there(value):
 def test_a_marker_among_rows_to_be_scored_is_an_error(role, marker, options):
     train = table_of(["a", "b", "c"], ["x", "y", "-1"])
     scored = table_of(["d", "e", "f", "g"], ["x", "", "y", marker], source="s.csv", **options)
-    fails(124, lambda: build(train, None, **{role: scored}), "s.csv row 4", repr(marker), "empty its label")
+    fails(124, lambda: build_data(train, None, **{role: scored}), "s.csv row 4", repr(marker), "empty its label")
     whole = table_of(["d", "e"], ["x", ""], source="s.csv")
-    assert f"{role} rows left out because they have no label: 1" in build(train, None, **{role: whole}).notes
+    assert f"{role} rows left out because they have no label: 1" in build_data(train, None, **{role: whole}).notes
 
 
 def test_marked_test_rows_of_the_labeled_file(tmp_path):
@@ -164,8 +164,8 @@ def test_marked_test_rows_of_the_labeled_file(tmp_path):
 def test_minus_one_as_a_class_of_another_table():
     labeled = table_of(["a", "b"], ["-1", "0"], minus_one="class")
     pool = table_of(["c", "d"], ["-1", "-1"], source="pool")
-    fails(116, lambda: build(labeled, pool), "pool row 1", "a class of the labeled rows")
-    both = build(labeled, table_of(["c", "d"], ["-1", "-1"], minus_one="class"))
+    fails(116, lambda: build_data(labeled, pool), "pool row 1", "a class of the labeled rows")
+    both = build_data(labeled, table_of(["c", "d"], ["-1", "-1"], minus_one="class"))
     assert both.labels[both.unlabeled].tolist() == [both.classes.index("-1")] * 2
 
 
@@ -267,17 +267,19 @@ def test_a_column_for_each_label(door, tmp_path):
 
 
 def test_names_make_the_classes_in_their_order():
-    found = build(table_of(list("abcd"), [[1, 0, 0], [0, 1, 0], [1, 1, 0], [1, 0, 0]], class_names=["z", "y", "x"]))
+    found = build_data(
+        table_of(list("abcd"), [[1, 0, 0], [0, 1, 0], [1, 1, 0], [1, 0, 0]], class_names=["z", "y", "x"])
+    )
     assert found.classes == ("z", "y", "x") and found.labels.tolist()[2] == [1, 1, 0]
     assert [note for note in found.notes if "no labeled row" in note][0].endswith("'x'")
     fails(412, lambda: table_of(["a"], [[1, 0]], class_names=["x", " x"]), "'x'", error=ConfigError)
-    fails(134, lambda: build(table_of(["a", "b"], [["x"], ["q"]], class_names=["x", "y"])), "row 2", "'q'")
+    fails(134, lambda: build_data(table_of(["a", "b"], [["x"], ["q"]], class_names=["x", "y"])), "row 2", "'q'")
 
 
 def test_labels_of_every_row_or_none_are_warned_of():
-    notes = build(table_of(list("abc"), [["x", "y"], ["x"], ["x", "y"]])).notes
+    notes = build_data(table_of(list("abc"), [["x", "y"], ["x"], ["x", "y"]])).notes
     assert any(n.startswith("warning: labels that apply to every labeled row") and n.endswith(": 'x'") for n in notes)
-    assert not any("apply to" in n for n in build(table_of(list("abc"), [["x"], ["y"], ["x", "y"]])).notes)
+    assert not any("apply to" in n for n in build_data(table_of(list("abc"), [["x"], ["y"], ["x", "y"]])).notes)
 
 
 def test_class_names_through_the_files_of_a_command(tmp_path):
@@ -319,16 +321,16 @@ def test_the_labels_that_count_in_a_pool_may_be_no_classes(tmp_path):
 def test_pools_in_memory():
     labeled = table_of(["a", "b"], ["x", "y"])
     other = read_table(pandas.DataFrame({"text": ["c", "d"], "topic": ["x", "q"]}), label_column="topic")
-    found = build(labeled, other)
+    found = build_data(labeled, other)
     assert (found.labels[found.unlabeled] == -1).all() and any("column 'topic' ignored" in n for n in found.notes)
-    found = build(labeled, pandas.DataFrame({"text": ["c", "d"], "label": ["x", "q"], "target": [["a"], []]}))
+    found = build_data(labeled, pandas.DataFrame({"text": ["c", "d"], "label": ["x", "q"], "target": [["a"], []]}))
     assert found.labels[found.unlabeled].tolist() == [0, -1]
-    found = build(labeled, pandas.DataFrame({"text": ["c", "d", "e"], "target": [-1, 0, 1]}))
+    found = build_data(labeled, pandas.DataFrame({"text": ["c", "d", "e"], "target": [-1, 0, 1]}))
     assert (found.labels[found.unlabeled] == -1).all() and len(found.notes) == 1, "that of single rows"
-    lists = build(labeled, table_of(["c", "d"], [["x"], ["y"]]))
+    lists = build_data(labeled, table_of(["c", "d"], [["x"], ["y"]]))
     assert (lists.labels[lists.unlabeled] == -1).all() and any("lists ignored" in note for note in lists.notes)
     sets = table_of(["a", "b"], [["x"], ["y"]])
-    found = build(sets, table_of(["c", "d", "e"], [["x"], ["x", "q"], None]))
+    found = build_data(sets, table_of(["c", "d", "e"], [["x"], ["x", "q"], None]))
     assert found.labels[found.unlabeled].tolist() == [[1, 0], [-1, -1], [-1, -1]]
     assert any("'q' 1" in note for note in found.notes)
 

@@ -18,7 +18,7 @@ from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.cli import run as cli
 from nlp_ssl.data.bundled import bundled_encoder
 from nlp_ssl.data.pairs import longest_first
-from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.table import table_of
 from nlp_ssl.data.tokens import TokenStore

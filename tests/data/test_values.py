@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nlp_ssl.data.arrays import InputError, column, read_labels, read_texts
-from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.sources import read_table
 from nlp_ssl.data.table import table_of
 from nlp_ssl.data.values import is_missing, plain_list

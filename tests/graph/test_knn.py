@@ -6,11 +6,11 @@ import torch
 
 from nlp_ssl.errors import RunError
 from nlp_ssl.graph import knn
-from nlp_ssl.graph.knn import neighbors, unit
+from nlp_ssl.graph.knn import neighbors, unit_vectors
 
 
 def random_rows(n, d, seed=0):
-    return unit(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)))
+    return unit_vectors(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)))
 
 
 def test_neighbors_are_those_of_the_full_table():
@@ -26,7 +26,9 @@ def test_neighbors_are_those_of_the_full_table():
 def clustered(n=3000):
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(40, 16, generator=generator)
-    return unit(centres[torch.randint(40, (n,), generator=generator)] + 0.3 * torch.randn(n, 16, generator=generator))
+    return unit_vectors(
+        centres[torch.randint(40, (n,), generator=generator)] + 0.3 * torch.randn(n, 16, generator=generator)
+    )
 
 
 def shared(exact, found):
@@ -95,7 +97,7 @@ def test_no_more_neighbors_than_other_rows(rows, k, wanted):
 
 def test_unit_centres_and_scales():
     """Mean (2, 1): what is left is (1, 1), (-1, -1), (3, -4), (-3, 4), of lengths 1.414214 and 5."""
-    rows = unit(torch.tensor([[3.0, 2.0], [1.0, 0.0], [5.0, -3.0], [-1.0, 5.0]]))
+    rows = unit_vectors(torch.tensor([[3.0, 2.0], [1.0, 0.0], [5.0, -3.0], [-1.0, 5.0]]))
     assert rows.dtype == np.float32
     assert rows == pytest.approx(
         np.array([[0.707107, 0.707107], [-0.707107, -0.707107], [0.6, -0.8], [-0.6, 0.8]]), abs=1e-6
@@ -105,18 +107,18 @@ def test_unit_centres_and_scales():
 def test_a_large_common_part_does_not_hide_the_differences():
     """Without centring every cosine would be above 0.99999."""
     small = torch.randn(30, 4, generator=torch.Generator().manual_seed(1))
-    plain, shifted = unit(small), unit(small + 1000.0)
+    plain, shifted = unit_vectors(small), unit_vectors(small + 1000.0)
     assert shifted == pytest.approx(plain, abs=1e-3)
 
 
 def test_equal_rows_have_no_direction():
     """What rounding leaves of them must not become a direction of length 1."""
-    assert not unit(torch.full((5, 3), 0.1)).any()
-    with_one_other = unit(torch.tensor([[0.1, 0.2]] * 2 + [[0.3, 0.2]] * 2 + [[0.2, 0.2]]))
+    assert not unit_vectors(torch.full((5, 3), 0.1)).any()
+    with_one_other = unit_vectors(torch.tensor([[0.1, 0.2]] * 2 + [[0.3, 0.2]] * 2 + [[0.2, 0.2]]))
     assert not with_one_other[4].any() and with_one_other[0] == pytest.approx([-1.0, 0.0])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_features_must_be_finite(bad):
     with pytest.raises(RunError, match="SSL320"):
-        unit(torch.tensor([[1.0, bad], [0.0, 1.0]]))
+        unit_vectors(torch.tensor([[1.0, bad], [0.0, 1.0]]))

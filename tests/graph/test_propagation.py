@@ -22,8 +22,8 @@ import torch
 from scipy import sparse
 from sklearn.semi_supervised import LabelSpreading
 
-from nlp_ssl.graph.knn import neighbors, unit
-from nlp_ssl.graph.propagation import affinity, balance, class_weights, normalized, propagate, spread
+from nlp_ssl.graph.knn import neighbors, unit_vectors
+from nlp_ssl.graph.propagation import affinity, balance, balancing_weights, normalized, propagate, spread
 
 HEXAGON = torch.tensor(
     [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [1.0, 0.0, -1.0], [0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [0.0, -1.0, 1.0]]
@@ -48,7 +48,7 @@ def clusters(n, classes, seed=0, dim=8, spread_=0.35):
 
 
 def graph_of(features, k=10, gamma=3.0):
-    return normalized(affinity(*neighbors(unit(features), k), gamma))
+    return normalized(affinity(*neighbors(unit_vectors(features), k), gamma))
 
 
 # --- the graph
@@ -145,7 +145,7 @@ def test_what_no_seed_reaches_is_zero_to_the_last_bit():
 def test_same_answer_as_label_spreading():
     """Another implementation, on the same dense affinities: it iterates until nothing changes."""
     features, truth = clusters(90, 3, spread_=1.2)
-    w = affinity(*neighbors(unit(features), 8), 3.0).toarray()
+    w = affinity(*neighbors(unit_vectors(features), 8), 3.0).toarray()
     labels = np.full(90, -1)
     labels[:9] = truth[:9]
     oracle = LabelSpreading(kernel=lambda a, b: w, alpha=0.9, max_iter=5000, tol=1e-12).fit(features, labels)
@@ -184,9 +184,9 @@ def test_class_weights():
     For shares of 0.75 and 0.25: 4.5 / 5 = 0.9 and 1.5 / 1 = 1.5.
     """
     even = torch.tensor([0.5, 0.5])
-    assert class_weights(torch.tensor([5.0, 1.0]), even).tolist() == [near(0.6), near(3.0)]
-    assert class_weights(torch.tensor([6.0, 0.0]), even).tolist() == [near(0.5), near(3.0)]
-    assert class_weights(torch.tensor([5.0, 1.0]), torch.tensor([0.75, 0.25])).tolist() == [near(0.9), near(1.5)]
+    assert balancing_weights(torch.tensor([5.0, 1.0]), even).tolist() == [near(0.6), near(3.0)]
+    assert balancing_weights(torch.tensor([6.0, 0.0]), even).tolist() == [near(0.5), near(3.0)]
+    assert balancing_weights(torch.tensor([5.0, 1.0]), torch.tensor([0.75, 0.25])).tolist() == [near(0.9), near(1.5)]
 
 
 def test_prior():
@@ -338,7 +338,7 @@ def test_twenty_thousand_rows():
     found = propagate(features, truth[:100], 10)
     assert time.process_time() - began < 60
     assert (found.p.argmax(1) == truth).double().mean() > 0.95
-    assert affinity(*neighbors(unit(features[:2000]), 50), 3.0).nnz <= 2 * 2000 * 50
+    assert affinity(*neighbors(unit_vectors(features[:2000]), 50), 3.0).nnz <= 2 * 2000 * 50
 
 
 def test_balance_of_a_class_far_behind_in_every_row_is_finite():

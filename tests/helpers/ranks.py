@@ -28,7 +28,7 @@ from nlp_ssl.ops import distributed
 from nlp_ssl.task import Task
 from nlp_ssl.testing import step_losses
 from nlp_ssl.types import DataSpec
-from nlp_ssl.utils.ranges import make
+from nlp_ssl.utils.ranges import from_options
 
 WORLD = 2
 
@@ -73,7 +73,7 @@ def methods() -> dict[str, Method]:
     for name in list_methods(in_rounds=False):
         cls = get_method(name)
         open_ = {"threshold": MOVING.get(name, 0.0)} if "threshold" in cls.__dataclass_fields__ else {}
-        found[name] = make(cls, open_ | OPTIONS.get(name, {}))
+        found[name] = from_options(cls, open_ | OPTIONS.get(name, {}))
     return found | {"uda with annealing": UDA(threshold=0.0, tsa="exp")}
 
 
@@ -137,7 +137,7 @@ def remembered(part: int, parts: int) -> dict[str, list[list[float]]]:
     """By method, losses and state after each of three steps on this part of the rows; the first half is less sure."""
     found = {}
     for name in REMEMBERING:
-        method = make(get_method(name), {"threshold": 0.7} if name in MOVING else {})
+        method = from_options(get_method(name), {"threshold": 0.7} if name in MOVING else {})
         state = method.init_state(DataSpec(3, pool_size=24))
         found[name] = []
         for step in range(3):

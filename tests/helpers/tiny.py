@@ -17,7 +17,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from nlp_ssl import TrainConfig, fit
 from nlp_ssl.augment.base import Augment
 from nlp_ssl.augment.tfidf import TfidfReplace
-from nlp_ssl.data.schema import build
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.table import Table, table_of
 from nlp_ssl.inference.predict import logits_of_texts
 from nlp_ssl.method import Method
@@ -147,7 +147,7 @@ def tiny_task(
         tiny_bert(model, dropout)
     labeled, pool, test = tiny_tables(unlabeled=unlabeled)
     return text_task(
-        build(labeled, pool, None, test),
+        build_data(labeled, pool, None, test),
         str(model),
         pooling=pooling,
         strong=strong,
@@ -215,7 +215,7 @@ def tiny_multilabel_task(folder: Path, labeled: int = 24, unlabeled: int = 48, t
         table_of(texts[pool]),
         table_of(texts[pool.stop :], names[pool.stop :]),
     )
-    data = build(parts[0], parts[1], None, parts[2])
+    data = build_data(parts[0], parts[1], None, parts[2])
     return text_task(
         data, str(model), pooling="mean", strong=TfidfReplace(0.2), max_length=24, cache_dir=folder / "cache"
     )

@@ -22,7 +22,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from nlp_ssl import UDA, SSLClassifier, TrainConfig, fit
 from nlp_ssl.data.arrays import InputError, column, labeled_accuracy, read_labels, read_texts
-from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.table import table_of
 from nlp_ssl.errors import ConfigError, DataError, SSLError
 from nlp_ssl.inference.predict import predict, predict_texts

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from nlp_ssl import FixMatch, SSLTrainer, SSLTrainingArguments, fit
 from nlp_ssl.augment.tfidf import TfidfReplace
-from nlp_ssl.data.schema import build as build_data
+from nlp_ssl.data.schema import build_data
 from nlp_ssl.data.table import table_of
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.nets.text import check_pairs, load_trained

@@ -22,9 +22,9 @@ from tiny import FAST, tiny_images, tiny_task, trained
 from nlp_ssl.methods import VAT, Adversarial, Supervised
 from nlp_ssl.nets.base import Net
 from nlp_ssl.ops import random
-from nlp_ssl.ops.adversary import AddNoise, Measure, exact_logits, power_direction, sized, unit
+from nlp_ssl.ops.adversary import AddNoise, Measure, exact_logits, power_direction, sized, unit_rows
 from nlp_ssl.ops.functional import kl, softmax
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.types import DataSpec
 from nlp_ssl.utils.precision import autocast
 
@@ -77,7 +77,7 @@ def step(method, net, labels=(LABEL,), w=None):
         "w": torch.ones(len(y), dtype=torch.float64) if w is None else w,
         "true_labels": torch.full((1,), -1),
     }
-    return method.step(Run(method, {"student": net}, DataSpec(3)), batch)
+    return method.step(StepContext(method, {"student": net}, DataSpec(3)), batch)
 
 
 def near(value):
@@ -128,14 +128,14 @@ def test_unit_by_hand():
     row = torch.tensor([3.0, 0.0, 4.0, 0.0], dtype=torch.float64)
     d = torch.stack([row, -1e-3 * row, 0 * row]).view(3, 2, 2)
     wanted = torch.tensor([0.6, 0.0, 0.8, 0.0], dtype=torch.float64)
-    assert torch.allclose(unit(d).flatten(1), torch.stack([wanted, -wanted, 0 * wanted]), atol=1e-12)
+    assert torch.allclose(unit_rows(d).flatten(1), torch.stack([wanted, -wanted, 0 * wanted]), atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e30, 1e38])
 def test_unit_of_float32_values_whose_squares_do_not_exist(scale):
     d = scale * torch.tensor([[1.0, -1.0, 1.0, 1.0]])
-    assert unit(d).tolist() == [[0.5, -0.5, 0.5, 0.5]]
-    assert unit(d.to(torch.bfloat16)).dtype == torch.float32
+    assert unit_rows(d).tolist() == [[0.5, -0.5, 0.5, 0.5]]
+    assert unit_rows(d.to(torch.bfloat16)).dtype == torch.float32
 
 
 def test_measure_by_hand():
@@ -326,7 +326,7 @@ def test_vat_by_hand(reach, steps, wanted, monkeypatch):
 def test_a_random_direction_of_the_same_length_hurts_less():
     """D0 / sqrt(0.3) of length 5 moves h by (1.825742, 0.912871), to (2.575742, 0.412871): KL 0.209331 << 1.376786."""
     net, p = Toy(), torch.tensor([P], dtype=torch.float64)
-    (z,) = net({}, "x", edit=AddNoise(5 * unit(D0 * MASK[:, :, None])))
+    (z,) = net({}, "x", edit=AddNoise(5 * unit_rows(D0 * MASK[:, :, None])))
     assert kl(p, z).item() == near(0.209331)
     assert kl(p, z).item() == near(divergence([a + 5 * b / math.sqrt(0.3) for a, b in zip(H, (0.2, 0.1), strict=True)]))
 
@@ -415,7 +415,7 @@ class Spy:
 
 def noise_of(method, module, batch, context=None):
     spy = Spy(Net(module) if context is None else Net(module, autocast=context))
-    losses = method.step(Run(method, {"student": spy}, DataSpec(2)), batch)
+    losses = method.step(StepContext(method, {"student": spy}, DataSpec(2)), batch)
     return spy.noise[0], losses
 
 

@@ -14,7 +14,7 @@ import torch
 from nlp_ssl.methods import ICT, VAT, FixMatch, MixUpPseudoLabel, TemporalEnsembling
 from nlp_ssl.ops import random
 from nlp_ssl.registry import get_method, list_methods
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.testing import step_losses
 from nlp_ssl.types import DataSpec
 
@@ -46,8 +46,8 @@ def of_every_view(method, dtype):
 @pytest.mark.parametrize("name", list_methods(in_rounds=False))
 def test_the_docstring_tells_what_is_aligned(name, monkeypatch):
     """It says so where, and only where, a step or the start of a round aligns."""
-    calls, aligned = [], Run.aligned
-    monkeypatch.setattr(Run, "aligned", lambda run, p, **more: calls.append(p) or aligned(run, p, **more))
+    calls, aligned = [], StepContext.aligned
+    monkeypatch.setattr(StepContext, "aligned", lambda run, p, **more: calls.append(p) or aligned(run, p, **more))
     method = get_method(name)()
     step_losses(method, of_every_view(method, torch.float64), torch.tensor([0, 1]), prior=(0.2, 0.3, 0.5))
     told = re.search(
@@ -99,7 +99,7 @@ def test_vat_aligns_rows_of_the_pool_by_rows_of_the_pool():
 def test_predictions_for_the_whole_pool_are_aligned_by_their_own_mean(method, stored, part):
     """POOL becomes ALIGNED, whatever the mean was before; temporal ensembling stores 0.4 of it as the first visit."""
     spec = DataSpec(num_classes=2, pool_size=2, labeled_size=1, prior=EVEN)
-    run = Run(method, {}, spec, predict=lambda role, block: torch.tensor(POOL))
+    run = StepContext(method, {}, spec, predict=lambda role, block: torch.tensor(POOL))
     run.state = {**method.init_state(spec), "pool_mean": torch.tensor([0.9, 0.1])}
     method.begin_epoch(run)
     assert run.state[stored].tolist() == [[near(part * v) for v in row] for row in ALIGNED]

@@ -24,7 +24,7 @@ from tiny import FAST, tiny_images, tiny_task, trained
 
 from nlp_ssl.methods import UDA, EntropyMin, LabelPropagation, PseudoLabel, RDrop, TemporalEnsembling
 from nlp_ssl.ops.functional import symmetric_kl
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.testing import step_losses
 from nlp_ssl.types import DataSpec
 
@@ -126,7 +126,7 @@ def test_label_propagation_from_features_to_loss():
     assert tripled["unsup"] == near(3 * 0.6037912)
 
 
-def told():
+def propagated():
     """State as a round left it: rows of class 0, 1, 1, 2 with weights 1, 0.5, 0, 0.25; classes weigh 0.6, 3, 1."""
     p = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]])
     return {"p": p, "weights": torch.tensor([1.0, 0.5, 0.0, 0.25]), "class_weights": torch.tensor([0.6, 3.0, 1.0])}
@@ -134,14 +134,14 @@ def told():
 
 def test_label_propagation_step():
     """(0.6 x 0.024745 + 0.5 x 3 x 1.101943 + 0 + 0.25 x 0.013386) / 4 = 1.671108 / 4 = 0.417777: by all four rows."""
-    assert losses(LabelPropagation(), state=told(), x=ZX, u_w=ZW) == {"sup": near(SUP), "unsup": near(0.417777)}
-    found = losses(LabelPropagation(), state=told(), ids=[3, 0, 1, 2], x=ZX, u_w=[ZW[i] for i in (3, 0, 1, 2)])
+    assert losses(LabelPropagation(), state=propagated(), x=ZX, u_w=ZW) == {"sup": near(SUP), "unsup": near(0.417777)}
+    found = losses(LabelPropagation(), state=propagated(), ids=[3, 0, 1, 2], x=ZX, u_w=[ZW[i] for i in (3, 0, 1, 2)])
     assert found["unsup"] == near(0.417777)  # rows are found by their number in the pool
 
 
 def test_label_propagation_gradient():
     """w zeta (p - one-hot) / 4. Row 0: 0.6 x (0.975559 - 1) / 4 = -0.003666; row 2 has weight 0."""
-    found = gradients(LabelPropagation(), state=told(), x=ZX, u_w=ZW)["u_w"]
+    found = gradients(LabelPropagation(), state=propagated(), x=ZX, u_w=ZW)["u_w"]
     assert found[0][0] == near(-0.003666)
     for row, (label, factor) in enumerate([(0, 0.6), (1, 1.5), (1, 0.0), (2, 0.25)]):
         wanted = [factor * (v - (c == label)) / 4 for c, v in enumerate(softmax(ZW[row]))]
@@ -153,7 +153,7 @@ def run_with_features(method, x, u, labels):
     """A run of three classes whose features are the given rows."""
     blocks = {"x": torch.tensor(x), "u": torch.tensor(u)}
     spec = DataSpec(num_classes=3, pool_size=len(u), labeled_size=len(x))
-    run = Run(method, {}, spec, features=lambda role, block: blocks[block], labels=torch.tensor(labels))
+    run = StepContext(method, {}, spec, features=lambda role, block: blocks[block], labels=torch.tensor(labels))
     run.state = method.init_state(spec)
     return run, blocks
 
@@ -271,7 +271,7 @@ def test_temporal_ensembling_starts_with_the_predictions_for_the_pool():
     method = TemporalEnsembling()
     start = [[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]
     spec = DataSpec(num_classes=3, pool_size=2, labeled_size=2)
-    run = Run(method, {}, spec, predict=lambda role, block: torch.tensor(start))
+    run = StepContext(method, {}, spec, predict=lambda role, block: torch.tensor(start))
     run.state = method.init_state(spec)
     method.begin_epoch(run)
     assert run.state["z"].tolist() == [[near(0.4 * v) for v in row] for row in start]

@@ -25,7 +25,7 @@ from tiny import FAST, difference, tiny_task, trained
 
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.methods import CoMatch, CRMatch, FixMatch, FreeMatch, JointMatch, MultiMatch, SimMatch, Supervised
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.testing import StubNet, step_losses
 from nlp_ssl.types import Batch, DataSpec
 
@@ -394,7 +394,7 @@ def of_three(method, state, rows, labels=(0, 1, 2)):
     z, heads = tensors(method), projections(method)
     nets = {role: StubNet(z, method.heads, heads) for role in method.nets}
     spec = DataSpec(num_classes=3, pool_size=4, labeled_size=3)
-    run = Run(method, nets, spec, labels=torch.tensor(labels), state=state)
+    run = StepContext(method, nets, spec, labels=torch.tensor(labels), state=state)
     batch = Batch(
         inputs={},
         lengths=np.ones(10, dtype=np.int32),
@@ -664,7 +664,7 @@ def test_multimatch_cutoffs():
     state["margins"][3, 1, 0] = 6.0
     state["margins"][:, 2, 1] = torch.tensor([8.0, 3.0, 0.5, 90.0, 90.0])
     state["margins"][3, 2, 0] = 0.25
-    run = Run(method, {}, DataSpec(num_classes=3, pool_size=5), state=state)
+    run = StepContext(method, {}, DataSpec(num_classes=3, pool_size=5), state=state)
     method.begin_epoch(run)
     assert run.state["cutoffs"].tolist() == [[1.6875, 1.25, 0.0], [0.0, 3.125, 0.0], [0.0, 1.75, 0.0]]
 
@@ -679,7 +679,7 @@ def test_multimatch_cutoff_lies_between_two_margins(quantile, cutoff):
     state["labels"][:21, 1:] = 0
     order = (torch.arange(21) * 8) % 21 + 1.0
     state["margins"][:21, 1, 0], state["margins"][:21, 2, 0] = order, 43 - order
-    run = Run(method, {}, DataSpec(num_classes=2, pool_size=30), state=state)
+    run = StepContext(method, {}, DataSpec(num_classes=2, pool_size=30), state=state)
     method.begin_epoch(run)
     assert run.state["cutoffs"].tolist() == [[near(cutoff), 0.0], [0.0, 0.0], [0.0, 0.0]]
 
@@ -730,7 +730,7 @@ def test_multimatch_weights_act_on_a_pool():
     rest = {"x": [[0.0] * 4] * 2, "u_s": [[0.0] * 4] * 240}
     logits, heads = three(*({**rest, "u_w": z} for z in weak), method.views)
     step_losses(method, logits, torch.tensor(CLASSES), heads=heads, state=state)
-    run = Run(method, {}, DataSpec(num_classes=4, pool_size=240), state=state)
+    run = StepContext(method, {}, DataSpec(num_classes=4, pool_size=240), state=state)
     method.begin_epoch(run)
     cutoffs = authors_cutoffs(weak, 4)
     assert state["cutoffs"].tolist() == [[near(v) for v in row] for row in cutoffs]

@@ -24,7 +24,7 @@ from nlp_ssl.ops import random
 from nlp_ssl.ops.mixing import span_swap
 from nlp_ssl.ops.targets import clean_probability
 from nlp_ssl.registry import get_method
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.testing import StubNet, step_losses
 from nlp_ssl.types import DataSpec
 
@@ -190,9 +190,9 @@ class Training:
         self.watched, self.probes, self.calls = [], [], itertools.count()
         monkeypatch.setattr(testing, "StubNet", Noisy)
         monkeypatch.setattr(
-            Run, "watch", lambda run, p, keep, true_labels: self.watched.append((p.detach(), keep.double()))
+            StepContext, "watch", lambda run, p, keep, true_labels: self.watched.append((p.detach(), keep.double()))
         )
-        monkeypatch.setattr(Run, "steer", lambda run, keys, match: self.probes.append((keys.tolist(), match)))
+        monkeypatch.setattr(StepContext, "steer", lambda run, keys, match: self.probes.append((keys.tolist(), match)))
         monkeypatch.setattr(random, "beta", lambda alpha, n, like: formulas.lam(alpha, n).to(like))
         monkeypatch.setattr(random, "permutation", lambda n, like: formulas.partner(n, next(self.calls)))
         monkeypatch.setattr(random, "normal", formulas.normal)
@@ -326,7 +326,7 @@ PASSED = {"uda": {"threshold": 0.5}, "meta_pseudo_labels": {"threshold": 0.5}}  
 @pytest.mark.parametrize("name", [*REACHED, *PASSED])
 def test_a_row_on_the_limit(name, monkeypatch):
     method, kept = get_method(name)(**{**REACHED, **PASSED}[name]), []
-    monkeypatch.setattr(Run, "watch", lambda run, p, keep, true_labels: kept.extend((keep > 0).tolist()))
+    monkeypatch.setattr(StepContext, "watch", lambda run, p, keep, true_labels: kept.extend((keep > 0).tolist()))
     z = {view: torch.zeros(2, 2, dtype=torch.float64) for view in method.wanted_views()}
     found = step_losses(method, z, torch.tensor([0, 1]))
     assert kept and set(kept) == {name in REACHED}
@@ -337,7 +337,7 @@ def test_a_row_on_the_limit(name, monkeypatch):
 def test_a_loss_on_the_limit_of_dash(monkeypatch):
     """A limit of ln 2 to the last bit, which the label of an even prediction costs."""
     method, kept = get_method("dash")(min_loss=math.log(2)), []
-    monkeypatch.setattr(Run, "watch", lambda run, p, keep, true_labels: kept.extend(keep.tolist()))
+    monkeypatch.setattr(StepContext, "watch", lambda run, p, keep, true_labels: kept.extend(keep.tolist()))
     z = {view: torch.zeros(2, 2, dtype=torch.float64) for view in method.views}
     step_losses(method, z, torch.tensor([0, 1]), state={"start": torch.tensor(0.0, dtype=torch.float64)})
     assert kept == [1.0, 1.0]

@@ -30,7 +30,7 @@ from nlp_ssl.methods import UDA, Distillation, MeanTeacher, MetaPseudoLabels, Su
 from nlp_ssl.nets.text import load_teacher, load_text_net
 from nlp_ssl.ops import distributed, random
 from nlp_ssl.ops.functional import label_gradient
-from nlp_ssl.run import Run
+from nlp_ssl.run import StepContext
 from nlp_ssl.testing import step_losses
 from nlp_ssl.training import checkpoint
 from nlp_ssl.training.loop import train
@@ -322,7 +322,9 @@ def batch(views=None, y=(0, 2), w=None):
 def two_nets(method, weights=None, *, progress=1.0):
     weights = weights or {"student": STUDENT, "teacher": TEACHER}
     spec = DataSpec(3, pool_size=3, labeled_size=2)
-    run = Run(method, {role: Linear(w) for role, w in weights.items()}, spec, max_steps=1000, step=int(1000 * progress))
+    run = StepContext(
+        method, {role: Linear(w) for role, w in weights.items()}, spec, max_steps=1000, step=int(1000 * progress)
+    )
     run.state = method.init_state(spec)
     return run
 

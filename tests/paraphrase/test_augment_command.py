@@ -73,7 +73,7 @@ def test_progress_counts_what_is_made_before_it_is_shown(monkeypatch, caplog):
 
 def test_masked_words_by_flags(files, monkeypatch):
     folder, _ = files
-    made = augment.engines(augment.Options(how="masked_lm", masked_model="m", masked_share=0.3, temperature=0.5))
+    made = augment.engines(augment.AugmentOptions(how="masked_lm", masked_model="m", masked_share=0.3, temperature=0.5))
     assert made == [MaskedLM("m", 0.3, 0.5)]
 
 
@@ -297,10 +297,10 @@ def test_the_texts_are_never_overwritten(files, capsys):
 def test_a_worker_of_ray_has_one_engine(files):
     """And sees the folders of this machine under their whole names."""
     folder, _ = files
-    options = augment.Options(scheduler="ray", workers=8, cache_dir=augment.Path("c"), masked_model="absent")
+    options = augment.AugmentOptions(scheduler="ray", workers=8, cache_dir=augment.Path("c"), masked_model="absent")
     made = augment.with_absolute_paths(options)
     assert (made.workers, made.cache_dir, made.masked_model) == (1, augment.Path("c").absolute(), "absent")
-    assert augment.with_absolute_paths(augment.Options(workers=8)).workers == 8
+    assert augment.with_absolute_paths(augment.AugmentOptions(workers=8)).workers == 8
 
 
 def test_white_space_is_no_change(files):

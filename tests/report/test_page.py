@@ -323,8 +323,8 @@ def test_a_run_in_rounds_shows_its_student(tmp_path, monkeypatch):
 def test_a_run_in_rounds_shows_its_rounds(tmp_path, monkeypatch):
     monkeypatch.setattr("nlp_ssl.report.map.place", lambda features: features[:, :2])
     task = tiny_task(tmp_path)
-    loop = SelfTraining(rounds=2, threshold=0.0)
-    compare(loop, task, FAST, seeds=[0, 1], baseline=False, folder=tmp_path / "run")
+    method = SelfTraining(rounds=2, threshold=0.0)
+    compare(method, task, FAST, seeds=[0, 1], baseline=False, folder=tmp_path / "run")
     lines = [{"round": i, "scores": {"test": {"accuracy": 0.5 + i / 8}}, "mask_rate": i / 4, "changed": i / 5,
               "pseudo_accuracy": 0.9, "pseudo_hist": [0.25, 0.75]} for i in range(3)]  # fmt: skip
     del lines[0]["mask_rate"], lines[0]["pseudo_hist"], lines[0]["changed"], lines[1]["changed"]

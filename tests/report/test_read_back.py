@@ -276,3 +276,11 @@ def test_a_file_cut_anywhere_is_left_out(run, caplog):
         assert collect(run).first.predictions is None
     path.write_bytes(whole)
     assert collect(run).first.predictions is not None
+
+
+def test_pseudo_labeled_rows_have_another_name_in_version_0_1_0(run):
+    path = run / "seed-0" / PREDICTIONS
+    rows = json.loads(pq.read_schema(path).metadata[FACTS])["rows"]
+    former = {"told" if name == "pseudo_labeled" else name: 5 for name in rows}
+    write(run / "seed-0", pq.read_table(path), {"rows": former})
+    assert "5 (5 pseudo-labeled)" in card(collect(run), "mit") and "5 pseudo-labeled, " in render(collect(run))

@@ -37,7 +37,7 @@ def test_rows_views_and_features(tmp_path):
     assert not any(pool.contents("strong")[8:]) and found.facts["strong"] == "TfidfReplace(p=0.5)"
     before, after = pool.numbers("before"), pool.numbers("after")
     assert before.shape == after.shape == (96, 32) and not np.allclose(before, after)
-    assert found.facts["rows"] == {"labeled": 16, "told": 0, "unlabeled": 96, "dev": 0, "test": 40}
+    assert found.facts["rows"] == {"labeled": 16, "pseudo_labeled": 0, "unlabeled": 96, "dev": 0, "test": 40}
     assert found.facts["labels"] == [8, 8] and found.facts["classes"] == ["neg", "pos"]
 
 

@@ -1,4 +1,4 @@
-"""Labels from elsewhere in tables, reports and warnings: what is said of them is true."""
+"""Given pseudo-labels in tables, reports and warnings: what is said of them is true."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ def task(tmp_path):
     return tiny_task(tmp_path)
 
 
-def told(task, rows):
+def true_pseudo_labels(task, rows):
     """Labels for the first `rows` pool rows, the hidden true ones."""
     truth = task.data.labels[task.data.unlabeled]
     copies = (np.arange(len(truth)) < rows).astype(int)
@@ -28,7 +28,7 @@ def told(task, rows):
 
 
 def test_supervised_training_on_them_is_held_against_the_labels_alone(task, tmp_path):
-    given = replace(task, pseudo_labels=told(task, 80))
+    given = replace(task, pseudo_labels=true_pseudo_labels(task, 80))
     found = compare(Supervised(), given, FAST, seeds=[0], baseline=True, folder=tmp_path / "out")
     assert list(found.results) == ["supervised", "pseudo_labels"]
     assert found.method == "pseudo_labels"
@@ -40,12 +40,12 @@ def test_supervised_training_on_them_is_held_against_the_labels_alone(task, tmp_
 
 
 def test_reports_count_labels_of_their_own_once_and_the_others_apart(task, tmp_path):
-    given = replace(task, pseudo_labels=told(task, 80))
+    given = replace(task, pseudo_labels=true_pseudo_labels(task, 80))
     compare(Supervised(), given, FAST, seeds=[0], baseline=False, folder=tmp_path / "out")
     facts = collect(tmp_path / "out").first.predictions.facts
-    assert facts["rows"] == {"labeled": 16, "told": 80, "unlabeled": 96, "dev": 0, "test": 40}
+    assert facts["rows"] == {"labeled": 16, "pseudo_labeled": 80, "unlabeled": 96, "dev": 0, "test": 40}
     assert facts["labels"] == [8, 8]
-    assert "| unlabeled rows | 96 (80 with labels from elsewhere) |" in card(collect(tmp_path / "out"), "mit")
+    assert "| unlabeled rows | 96 (80 pseudo-labeled) |" in card(collect(tmp_path / "out"), "mit")
 
 
 def test_a_student_of_a_loop_knows_what_was_labeled(task, tmp_path):
@@ -60,7 +60,9 @@ def of_one_class(teacher):
 
 
 def test_rounds_whose_labels_are_one_class_are_warned_of(task, monkeypatch):
-    assert not fit_rounds(SelfTraining(rounds=1), replace(task, pseudo_labels=told(task, 96)), FAST).warnings
+    assert not fit_rounds(
+        SelfTraining(rounds=1), replace(task, pseudo_labels=true_pseudo_labels(task, 96)), FAST
+    ).warnings
     monkeypatch.setattr(SelfTraining, "label", lambda self, teacher: of_one_class(teacher))
     found = fit_rounds(SelfTraining(rounds=1), task, FAST)
     assert found.warnings == [

@@ -1,4 +1,4 @@
-"""Rounds, labels from elsewhere and saved teachers through `nlp-ssl train`."""
+"""Rounds, given pseudo-labels and saved teachers through `nlp-ssl train`."""
 
 import json
 

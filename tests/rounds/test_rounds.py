@@ -1,4 +1,4 @@
-"""Loops: golden numbers by hand in float64, their rounds, and the files that they leave."""
+"""Methods in rounds: golden numbers by hand in float64, their rounds, and the files that they leave."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny import FAST, difference, tiny_bert, tiny_images, tiny_task
 
 from nlp_ssl import UST, Distillation, NoisyStudent, SelfTraining, Supervised, fit
-from nlp_ssl.data.pseudo_labels import given_labels, read_labels, write_labels
+from nlp_ssl.data.pseudo_labels import labels_from_file, read_pseudo_labels, write_pseudo_labels
 from nlp_ssl.data.table import table_of
 from nlp_ssl.errors import ConfigError, DataError, RunError
 from nlp_ssl.experiments.compare import compare
@@ -37,7 +37,7 @@ def task(tmp_path):
     return tiny_task(tmp_path, dropout=0.1)
 
 
-def told(p, prior=None, samples=()):
+def teacher_of(p, prior=None, samples=()):
     """A teacher that says p."""
     return SimpleNamespace(
         p=torch.tensor(p, dtype=torch.float64), prior=prior, samples=lambda rows, passes: iter(samples),
@@ -50,41 +50,41 @@ def told(p, prior=None, samples=()):
 
 def test_self_training_takes_the_classes_that_reach_the_threshold():
     logits = torch.tensor([[4.0, 0.2, -0.5], [0.1, 0.0, 0.2], [-1.0, 2.5, -1.0], [-2.0, 1.0, 5.5]], dtype=torch.float64)
-    found = SelfTraining(threshold=0.9).label(told(logits.softmax(-1).tolist()))
+    found = SelfTraining(threshold=0.9).label(teacher_of(logits.softmax(-1).tolist()))
     assert found.label.tolist() == [0, 2, 1, 2] and found.copies.tolist() == [1, 0, 1, 1] and found.hard
     assert found.targets()[[0, 2, 3]].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    assert SelfTraining(threshold=1.0).label(told(logits.softmax(-1).tolist())).copies.sum() == 0
+    assert SelfTraining(threshold=1.0).label(teacher_of(logits.softmax(-1).tolist())).copies.sum() == 0
 
 
 def test_self_training_takes_equally_many_of_each_class():
     p = [[0.9, 0.1], [0.95, 0.05], [0.99, 0.01], [0.3, 0.7], [0.45, 0.55]]
-    assert SelfTraining(threshold=0.0, per_class=1).label(told(p)).copies.tolist() == [0, 0, 1, 1, 0]
-    assert SelfTraining(threshold=0.6, per_class=2).label(told(p)).copies.tolist() == [0, 1, 1, 1, 0]
+    assert SelfTraining(threshold=0.0, per_class=1).label(teacher_of(p)).copies.tolist() == [0, 0, 1, 1, 0]
+    assert SelfTraining(threshold=0.6, per_class=2).label(teacher_of(p)).copies.tolist() == [0, 1, 1, 1, 0]
 
 
 def test_rows_that_nothing_is_known_of_are_never_learned():
     p = [[0.9, 0.1], [0.0, 0.0], [0.4, 0.6]]
-    for loop in (SelfTraining(threshold=0.0), NoisyStudent(floor=0.0), UST(share=1.0)):
+    for method in (SelfTraining(threshold=0.0), NoisyStudent(floor=0.0), UST(share=1.0)):
         passes = [torch.tensor([[0.9, 0.1], [0.4, 0.6]], dtype=torch.float64)] * 3
-        assert loop.label(told(p, samples=passes)).copies[1] == 0, loop
+        assert method.label(teacher_of(p, samples=passes)).copies[1] == 0, method
 
 
 def test_noisy_student_takes_the_surest_and_repeats_what_is_rare():
     """Six rows of which class 0 has four and class 1 two; three are wanted of each, then five."""
     p = [[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.7, 0.3], [0.1, 0.9], [0.2, 0.8]]
-    assert NoisyStudent(per_class=3).label(told(p)).copies.tolist() == [1, 0, 1, 1, 2, 1]
-    assert NoisyStudent(per_class=5).label(told(p)).copies.tolist() == [2, 1, 1, 1, 3, 2]
-    assert NoisyStudent().label(told(p)).copies.tolist() == [1, 0, 1, 1, 2, 1]  # half of six rows each
+    assert NoisyStudent(per_class=3).label(teacher_of(p)).copies.tolist() == [1, 0, 1, 1, 2, 1]
+    assert NoisyStudent(per_class=5).label(teacher_of(p)).copies.tolist() == [2, 1, 1, 1, 3, 2]
+    assert NoisyStudent().label(teacher_of(p)).copies.tolist() == [1, 0, 1, 1, 2, 1]  # half of six rows each
     thirds = torch.tensor([2 / 3, 1 / 3])
-    assert NoisyStudent().label(told(p, prior=thirds)).copies.tolist() == [1, 1, 1, 1, 1, 1]
-    assert NoisyStudent(floor=0.75, per_class=2).label(told(p)).copies.tolist() == [1, 0, 1, 0, 1, 1]
+    assert NoisyStudent().label(teacher_of(p, prior=thirds)).copies.tolist() == [1, 1, 1, 1, 1, 1]
+    assert NoisyStudent(floor=0.75, per_class=2).label(teacher_of(p)).copies.tolist() == [1, 0, 1, 0, 1, 1]
 
 
 def test_noisy_student_sharpens_its_targets():
     """.8^2 / (.8^2 + .2^2) = 16 / 17."""
-    found = NoisyStudent(temperature=0.5).label(told([[0.8, 0.2], [0.3, 0.7]]))
+    found = NoisyStudent(temperature=0.5).label(teacher_of([[0.8, 0.2], [0.3, 0.7]]))
     assert found.targets()[0] == pytest.approx([16 / 17, 1 / 17], abs=1e-9)
-    assert NoisyStudent(hard=True).label(told([[0.8, 0.2], [0.3, 0.7]])).targets().tolist() == [[1, 0], [0, 1]]
+    assert NoisyStudent(hard=True).label(teacher_of([[0.8, 0.2], [0.3, 0.7]])).targets().tolist() == [[1, 0], [0, 1]]
 
 
 def f64(values):
@@ -114,10 +114,10 @@ def test_ust_measures_the_variance_of_the_predicted_class():
 
 def test_ust_weighs_by_the_logarithm_of_the_variance():
     passes = [f64([[0.9, 0.1], [0.3, 0.7]]), f64([[0.7, 0.3], [0.3, 0.7]])]
-    found = UST(share=1.0, alpha=0.1).label(told([[0.8, 0.2], [0.3, 0.7]], samples=passes))
+    found = UST(share=1.0, alpha=0.1).label(teacher_of([[0.8, 0.2], [0.3, 0.7]], samples=passes))
     assert found.weights.tolist() == pytest.approx([-0.1 * math.log(0.01 + 1e-10), -0.1 * math.log(1e-10)], abs=1e-9)
     assert found.copies.tolist() == [1, 1] and found.label.tolist() == [0, 1]
-    doubled = UST(share=1.0, alpha=0.2).label(told([[0.8, 0.2], [0.3, 0.7]], samples=passes))
+    doubled = UST(share=1.0, alpha=0.2).label(teacher_of([[0.8, 0.2], [0.3, 0.7]], samples=passes))
     assert doubled.weights == pytest.approx(2 * found.weights)
 
 
@@ -136,8 +136,8 @@ def test_easy_or_hard_rows_are_drawn_first():
     passes = [f64([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]),
               f64([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])] * 2  # fmt: skip
     p = [[0.9, 0.1], [0.6, 0.4], [0.1, 0.9]]
-    easy = [UST(share=2 / 3).label(told(p, samples=passes)).copies[:2].tolist() for _ in range(1)]
-    hard = UST(share=2 / 3, easy=False).label(told(p, samples=passes)).copies[:2].tolist()
+    easy = [UST(share=2 / 3).label(teacher_of(p, samples=passes)).copies[:2].tolist() for _ in range(1)]
+    hard = UST(share=2 / 3, easy=False).label(teacher_of(p, samples=passes)).copies[:2].tolist()
     assert hard == [0, 1] and sum(easy[0]) == 1
 
 
@@ -225,9 +225,9 @@ class Fixed(SelfTraining):
 
 
 def fixed(*said):
-    loop = Fixed(rounds=len(said))
-    object.__setattr__(loop, "said", said)
-    return loop
+    method = Fixed(rounds=len(said))
+    object.__setattr__(method, "said", said)
+    return method
 
 
 def test_a_round_is_supervised_training_from_the_start_on_labels_and_pseudo_labels(task, tmp_path):
@@ -290,8 +290,8 @@ def test_the_best_round_on_dev_rows_is_the_result(task, tmp_path, monkeypatch, d
 
 @pytest.mark.parametrize("dies_in", [1, 2, 3])
 def test_a_killed_run_goes_on_to_the_same_model(task, tmp_path, monkeypatch, dies_in):
-    loop = UST(rounds=3, passes=2, share=0.5)
-    whole = fit_rounds(loop, task, QUICK, folder=RunFolder(tmp_path / "whole"))
+    method = UST(rounds=3, passes=2, share=0.5)
+    whole = fit_rounds(method, task, QUICK, folder=RunFolder(tmp_path / "whole"))
     real, calls = train, []
 
     def dying(*given, **more):
@@ -302,9 +302,9 @@ def test_a_killed_run_goes_on_to_the_same_model(task, tmp_path, monkeypatch, die
 
     monkeypatch.setattr(engine, "train", dying)
     with pytest.raises(KeyboardInterrupt):
-        fit_rounds(loop, task, QUICK, folder=RunFolder(tmp_path / "cut"))
+        fit_rounds(method, task, QUICK, folder=RunFolder(tmp_path / "cut"))
     monkeypatch.setattr(engine, "train", real)
-    again = fit_rounds(loop, task, QUICK, folder=RunFolder(tmp_path / "cut", resume=True))
+    again = fit_rounds(method, task, QUICK, folder=RunFolder(tmp_path / "cut", resume=True))
     assert same_model(tmp_path / "whole", tmp_path / "cut") and again.scores == whole.scores
     lines = [[json.loads(line) for line in (tmp_path / f / "rounds.jsonl").read_text().splitlines()]
              for f in ("whole", "cut")]  # fmt: skip
@@ -314,8 +314,8 @@ def test_a_killed_run_goes_on_to_the_same_model(task, tmp_path, monkeypatch, die
 
 
 def test_a_finished_run_is_not_repeated_and_another_loop_is_refused(task, tmp_path, monkeypatch):
-    def run(loop):
-        return compare(loop, task, QUICK, seeds=[0], baseline=True, folder=RunFolder(tmp_path / "out", resume=True))
+    def run(method):
+        return compare(method, task, QUICK, seeds=[0], baseline=True, folder=RunFolder(tmp_path / "out", resume=True))
 
     first = run(SelfTraining(rounds=1, threshold=0.5))
     monkeypatch.setattr(engine, "train", None)
@@ -363,8 +363,8 @@ def test_from_the_second_round_on_students_read_as_students(task, tmp_path, monk
 @pytest.mark.parametrize("name", list_methods(in_rounds=True))
 def test_every_loop_runs_on_texts_and_images(name, task):
     config = replace(QUICK, max_steps=2)
-    loop = replace(get_method(name)(), rounds=1)
-    assert fit_rounds(loop, task, config).scores["test"].accuracy >= 0.0
+    method = replace(get_method(name)(), rounds=1)
+    assert fit_rounds(method, task, config).scores["test"].accuracy >= 0.0
     assert fit_rounds(replace(get_method(name).for_images(), rounds=1), tiny_images(), config).steps in (2, 4)
 
 
@@ -390,8 +390,8 @@ def test_the_graph_is_another_teacher(task):
 def test_what_is_written_is_what_is_read(task, tmp_path):
     first, second = labels_of(task, hard=False), replace(labels_of(task), p=labels_of(task).p[::-1].copy())
     texts = task.data.texts.take(task.data.unlabeled).combine_chunks()
-    write_labels(tmp_path / "f.parquet", second, [first], task.data.classes, texts)
-    assert read_labels(tmp_path / "f.parquet", 96, task.data.classes).same(second)
+    write_pseudo_labels(tmp_path / "f.parquet", second, [first], task.data.classes, texts)
+    assert read_pseudo_labels(tmp_path / "f.parquet", 96, task.data.classes).same(second)
     rows = pq.read_table(tmp_path / "f.parquet").to_pylist()
     assert [row["id"] for row in rows] == list(range(96)) and rows[3]["text"] == texts[3].as_py()
     assert rows[3]["label"] == task.data.classes[second.p[3].argmax()] and rows[3]["round"] == 2
@@ -399,18 +399,18 @@ def test_what_is_written_is_what_is_read(task, tmp_path):
     assert rows[3]["agreement"] == (1.0 if both else 0.5)
     assert rows[3]["margins"] == pytest.approx([abs(p[3][0] - p[3][1]) for p in (first.p, second.p)])
     with pytest.raises(RunError, match="SSL321.*of another run"):
-        read_labels(tmp_path / "f.parquet", 95, task.data.classes)
+        read_pseudo_labels(tmp_path / "f.parquet", 95, task.data.classes)
     (tmp_path / "f.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(RunError, match="SSL321.*damaged"):
-        read_labels(tmp_path / "f.parquet", 96, task.data.classes)
+        read_pseudo_labels(tmp_path / "f.parquet", 96, task.data.classes)
 
 
 @pytest.mark.parametrize("hard", [True, False])
 def test_a_file_given_back_teaches_the_same(task, tmp_path, hard):
     labels = labels_of(task, hard=hard)
     texts = task.data.texts.take(task.data.unlabeled)
-    write_labels(tmp_path / "f.parquet", labels, [], task.data.classes, texts.combine_chunks())
-    found = given_labels(tmp_path / "f.parquet", texts, task.data.classes)
+    write_pseudo_labels(tmp_path / "f.parquet", labels, [], task.data.classes, texts.combine_chunks())
+    found = labels_from_file(tmp_path / "f.parquet", texts, task.data.classes)
     assert found.hard == hard and (found.copies == labels.copies).all()
     used = labels.copies > 0
     assert (
@@ -421,12 +421,12 @@ def test_a_file_given_back_teaches_the_same(task, tmp_path, hard):
 def test_a_correction_counts_alone(task, tmp_path):
     labels = labels_of(task, hard=False)
     texts = task.data.texts.take(task.data.unlabeled)
-    write_labels(tmp_path / "f.parquet", labels, [], task.data.classes, texts.combine_chunks())
+    write_pseudo_labels(tmp_path / "f.parquet", labels, [], task.data.classes, texts.combine_chunks())
     table = pq.read_table(tmp_path / "f.parquet")
     names = table["label"].to_pylist()
     names[3] = "neg" if names[3] == "pos" else "pos"
     pq.write_table(table.set_column(2, "label", pa.array(names)), tmp_path / "mended.parquet")
-    found = given_labels(tmp_path / "mended.parquet", texts, task.data.classes)
+    found = labels_from_file(tmp_path / "mended.parquet", texts, task.data.classes)
     assert found.p[3].tolist() == np.eye(2)[("neg", "pos").index(names[3])].tolist()
     assert found.p[0] == pytest.approx(labels.p[0])
 
@@ -436,7 +436,7 @@ def test_labels_of_a_csv_are_matched_by_text(tmp_path):
         'text,label,weight\n"Good  FILM",pos,0.5\nelsewhere,neg,1\nbad film,neg,0\nwho knows,,1\n'
     )
     pool = pa.chunked_array([["bad film", "good film", "who knows", "good film"]], pa.large_string())
-    found = given_labels(tmp_path / "n.csv", pool, ("neg", "pos"))
+    found = labels_from_file(tmp_path / "n.csv", pool, ("neg", "pos"))
     assert found.copies.tolist() == [0, 1, 0, 1] and found.label.tolist() == [0, 1, -1, 1] and found.hard
     assert found.weights.tolist() == [0.0, 0.5, 1.0, 0.5]
 
@@ -457,7 +457,7 @@ def test_labels_of_a_csv_are_matched_by_text(tmp_path):
 def test_files_that_make_no_sense_are_refused(tmp_path, rows, message):
     pq.write_table(pa.table({"text": ["good film"], **rows}), tmp_path / "n.parquet")
     with pytest.raises(DataError, match=message) as error:
-        given_labels(tmp_path / "n.parquet", pa.chunked_array([["good film"]], pa.large_string()), ("neg", "pos"))
+        labels_from_file(tmp_path / "n.parquet", pa.chunked_array([["good film"]], pa.large_string()), ("neg", "pos"))
     assert "\n" not in str(error.value)
 
 
@@ -471,7 +471,7 @@ def test_texts_of_a_label_file_join_the_pool_once():
 
 def test_given_labels_are_the_first_round_of_a_loop_and_rows_of_a_method(task):
     given = replace(labels_of(task), weights=np.full(96, 0.5))
-    told_task = replace(task, pseudo_labels=given)
+    with_labels = replace(task, pseudo_labels=given)
     seen = []
 
     class Watching(SelfTraining):
@@ -480,11 +480,11 @@ def test_given_labels_are_the_first_round_of_a_loop_and_rows_of_a_method(task):
             seen.append((teacher.number, found))
             return found
 
-    fit_rounds(Watching(rounds=2, threshold=0.0), told_task, QUICK)
+    fit_rounds(Watching(rounds=2, threshold=0.0), with_labels, QUICK)
     assert (seen[0][1].copies == given.copies).all() and (seen[0][1].label[::3] == given.label[::3]).all()
     assert seen[1][1].copies.sum() == 96  # from then on the students' own
     config = replace(QUICK, max_steps=3)
-    one = compare(Supervised(), told_task, config, seeds=[0], baseline=False)
+    one = compare(Supervised(), with_labels, config, seeds=[0], baseline=False)
     two = compare(Supervised(), task, config, seeds=[0], baseline=False)
     assert one.outcomes[0].scores["test"].nll != two.outcomes[0].scores["test"].nll
 

@@ -11,7 +11,7 @@ import pytest
 from tiny import FAST, tiny_task
 
 from nlp_ssl import UST, NoisyStudent, SelfTraining
-from nlp_ssl.data.pseudo_labels import given_labels, read_labels, write_labels
+from nlp_ssl.data.pseudo_labels import labels_from_file, read_pseudo_labels, write_pseudo_labels
 from nlp_ssl.errors import DataError, RunError
 from nlp_ssl.retrieval.sentaugment import LabeledSentence, write_sentences
 from nlp_ssl.rounds.engine import fit_rounds, with_labels
@@ -19,7 +19,7 @@ from nlp_ssl.rounds.teacher import Teacher
 from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.types import PseudoLabels
 
-LOOPS = [
+METHODS = [
     SelfTraining(threshold=0.8), SelfTraining(threshold=0.0, per_class=20), SelfTraining(source="graph"),
     NoisyStudent(floor=0.6, per_class=20), UST(sample=40, share=0.5),
 ]  # fmt: skip
@@ -39,19 +39,19 @@ def as_csv(path, columns):
     return path.with_suffix(".csv")
 
 
-@pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: f"{loop.name} {list(vars(loop).values())}")
-def test_a_round_given_back_is_trained_on_the_same_rows(task, tmp_path, loop):
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{method.name} {list(vars(method).values())}")
+def test_a_round_given_back_is_trained_on_the_same_rows(task, tmp_path, method):
     p = np.random.default_rng(0).dirichlet([1, 1], len(task.data.unlabeled))
     said = PseudoLabels(p, np.ones(len(p), dtype=int), np.ones(len(p)), hard=False)
-    labels = loop.label(Teacher(task.build(0), task.data, FAST, 1, said))
+    labels = method.label(Teacher(task.build(0), task.data, FAST, 1, said))
     used, pool = labels.copies > 0, task.data.texts.take(pa.array(task.data.unlabeled))
-    assert 0 < used.sum() < len(used) or loop.source == "graph"
+    assert 0 < used.sum() < len(used) or method.source == "graph"
     path = tmp_path / "labels.parquet"
-    write_labels(path, labels, [], task.data.classes, pool.combine_chunks())
-    assert read_labels(path, len(used), task.data.classes).same(labels)
+    write_pseudo_labels(path, labels, [], task.data.classes, pool.combine_chunks())
+    assert read_pseudo_labels(path, len(used), task.data.classes).same(labels)
     assert (np.array(pq.read_table(path)["weight"]) == np.where(used, labels.weights, 0)).all()
     for source in (path, as_csv(path, ["text", "label", "weight"])):
-        found = given_labels(source, pool, task.data.classes)
+        found = labels_from_file(source, pool, task.data.classes)
         assert ((found.copies > 0) == used).all()
         assert found.weights[used] == pytest.approx(labels.weights[used])
         rows = [np.unique(with_labels(task.data, one, 2).labeled) for one in (labels, found)]
@@ -87,7 +87,7 @@ def labeled_file(path, rows):
 )
 def test_texts_that_repeat_go_with_those_of_the_file_in_order(tmp_path, rows, weights):
     pool = pa.chunked_array([["one", "two", "one"]], pa.large_string())
-    found = given_labels(labeled_file(tmp_path / "n.csv", rows), pool, ("a", "b"))
+    found = labels_from_file(labeled_file(tmp_path / "n.csv", rows), pool, ("a", "b"))
     assert found.copies.tolist() == [int(bool(w)) for w in weights]
     assert found.weights.tolist() == [1 if w is None else w for w in weights]
 
@@ -95,9 +95,9 @@ def test_texts_that_repeat_go_with_those_of_the_file_in_order(tmp_path, rows, we
 def test_repeated_texts_of_which_one_was_used_come_back_as_they_were(tmp_path):
     pool = pa.chunked_array([["same", "other", "same", "same"]], pa.large_string())
     labels = PseudoLabels(np.tile([0.9, 0.1], (4, 1)), np.array([1, 1, 0, 0]), np.array([0.5, 1.0, 1.0, 1.0]))
-    write_labels(tmp_path / "labels.parquet", labels, [], ("a", "b"), pool.combine_chunks())
+    write_pseudo_labels(tmp_path / "labels.parquet", labels, [], ("a", "b"), pool.combine_chunks())
     for source in (tmp_path / "labels.parquet", as_csv(tmp_path / "labels.parquet", ["text", "label", "weight"])):
-        found = given_labels(source, pool, ("a", "b"))
+        found = labels_from_file(source, pool, ("a", "b"))
         assert found.copies.tolist() == [1, 1, 0, 0] and found.weights.tolist() == [0.5, 1.0, 0.0, 0.0]
 
 
@@ -105,38 +105,38 @@ def test_probabilities_go_by_the_class_names_of_their_file(task, tmp_path):
     """Files of a task that has the same classes in another order; those that note no names go by place."""
     path, pool = tmp_path / "labels.parquet", pa.chunked_array([["one text", "another one"]], pa.large_string())
     labels = PseudoLabels(np.array([[0.9, 0.1], [0.3, 0.7]]), np.array([1, 1]), np.ones(2), hard=False)
-    write_labels(path, labels, [], ("b", "a"), pool.combine_chunks())
-    for found in (given_labels(path, pool, ("a", "b")), read_labels(path, 2, ("a", "b"))):
+    write_pseudo_labels(path, labels, [], ("b", "a"), pool.combine_chunks())
+    for found in (labels_from_file(path, pool, ("a", "b")), read_pseudo_labels(path, 2, ("a", "b"))):
         assert found.p == pytest.approx(np.array([[0.1, 0.9], [0.7, 0.3]]))
     with pytest.raises(DataError, match="SSL146.*of other classes than a, c: drop that column"):
-        given_labels(path, pool, ("a", "c"))
+        labels_from_file(path, pool, ("a", "c"))
     with pytest.raises(RunError, match="SSL321.*another run"):
-        read_labels(path, 2, ("a", "c"))
+        read_pseudo_labels(path, 2, ("a", "c"))
     table = pq.read_table(path)
     pq.write_table(table.replace_schema_metadata(None), path)
-    assert read_labels(path, 2, ("a", "b")).p == pytest.approx(labels.p)
+    assert read_pseudo_labels(path, 2, ("a", "b")).p == pytest.approx(labels.p)
     pq.write_table(table.replace_schema_metadata({"nlp_ssl.classes": "3"}), path)
     with pytest.raises(RunError, match="SSL321.*damaged"):
-        read_labels(path, 2, ("a", "b"))
+        read_pseudo_labels(path, 2, ("a", "b"))
     with pytest.raises(DataError, match="SSL146.*damaged"):
-        given_labels(path, pool, ("a", "b"))
+        labels_from_file(path, pool, ("a", "b"))
 
 
 def test_sentences_of_a_bank_note_their_class_names(tmp_path):
     found = [LabeledSentence(1, 0.5, "one text", (0.9, 0.1))]
     write_sentences(tmp_path / "f.parquet", found, ("b", "a"))
     pool = pa.chunked_array([["one text"]], pa.large_string())
-    assert given_labels(tmp_path / "f.parquet", pool, ("a", "b")).p[0] == pytest.approx([0.1, 0.9])
+    assert labels_from_file(tmp_path / "f.parquet", pool, ("a", "b")).p[0] == pytest.approx([0.1, 0.9])
 
 
 def test_test_rows_of_a_label_file_do_not_train(tmp_path):
     path = tmp_path / "noisy.csv"
     path.write_text("text,label,split\ngood film,a,train\nbad film,b,Test\nlong film,b,validation\nshort film,b,\n")
     pool = pa.chunked_array([["good film", "bad film", "long film", "short film"]], pa.large_string())
-    assert given_labels(path, pool, ("a", "b")).copies.tolist() == [1, 0, 0, 1]
+    assert labels_from_file(path, pool, ("a", "b")).copies.tolist() == [1, 0, 0, 1]
     path.write_text("text,label,split\ngood film,a,test\n")
     with pytest.raises(DataError, match="SSL118.*only dev and test rows"):
-        given_labels(path, pool, ("a", "b"))
+        labels_from_file(path, pool, ("a", "b"))
 
 
 OTHER_LINES = [
