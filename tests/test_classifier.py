@@ -471,7 +471,11 @@ def test_ctrl_c_leaves_a_classifier_that_predicts(make, method):
 
 def test_ctrl_c_before_the_first_step_leaves_what_was_there(make, fitted, monkeypatch):
     found = pickle.loads(pickle.dumps(fitted))
-    monkeypatch.setattr(classifier_module, "run_one", lambda *args, **more: signal.raise_signal(signal.SIGINT))
+
+    def stopped(*args, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(classifier_module, "run_one", stopped)
     with pytest.raises(KeyboardInterrupt):
         found.fit(TEXTS[40:], [f"{label} now" for label in LABELS[40:]])
     assert found.classes_.tolist() == ["neg", "pos"] and len(found.predict(X)) == 16
