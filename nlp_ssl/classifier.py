@@ -225,10 +225,10 @@ class SSLClassifier(ClassifierMixin, NestedParams):  # type: ignore[misc]  # sci
                 raise
         if folder is not None:
             module = module or task.load(folder.path)  # it was complete before
-            if is_main():
-                save_params(folder.path, classes, self.get_params(deep=False))
         assert module is not None  # without a folder no run is complete before
         self._fitted(module, classes, task.data.notes)
+        if folder is not None:
+            self.save_params(folder.path)
         return self
 
     def _fitted(self, module: Module, classes: np.ndarray, notes: tuple[str, ...]) -> None:
@@ -250,6 +250,15 @@ class SSLClassifier(ClassifierMixin, NestedParams):  # type: ignore[misc]  # sci
             tables["dev"] = text_table(*dev, "dev", class_names=self.class_names)
         encoder = EncoderChoice(str(self.model), max_length=self.max_length, strong=self.strong)
         return TextSource(tables, encoder, classes=classes), classes
+
+    def save_params(self, folder: Path) -> None:
+        """Writes parameters and classes beside a net that a run has saved; the first process does it.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        if is_main():
+            save_params(folder, self.classes_, self.get_params(deep=False))
 
     # --- answering ---
 
@@ -396,7 +405,10 @@ def classifier_of(net: Module, task: Task, method: Method | RoundMethod, config:
 
 def _weighted(data: Data, table: Table | None, sample_weight: Column, rows: int) -> Data:
     """The rows with the labeled ones weighted; rows that were dropped take their weight with them."""
-    weights = np.asarray(sample_weight, dtype=np.float64)
+    try:
+        weights = np.asarray(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError):
+        weights = np.full(0, np.nan)
     if weights.shape != (rows,) or not np.isfinite(weights).all() or (weights < 0).any():
         raise InputError(188, f"sample_weight should be {rows} numbers of 0 or more: give one for each text")
     assert table is not None
@@ -404,7 +416,9 @@ def _weighted(data: Data, table: Table | None, sample_weight: Column, rows: int)
     if not weights.any():
         raise InputError(188, "all weights of labeled rows are zero: give sample_weight above zero to rows that count")
     digest = xxhash.xxh3_128_hexdigest(weights.tobytes())
-    return replace(data, weights=weights, content_hash=f"{data.content_hash} weighted {digest}")
+    counts = weights > 0  # a row without weight is as if it were not there, for every part of a method
+    content_hash = f"{data.content_hash} weighted {digest}"
+    return replace(data, labeled=data.labeled[counts], weights=weights[counts], content_hash=content_hash)
 
 
 def _check_pool(X: Column, pool: Column) -> None:

@@ -18,7 +18,7 @@ from nlp_ssl.augment.image import OPS, FlipShift, Strong
 from nlp_ssl.augment.policy import Rewritten, parse_policy
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.config import DEFAULT_MODEL, cache_folder
-from nlp_ssl.data.arrays import Column, labeled_table, text_table
+from nlp_ssl.data.arrays import Column, InputError, labeled_table, text_table
 from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.columns import LABEL_COLUMNS
 from nlp_ssl.data.dataset import Data
@@ -39,6 +39,7 @@ from nlp_ssl.ops.multilabel import refuse_multilabel
 from nlp_ssl.paraphrase.views import rewritings_of
 from nlp_ssl.training.view_strength import Strongest
 from nlp_ssl.types import PseudoLabels
+from nlp_ssl.utils.ranges import check
 
 if TYPE_CHECKING:
     from nlp_ssl.data.sources import Source
@@ -173,6 +174,8 @@ class Task:
         tables: dict[str, Table | None] = {"labeled": table}
         tables["unlabeled"] = None if unlabeled is None else text_table(unlabeled, None, "unlabeled")
         for role, part in (("dev", dev), ("test", test)):
+            if part is not None and (not isinstance(part, tuple | list) or len(part) != 2):
+                raise InputError(127, f"{role} should be two columns, texts and their labels: {role}=(texts, labels)")
             tables[role] = None if part is None else text_table(*part, role, class_names=class_names)
         source = TextSource(
             tables,
@@ -568,6 +571,7 @@ def task_of_nets(
     """As `text_task`, for text nets that `build` makes; `origin` says in words what they are made from."""
     first, texts = build(0), data.texts
     assert isinstance(first, TextNet) and texts is not None
+    check(max_length, "max_length", 3, 1e6)
     longest = first.longest()
     if longest is not None and max_length > longest:
         raise ConfigError(229, f"max_length is {max_length}, the model has positions for {longest} tokens: lower it")

@@ -94,6 +94,8 @@ MEANINGS = {
     479: ("a separator that cannot be", "--label-separator"),
     487: ("the method of a Trainer, named in two ways or in none", "method"),
     489: ("names and numbers of labels that do not go together", "number"),
+    127: ("rows for scores that are no two columns", "and their labels"),
+    486: ("callbacks that are none", "callback"),
 }  # fmt: skip
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _OTHER_PROGRAMS = {"--no-deps", "--cpu", "--num", "--num-processes", "--nproc"}

@@ -162,7 +162,7 @@ def config_values(paths: Sequence[str | Path], params: Sequence[click.Parameter]
                 raise ConfigError(253, f"{path}: {key} has settings of its own: write all flags on one level")
             if value is not None:
                 listed = isinstance(value, list) and isinstance(known[name].type, _Numbers | _Seeds)
-                values[name] = tuple(value) if listed else value if known[name].is_flag else _as_written(value)
+                values[name] = _as_written(value, commas=listed)
     return values
 
 
@@ -229,10 +229,13 @@ def mapping_of(path: Path) -> dict[Any, Any]:
     return values
 
 
-def _as_written(value: Any) -> str:
-    """A value of a file as one would write it on the command line; YAML reads a bare `no` as false."""
+def _as_written(value: Any, *, commas: bool = False) -> str:
+    """A value of a file as one would write it on the command line; YAML reads a bare `no` as false.
+
+    With `commas` a list is one even where it has a single value.
+    """
     if isinstance(value, list):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) + "," * (commas and len(value) == 1)
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 

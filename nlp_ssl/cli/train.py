@@ -22,7 +22,6 @@ from nlp_ssl.experiments.out_of_scope import share_of
 from nlp_ssl.experiments.saving import Save
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.task import Task
-from nlp_ssl.training.run_folder import RunFolder
 from nlp_ssl.training.trackers import check_trackers
 
 log = logging.getLogger("nlp_ssl")
@@ -61,8 +60,8 @@ def main(
     check_student(options, method)
     check_trackers(beside.tracker_names(), folder=True)
     tuning.check(_settings)
-    checked = options.check(files, "train")
-    folder = RunFolder(checked.path, resume=options.resume, trackers=beside.tracker_names())
+    folder = options.check(files, "train")
+    folder.trackers = beside.tracker_names()
     out_of_scope = None if beside.drop_out_of_scope is None else share_of(beside.drop_out_of_scope)
     seeds = options.chosen_seeds(config.seed)
     task = task_of(options, files, strong, seeds[0])

@@ -12,11 +12,11 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from nlp_ssl.data.arrays import Column, column, read_labels
+from nlp_ssl.data.arrays import Column, InputError, column, read_labels
 from nlp_ssl.data.cleaning import label_name
 from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.image_store import ImageStore
-from nlp_ssl.data.splits import draw_per_class
+from nlp_ssl.data.splits import check_draw, draw_per_class
 from nlp_ssl.errors import ConfigError, DataError, nearest
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the Debian package dataset-fashion-mnist
@@ -59,8 +59,8 @@ class ImageRows:
             ConfigError: a size is out of range.
             DataError: a class has too few rows.
         """
-        few = labels_per_class is not None and labels_per_class < 1
-        if few or dev_per_class < 0 or (pool_size is not None and pool_size < 0):
+        check_draw(seed, labels_per_class)
+        if dev_per_class < 0 or (pool_size is not None and not (isinstance(pool_size, int) and pool_size >= 0)):
             raise ConfigError(250, "labels_per_class must be at least 1, dev_per_class and pool_size at least 0")
         known = self.train[self.labels[self.train] >= 0]
         labeled = known if labels_per_class is None else self._draw(known, labels_per_class, seed)
@@ -117,6 +117,9 @@ def image_rows(
         names = list(class_names)
     else:
         numbers = [known.number]
+    for role, part in (("dev", dev), ("test", test)):
+        if part is not None and (not isinstance(part, tuple | list) or len(part) != 2):
+            raise InputError(127, f"{role} should be images and their labels: {role}=(images, labels)")
     parts, places = [_checked(images, len(known.number))], [np.arange(len(known.number))]
     for part in (None if unlabeled is None else (unlabeled, None), dev, test):
         start = sum(map(len, parts))
@@ -134,6 +137,7 @@ def image_rows(
 
 
 def _checked(images: NDArray[np.uint8], rows: int, size: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
+    images = np.asarray(images)
     if len(images) != rows:
         raise DataError(121, f"{rows} labels for {len(images)} images: give one label for each image")
     if size is not None and images.shape[1:] != size:

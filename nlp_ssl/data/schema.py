@@ -15,7 +15,7 @@ from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.label_sets import bare, encode_sets, outside
 from nlp_ssl.data.markers import MINUS_ONE, minus_one_error, spelling, stripped
 from nlp_ssl.data.sources import read_table
-from nlp_ssl.data.splits import draw_per_class, pair_keys
+from nlp_ssl.data.splits import check_draw, draw_per_class, pair_keys
 from nlp_ssl.data.table import Table, hidden_columns, in_roles
 from nlp_ssl.errors import ConfigError, DataError, nearest
 from nlp_ssl.ops.multilabel import refuse_multilabel
@@ -84,8 +84,7 @@ def build_data(
     """
     if drop_leaks and allow_transductive:
         raise ConfigError(230, "drop_leaks and allow_transductive contradict each other: choose one")
-    if labels_per_class is not None and labels_per_class < 1:
-        raise ConfigError(231, f"labels_per_class is {labels_per_class}: give 1 or more")
+    check_draw(seed, labels_per_class)
     tables = _tables({"labeled": labeled, "unlabeled": unlabeled, "dev": dev, "test": test})
     if (labeled := tables["labeled"]) is None:
         raise DataError(132, "no row has a label: label a few texts of each class")

@@ -1,13 +1,28 @@
 """Seeded draws of rows, and the keys by which two texts count as the same."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from nlp_ssl.errors import DataError
+from nlp_ssl.errors import ConfigError, DataError
+from nlp_ssl.utils.ranges import check
+
+
+def check_draw(seed: int, labels_per_class: int | None) -> None:
+    """Refuses a seed or a number of labels that cannot be.
+
+    Raises:
+        ConfigError: one of them is no whole number, negative, or no label.
+    """
+    check(labels_per_class if labels_per_class is not None else 1, "labels_per_class", 1, 1e9)
+    check(seed, "seed", 0, 2**31)
+    for name, value in (("labels_per_class", labels_per_class), ("seed", seed)):
+        if value is not None and not isinstance(value, Integral):
+            raise ConfigError(204, f"{name} must be a whole number, not {value!r}")
 
 
 def draw_per_class(labels: Sequence[object], per_class: int, seed: int) -> np.ndarray:

@@ -156,6 +156,8 @@ def compare(
     method, config = as_method(method), config or TrainConfig()
     numbers = seed_numbers(seeds, config)
     place = folder if folder is None or isinstance(folder, RunFolder) else RunFolder(folder)
+    if place is not None:
+        place.check_free(overwrite=overwrite)
     check_trackers(() if place is None else place.trackers, place is not None)
     results: dict[str, list[Outcome]] = {}
     starts: list[Outcome] = []
@@ -188,7 +190,7 @@ def compare(
         keep(saved, [*results][-1], numbers, place)
     named = {**({"start": starts} if starts else {}), **results}
     outcomes = {side: tuple(each) for side, each in named.items()}
-    best = classifier_of(net, task, method, config)
+    best = classifier_of(net, task, method, replace(config, seed=saved.seed))
     return Comparison([*results][-1], numbers, outcomes, best, saved)
 
 
@@ -222,7 +224,11 @@ def seed_numbers(seeds: int | Sequence[int], config: TrainConfig) -> tuple[int, 
     Raises:
         ConfigError: there is none, or one is given twice or negative.
     """
+    if isinstance(seeds, str | bool | float) or not isinstance(seeds, int | Sequence):
+        raise ConfigError(209, f"seeds is {seeds!r}: give how many, or a list of them")
     numbers = tuple(range(config.seed, config.seed + seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if any(isinstance(number, bool) or not isinstance(number, int) for number in numbers):
+        raise ConfigError(209, f"seeds are {', '.join(map(str, numbers))}: give whole numbers")
     if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 0:
         raise ConfigError(209, f"seeds must be one or more, differ and not be negative: {','.join(map(str, numbers))}")
     return numbers

@@ -63,12 +63,14 @@ def fit(
     """
     method, config = as_method(method), config or TrainConfig()
     place = folder if folder is None or isinstance(folder, RunFolder) else RunFolder(folder)
+    if place is not None:
+        place.check_free()
     trained = run_one(method, task, config, folder=place, frozen_nets=frozen_nets, callbacks=callbacks)
     module = trained.module
     if module is None:  # it was complete before
         assert place is not None
         module = learner(method, task).load(place.path)
-    return Result(
-        trained.scores, trained.steps, trained.seconds, trained.warnings, module=module,
-        model=classifier_of(module, task, method, config),
-    )  # fmt: skip
+    model = classifier_of(module, task, method, config)
+    if place is not None:
+        model.save_params(place.path)
+    return Result(trained.scores, trained.steps, trained.seconds, trained.warnings, module=module, model=model)

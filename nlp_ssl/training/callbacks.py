@@ -20,6 +20,8 @@ class Callbacks:
     """
 
     def __init__(self, callbacks: Sequence[TrainerCallback], config: TrainConfig, folder: Path | None) -> None:
+        if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
+            raise ConfigError(486, f"callbacks is {callbacks!r}, no list of callbacks: give callbacks=[...]")
         for callback in callbacks:
             if not isinstance(callback, TrainerCallback):
                 raise ConfigError(486, f"{callback!r} is no callback: give instances of transformers.TrainerCallback")

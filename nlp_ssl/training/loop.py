@@ -375,6 +375,11 @@ def _check_frozen(method: Method, frozen_nets: Mapping[str, Module | Tensor], da
         if method.nets.get(role) != "frozen":
             frozen = [r for r, kind in method.nets.items() if kind == "frozen"]
             raise ConfigError(233, f"{method.name} takes no net {role!r}; it takes: {', '.join(frozen) or 'none'}")
+        if not isinstance(net, Module | Tensor):
+            raise ConfigError(
+                234, f"the {role} is a {type(net).__name__} that knows no classes: give a net (of a classifier its "
+                "net_), or logits as a tensor"
+            )  # fmt: skip
         known = net.shape[1] if isinstance(net, Tensor) else net.classifier.out_features
         if known != classes:
             raise ConfigError(234, f"the {role} knows {known} classes, the data have {classes}")

@@ -50,6 +50,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path, *, resume: bool = False, trackers: tuple[str, ...] = ()) -> None:
         self.path, self.resume, self.trackers = Path(path), resume, trackers
+        self._checked = False  # that nothing in it would be lost
         self.identity = self.path / "identity.json"
         self.result = self.path / "result.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -251,10 +252,27 @@ class RunFolder:
             raise ConfigError(216, f"cannot use {self}: {error.strerror}; choose another --output-dir") from error
         if held and not (self.resume or overwrite):
             raise ConfigError(219, f"{self} is not empty: use --resume, --overwrite or another --output-dir")
-        if held and overwrite:
-            self._check_lost(models)
+        if held:
+            self._check_lost(models if overwrite else ())
+        self._checked = True
 
-    def _check_lost(self, models: Iterable[str | Path | None]) -> None:
+    def check_free(self, *, overwrite: bool = False) -> None:
+        """Refuses a folder where the run would write over another one or somebody's model, unless `check` has passed.
+
+        Raises:
+            ConfigError: it would.
+        """
+        if self._checked or not is_main():
+            return
+        if (self.resume or overwrite) or not self._files():
+            self._check_lost()
+        else:
+            raise ConfigError(
+                219, f"{self} is not empty, it holds a {self._files()[0].name}: choose another folder, or go on with "
+                "its run by RunFolder(folder, resume=True)"
+            )  # fmt: skip
+
+    def _check_lost(self, models: Iterable[str | Path | None] = ()) -> None:
         lost = self._files()
         if lost and not self._holds_run():
             raise ConfigError(

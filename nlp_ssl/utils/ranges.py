@@ -38,6 +38,8 @@ def check_ranges(value: Any) -> None:
         ConfigError: a value lies outside.
     """
     for name, kind in field_types(type(value)).items():
+        plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        _check_kind(name, value.__dict__[name], plain)
         for note in get_args(kind)[1:] if get_origin(kind) is Annotated else ():
             if isinstance(note, Range):
                 check(value.__dict__[name], name, note.low, note.high)
@@ -49,8 +51,22 @@ def check(value: float, name: str, low: float, high: float) -> None:
     Raises:
         ConfigError: value is not a number in [low, high].
     """
-    if not low <= value <= high:  # also false for NaN
+    if not isinstance(value, Real) or not low <= value <= high:  # also false for NaN
         raise ConfigError(202, f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+
+
+def _check_kind(name: str, value: Any, kind: Any) -> None:
+    """Refuses a value outside the choices of a field, or no whole number where one is wanted.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        hint = nearest(str(value), [str(a) for a in get_args(kind)])
+        raise ConfigError(204, f"{name} cannot be {value!r}.{hint}")
+    number = {int: Integral, float: Real}.get(kind)
+    if number is not None and (isinstance(value, bool) or not isinstance(value, number)):
+        raise ConfigError(204, f"{name} must be a {'whole ' if kind is int else ''}number, not {value!r}")
 
 
 def from_options(cls: type[Any], options: Mapping[str, Any]) -> Any:
@@ -67,12 +83,7 @@ def from_options(cls: type[Any], options: Mapping[str, Any]) -> Any:
         if key not in known:
             raise ConfigError(203, f"unknown option {key!r} of {cls.__name__}.{nearest(key, known)}")
         kind = get_args(known[key])[0] if get_origin(known[key]) is Annotated else known[key]
-        if get_origin(kind) is Literal and value not in get_args(kind):
-            hint = nearest(str(value), [str(a) for a in get_args(kind)])
-            raise ConfigError(204, f"{key} cannot be {value!r}.{hint}")
-        number = {int: Integral, float: Real}.get(kind)
-        if number is not None and (isinstance(value, bool) or not isinstance(value, number)):
-            raise ConfigError(204, f"{key} must be a {'whole ' if kind is int else ''}number, not {value!r}")
-        if number is not None and not isinstance(value, int | float):
+        _check_kind(key, value, kind)
+        if kind in (int, float) and not isinstance(value, int | float):
             options[key] = kind(value)
     return cls(**options)
