@@ -374,6 +374,7 @@ def test_bars_in_a_notebook(make, monkeypatch, verbose):
     module.display = display
     monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
     monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)  # every console in a notebook shows through IPython
     monkeypatch.setattr(progress, "console", Console(force_jupyter=True))
     monkeypatch.setattr(progress, "_DELAY", 0.0)
     monkeypatch.setattr(progress, "_PAUSE", 0.0)
@@ -382,6 +383,7 @@ def test_bars_in_a_notebook(make, monkeypatch, verbose):
         assert not cells
         return
     shown = [data["text/plain"] for cell in cells for data in cell]
+    assert all(cell[0] != {"text/plain": ""} for cell in cells), "no output of nothing"
     assert any("uda" in text and "1/2" in text for text in shown) and cells[-1][-1] == {"text/plain": ""}
 
 

@@ -30,7 +30,7 @@ _LABEL_ONLY = ("start", "supervised")
 PSEUDO_LABELED = "pseudo_labels"  # supervised training on the given pseudo-labels, compared with the labels alone
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Outcomes per seed of a method and, where asked for, of training on the labels alone.
 
@@ -49,6 +49,9 @@ class Comparison:
     results: dict[str, tuple[Outcome, ...]]
     best: SSLClassifier | None = field(default=None, repr=False)
     saved: Saved | None = None
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         split = "test" if any("test" in o.scores for o in self.outcomes) else "dev"

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from nlp_ssl.classifier import SSLClassifier, classifier_of
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.experiments.runs import learner, run_one
+from nlp_ssl.experiments.runs import describe, learner, run_one
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.nets.base import Module
 from nlp_ssl.registry import as_method
@@ -18,12 +18,15 @@ from nlp_ssl.training.outcome import Outcome
 from nlp_ssl.training.run_folder import RunFolder
 
 
-@dataclass
+@dataclass(repr=False)
 class Result(Outcome):
     """What a run came to, with the trained net, and with the classifier around it."""
 
-    module: Module = field(kw_only=True, repr=False)
-    model: SSLClassifier = field(kw_only=True, repr=False)
+    module: Module = field(kw_only=True)
+    model: SSLClassifier = field(kw_only=True)
+
+    def __repr__(self) -> str:
+        return f"Result({describe(self)}, {self.steps} steps; {self.model!r})"
 
 
 def fit(

@@ -102,16 +102,14 @@ class _CellProgress(Progress):
     _cell: Any = None
 
     def start(self) -> None:
-        from IPython.display import display  # a notebook has it
-
-        self._cell = display({"text/plain": ""}, raw=True, display_id=True)
+        """Nothing is shown before there is something to show: most bars are done before that."""
 
     def stop(self) -> None:
         self._show("")
 
     def refresh(self) -> None:
         page = io.StringIO()
-        Console(file=page, width=80).print(self.get_renderable())
+        Console(file=page, width=80, force_jupyter=False).print(self.get_renderable())
         self._show(page.getvalue().rstrip())
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
@@ -121,6 +119,10 @@ class _CellProgress(Progress):
     def _show(self, text: str) -> None:
         if self._cell is not None:
             self._cell.update({"text/plain": text}, raw=True)
+        elif text:
+            from IPython.display import display  # a notebook has it
+
+            self._cell = display({"text/plain": text}, raw=True, display_id=True)
 
 
 class ConsoleHandler(logging.Handler):
