@@ -20,7 +20,7 @@ from nlp_ssl.training.run_folder import RunFolder
 
 @dataclass
 class Result(Outcome):
-    """What a run came to, with the trained net, and with the classifier around it."""
+    """The outcome of a run, with the trained net and the classifier around it."""
 
     module: Module = field(kw_only=True, repr=False)
     model: SSLClassifier = field(kw_only=True, repr=False)

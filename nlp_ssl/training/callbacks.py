@@ -22,7 +22,9 @@ class Callbacks:
     def __init__(self, callbacks: Sequence[TrainerCallback], config: TrainConfig, folder: Path | None) -> None:
         for callback in callbacks:
             if not isinstance(callback, TrainerCallback):
-                raise ConfigError(486, f"{callback!r} is no callback: give instances of transformers.TrainerCallback")
+                raise ConfigError(
+                    486, f"{callback!r} is not a callback: give instances of transformers.TrainerCallback"
+                )
         self.callbacks = list(callbacks)
         self.handler: Any = None
         self.control = TrainerControl()

@@ -50,7 +50,7 @@ def check(value: float, name: str, low: float, high: float) -> None:
         ConfigError: value is not a number in [low, high].
     """
     if not low <= value <= high:  # also false for NaN
-        raise ConfigError(202, f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+        raise ConfigError(202, f"{name} must be in [{low:g}, {high:g}], got {value!r}")
 
 
 def from_options(cls: type[Any], options: Mapping[str, Any]) -> Any:
