@@ -45,8 +45,7 @@ COMMANDS = {
     "methods": Spec(
         main,
         "what can be trained",
-        "A line for each method that train knows; with NAME its loss, its hyper-parameters and where it differs from "
-        "the paper.",
+        "One line per method; with NAME its loss, its hyper-parameters and where it differs from the paper.",
         "nlp-ssl methods fixmatch",
         arguments=(Argument("name", required=False),),
     )
