@@ -77,7 +77,7 @@ class TrainConfig:
     warm_steps: Annotated[
         int,
         Range(0, 2**31),
-        "steps of the warm start; 0 depends on the number of labels (contrastive) or takes max_steps (supervised)",
+        "steps of the warm start; 0 goes by the number of labels (contrastive) or takes max_steps (supervised)",
     ] = 0
     eval_steps: Annotated[int, Range(0, 2**31), "steps between evaluations on dev rows; 0 is off"] = 0
     patience: Annotated[
@@ -110,7 +110,7 @@ class TrainConfig:
     save_steps: Annotated[int, Range(0, 2**31), "steps between checkpoints; 0 is off"] = 0
     save_total_limit: Annotated[int, Range(1, 1e12), "checkpoints kept, the newest ones"] = 2
     dataloader_num_workers: Annotated[
-        int, Range(0, 2**31), "worker processes that prepare batches; 0 prepares them in the training process"
+        int, Range(0, 2**31), "processes that prepare batches beside the one that trains; 0 prepares them there"
     ] = 0
     seed: Annotated[int, Range(0, 2**31), "seed of draws, order, noise and initial weights"] = 0
 
@@ -123,6 +123,6 @@ class TrainConfig:
         check_ranges(self)
         check(self.batch_size * self.unlabeled_ratio, "batch_size x unlabeled_ratio", 1, 1e7)
         if self.class_weights != "none" and self.logit_adjustment:
-            raise ConfigError(450, "class_weights and logit_adjustment both correct for class imbalance: choose one")
+            raise ConfigError(450, "class_weights and logit_adjustment both make up for unequal classes: choose one")
         if self.patience and not self.eval_steps:
             raise ConfigError(211, "patience needs eval_steps: say how often to evaluate on the dev rows")

@@ -158,7 +158,7 @@ class Task:
             seed: of that draw.
             drop_leaks: remove training and pool texts that are also dev or test texts.
             allow_transductive: keep pool texts that are also dev or test texts.
-            teacher: folder of a saved classifier whose predictions for the pool are learned.
+            teacher: folder of a saved classifier whose answers for the pool are learned.
             student: folder or hub name of the students' encoder, for methods in rounds.
             cache_dir: where tokenized texts are kept.
 
@@ -235,7 +235,7 @@ class Task:
             pair_column: column of the second texts, where rows are pairs of texts.
             label_separator: between the labels of a row of multi-label data, e.g. ";".
             class_names: what the numbers stand for where labels are rows of 0 and 1.
-            unlabeled_value: label that marks an unlabeled row, in addition to an empty one and -1.
+            unlabeled_value: label that marks an unlabeled row, beside the empty one and -1.
             minus_one: what the label -1 is, "class" or "unlabeled", where others are numbers.
             encoding: of the files.
             on_bad_lines: what to do with ragged rows.
@@ -249,7 +249,7 @@ class Task:
             drop_leaks: remove training and pool texts that are also dev or test texts.
             allow_transductive: keep pool texts that are also dev or test texts.
             pseudo_labels: file of noisy labels for texts of the pool, or for more texts.
-            teacher: folder of a saved classifier whose predictions for the pool are learned.
+            teacher: folder of a saved classifier whose answers for the pool are learned.
             student: folder or hub name of the students' encoder, for methods in rounds.
             cache_dir: where tokenized texts are kept.
 

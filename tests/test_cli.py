@@ -72,8 +72,8 @@ def test_method_flags_reach_the_method(files, tmp_path):
     [
         (["--method", "udaa"], 2, "Did you mean 'uda'"),
         (["--treshold", "0.9"], 2, "--threshold"),
-        (["--threshold", "1.5"], 2, "threshold must be in [0, 1]"),
-        (["--threshold", "nan"], 2, "threshold must be in [0, 1]"),
+        (["--threshold", "1.5"], 2, "threshold must lie in [0, 1]"),
+        (["--threshold", "nan"], 2, "threshold must lie in [0, 1]"),
         (["--learning-rate", "-1"], 2, "learning_rate"),
         (["--max-steps", "many"], 2, "--max-steps"),
         (["--lr-scheduler-type", "cosinus"], 2, "cosine"),
@@ -124,7 +124,7 @@ def test_overwrite_takes_no_folder_of_other_people(files, tmp_path, capsys):
     notes.parent.mkdir(parents=True)
     notes.write_text("x")
     assert train(files, tmp_path / "mine", "--overwrite") == 2
-    assert "contains no run, but a baseline" in capsys.readouterr().err and notes.exists()
+    assert "holds no run, but a baseline" in capsys.readouterr().err and notes.exists()
     copied = shutil.copytree(files / "model", tmp_path / "model")
     assert train(files, copied, "--overwrite", "--model", str(copied)) == 2
     assert "SSL219" in capsys.readouterr().err and (copied / "model.safetensors").exists()

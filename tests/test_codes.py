@@ -85,7 +85,7 @@ MEANINGS = {
     407: ("--tune cannot be read", "--tune"),
     409: ("two flags choose the same setting", "choose"),
     411: ("what marks unlabeled rows cannot be", "unlabeled-value|minus_one"),
-    442: ("the file exists already", "exists"),
+    442: ("the file is there already", "exists"),
     453: ("pairs where single texts are wanted", "for single texts"),
     471: ("a dataset that is none for the Trainer", "datasets.Dataset|no column"),
     472: ("a setting that the Trainer has itself", "TrainingArguments|warm start"),

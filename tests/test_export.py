@@ -167,7 +167,7 @@ def test_a_model_that_cannot_be_traced_is_one_line(folder, tmp_path, capsys, mon
         (["out", "--out", "out", "--overwrite"], 2, "SSL442"),  # a model is not a former export
         (["onnx", "--out", "new"], 3, "model.safetensors is missing"),
         (["out", "--out", "new", "--quantize", "int4"], 2, "int8"),
-        (["out", "--out", "new", "--tolerance", "2"], 2, "tolerance must be in [0, 1]"),
+        (["out", "--out", "new", "--tolerance", "2"], 2, "tolerance must lie in [0, 1]"),
         (["out", "--out", "new", "--texts", "nowhere.txt"], 3, "nowhere.txt"),
         (["out", "--out", "new", "--pair-column", "b"], 2, "name it with --texts"),
         (["out", "--out", "new", "--texts", "p.csv", "--pair-column", "b"], 2, "reads single texts: leave out"),

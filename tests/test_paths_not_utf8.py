@@ -141,7 +141,7 @@ def test_augment_reads_texts_there(place: Path, tmp_path: Path, monkeypatch: pyt
     argv = ["augment", place / NAME / "u.txt", "--out", tmp_path / "views.parquet", *SWAP]
     assert run(monkeypatch, *argv)[0] == 0
     assert len(pq.read_table(tmp_path / "views.parquet")) == 18
-    assert run(monkeypatch, *argv)[1].endswith(b"exists already\n")
+    assert run(monkeypatch, *argv)[1].endswith(b"is there already\n")
 
 
 def test_augment_of_a_folder_refuses_a_file_whose_views_would_have_such_a_name(

@@ -80,8 +80,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(files, tmp_path, capsys):
         assert run(["train", "--config", str(files / "run.yaml"), *more, "--output-dir", str(out), "--dry-run"]) == 0
         shown = capsys.readouterr().out
         assert "max_steps: 4" in shown and "rows: 16 labeled, 64 unlabeled, 0 dev, 40 test" in shown
-        assert "labeled rows per step: 4, 1.0 passes in 4 steps" in shown
-        assert "unlabeled rows per step: 12, 0.75 passes" in shown and "for 1 seed, with the baseline" in shown
+        assert "labeled rows a step: 4, 1.0 passes in 4 steps" in shown
+        assert "unlabeled rows a step: 12, 0.75 passes" in shown and "for 1 seed, with the baseline" in shown
         assert ("2 rounds" in shown) == bool(more)
         assert not (out / "result.json").exists() and not (out / "metrics.jsonl").exists()
 

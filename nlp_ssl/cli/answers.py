@@ -67,14 +67,14 @@ def check_out(out: Path, read: Sequence[str | Path], overwrite: bool) -> None:
     """Refuses a file that cannot be written, before anything is computed.
 
     Raises:
-        ConfigError: its ending is unknown, it exists already, or it is what is read.
+        ConfigError: its ending is unknown, it is there already, or it is what is read.
     """
     if out.suffix not in SUFFIXES:
         raise ConfigError(441, f"{out}: unknown format {out.suffix!r}: use {', '.join(SUFFIXES)}")
     if out.resolve() in {Path(place).resolve() for place in read}:
-        raise ConfigError(295, f"{out}: the result would overwrite an input file: choose another --out")
+        raise ConfigError(295, f"{out}: the result would take the place of what is read: name another --out")
     if out.exists() and not overwrite:
-        raise ConfigError(442, f"{out} exists: choose another file or add --overwrite")
+        raise ConfigError(442, f"{out} exists: name another file or add --overwrite")
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ _MASKED_LM = "masked_lm"
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """Flags of `augment` in addition to those of the gates."""
+    """Flags of `augment` beside those of the gates."""
 
     how: Annotated[str, "back_translation, masked_lm, or word operations like tfidf(p=0.4)+swap"] = BACK_TRANSLATION
     engine: Annotated[EngineName, "what translates"] = "apertium"
@@ -58,7 +58,7 @@ class AugmentOptions:
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
     on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
-    scheduler: Annotated[Literal["local", "ray"], "where the files of a folder are processed"] = "local"
+    scheduler: Annotated[Literal["local", "ray"], "where the files of a folder are worked on"] = "local"
     cache_dir: Annotated[Path | None, "where finished rewritings are kept"] = None
     out: Annotated[Path | None, "Parquet file of the views (text, sample, view, outcome, cosine), or a folder"] = None
     overwrite: Annotated[bool, "replace that file"] = False
@@ -92,7 +92,7 @@ def main(texts: str, options: AugmentOptions, gates: Gates) -> None:
             report.merge(Report.of_json(answer))
     _show(report)
     if errors:
-        raise RunError(331, f"{len(errors)} of {len(pairs)} files failed; the first error: {errors[0]}")
+        raise RunError(331, f"{len(errors)} of {len(pairs)} files were not done; the first: {errors[0]}")
 
 
 def _pairs(source: Path, out: Path) -> list[tuple[Path, Path]]:
@@ -103,7 +103,7 @@ def _pairs(source: Path, out: Path) -> list[tuple[Path, Path]]:
         ConfigError: two files would have the same file of views, or one would take the place of the texts.
     """
     if out.resolve() == source.resolve():
-        raise ConfigError(295, f"{out}: the views would overwrite the texts: choose another --out")
+        raise ConfigError(295, f"{out}: the views would take the place of the texts: name another --out")
     check_regular(source)
     if not source.is_dir():
         return [(source, out)]
@@ -155,10 +155,8 @@ class Job:
         if not out.exists():
             return False
         if made_of(out) != self._name(source):
-            raise ConfigError(
-                442, f"{out} exists and was made with other settings: choose another --out or add --overwrite"
-            )
-        click.echo(f"{out} exists already")
+            raise ConfigError(442, f"{out} exists and is made otherwise: name another place or add --overwrite")
+        click.echo(f"{out} is there already")
         return True
 
     @cached_property
@@ -218,7 +216,7 @@ class Job:
 
             yield work
             if cache is not None:
-                log.info("%d new rewritings; the others came from the cache", cache.written)
+                log.info("%d rewritings are new; what was known came from the cache", cache.written)
 
 
 def engines(options: AugmentOptions) -> list[ParaphraseEngine]:
@@ -233,9 +231,7 @@ def _policy(how: str) -> Augment | None:
         return None
     policy = parse_policy(how)
     if isinstance(policy, Rewritten):
-        raise ConfigError(
-            292, f"--how {how}: augment makes back-translations only; `train --strong` adds word operations"
-        )
+        raise ConfigError(292, f"--how {how}: make the back-translations alone; `train --strong` adds word operations")
     return policy
 
 
@@ -265,7 +261,7 @@ COMMANDS = {
         main,
         "rewrite texts (back-translation, masked words), once, for training on them",
         "Rewrites every text of TEXTS and writes the views to a Parquet file that nlp-ssl train --views takes. What is "
-        "finished is kept: an interrupted command continues where it stopped, only changed texts are new. TEXTS may be "
+        "finished is kept: an interrupted command goes on where it stopped, a changed text is done alone. TEXTS may be "
         "a folder: each of its files becomes a file of the folder --out, here or on a Ray cluster.",
         "nlp-ssl augment pool.txt --out views.parquet --workers 2",
         flags=(AugmentOptions(), Gates()),

@@ -44,7 +44,7 @@ def guarded(command: Callable[[], None]) -> int:
         signal = stop.__cause__ if isinstance(stop, click.Abort) else stop
         if not isinstance(signal, Interrupted):
             return 130
-        click.echo(f"{signal}: with an output folder the state is saved; continue with --resume", err=True)
+        click.echo(f"{signal}: the state is saved where an output folder was given; go on with --resume", err=True)
         return signal.exit_code
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

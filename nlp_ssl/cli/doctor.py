@@ -1,4 +1,4 @@
-"""`nlp-ssl doctor`: what is wrong with the files, and what to start with, before training."""
+"""`nlp-ssl doctor`: what is wrong with the files, and what to begin with, before training."""
 
 import json
 import logging
@@ -23,11 +23,11 @@ log = logging.getLogger("nlp_ssl")
 
 @dataclass(frozen=True)
 class DoctorOptions:
-    """Flags of `doctor` in addition to those of the files."""
+    """Flags of `doctor` beside those of the files."""
 
     model: Annotated[str, "encoder to look at the texts with: folder, hub name or bundled"] = DEFAULT_MODEL
     max_length: Annotated[int, "tokens of a text that training will read"] = 128
-    seed: Annotated[int, "seed for drawing the texts to look at, and labels"] = 0
+    seed: Annotated[int, "draws the texts that are looked at, and labels"] = 0
     json: Annotated[bool, "print JSON instead"] = False
 
     def __post_init__(self) -> None:
@@ -43,7 +43,7 @@ def main(options: DoctorOptions, files: Files) -> None:
     if any(table is not None and table.label_sets is not None for table in tables.values()):
         refuse_multilabel("doctor")
     checks = TaskOptions(files.labels_per_class, options.seed, files.allow_transductive, files.drop_leaks)
-    log.info("checking the texts ...")
+    log.info("looking at the texts ...")
     diagnosis = diagnose(tables, options.model, max_length=options.max_length, options=checks, known=errors)
     command = None if diagnosis.advice is None else train_command(diagnosis.advice, files, options)
     if options.json:
@@ -146,9 +146,9 @@ def as_json(diagnosis: Diagnosis, command: str | None) -> dict[str, object]:
 COMMANDS = {
     "doctor": Spec(
         main,
-        "check your files before training: what is wrong, what to start with",
-        "Checks your files in less than a minute, large ones on a sample, and says what to fix first and what to "
-        "start with. Exit code 3 if something would stop training.",
+        "look at your files before training: what is wrong, what to begin with",
+        "Looks at your files in less than a minute, on drawn texts where there are many, and says what to fix first "
+        "and what to begin with. Exit code 3 if something would stop training.",
         "nlp-ssl doctor --labeled l.csv --unlabeled u.txt --test t.csv",
         flags=(DoctorOptions(), Files()),
         first=("labeled", "unlabeled", "dev", "test", "text_column", "label_column", "labels_per_class", "model",

@@ -98,15 +98,14 @@ def lines(
     yield f"rows: {', '.join(f'{len(rows)} {name}' for name, rows in sizes.items())}"
     yield f"classes: {', '.join(data.classes)}"
     labeled = config.max_steps * config.batch_size / max(len(data.labeled), 1)
-    yield f"labeled rows per step: {config.batch_size}, {labeled:.1f} passes in {config.max_steps} steps"
+    yield f"labeled rows a step: {config.batch_size}, {labeled:.1f} passes in {config.max_steps} steps"
     if len(data.unlabeled):
-        yield f"unlabeled rows per step: {pool}, {config.max_steps * pool / len(data.unlabeled):.2f} passes"
+        yield f"unlabeled rows a step: {pool}, {config.max_steps * pool / len(data.unlabeled):.2f} passes"
     rounds = f", {estimate.rounds} rounds" if estimate.rounds > 1 else ""
     step, alone = f"{estimate.step:.2f}", f"{estimate.baseline_step:.2f}"
-    yield f"warm start {estimate.warm:.0f} s, step {step} s, step of the baseline {alone} s{rounds}"
+    yield f"start {estimate.warm:.0f} s, step {step} s, on the labels alone {alone} s{rounds}"
     total = duration(estimate.seconds(config.max_steps, seeds, baseline))
-    both = ", with the baseline" if baseline else ""
-    yield f"about {total} for {seeds} seed{'s' * (seeds > 1)}{both}, plus scoring"
+    yield f"about {total} for {seeds} seed{'s' * (seeds > 1)}{', with the baseline' if baseline else ''}, and scoring"
 
 
 def duration(seconds: float) -> str:

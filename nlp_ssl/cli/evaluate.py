@@ -98,7 +98,7 @@ def evaluate_file(model: Path, file: str, options: EvalOptions) -> Evaluation:
     labels = _indices(table, classes)
     known = np.flatnonzero(labels >= 0 if labels.ndim == 1 else (labels >= 0).any(1))
     if not len(known):
-        raise DataError(139, f"{table.source}: no row has a label: add labels, or choose another --label-column")
+        raise DataError(139, f"{table.source}: no row has a label: add labels, or name another --label-column")
     scored = table.take(known)
     pairs = None if scored.pairs is None else scored.pairs.to_pylist()
     logits = logits_of_texts(net, scored.texts.to_pylist(), longest_text(net, options.max_length), pairs)
@@ -142,7 +142,7 @@ def lines(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.confusion.ndim == 3:
         yield from _label_lines(evaluation, width)
         return
-    yield f"{'class':{width}}  {'rows':>6}  {'recall':>6}  predicted as"
+    yield f"{'class':{width}}  {'rows':>6}  {'right':>6}  taken for"
     for i, name in enumerate(evaluation.classes):
         row = evaluation.confusion[i]
         if row.sum():
@@ -154,11 +154,11 @@ def lines(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _label_lines(evaluation: Evaluation, width: int) -> Iterator[str]:
-    """A line for each label: its rows, recall and precision."""
-    yield f"{'label':{width}}  {'rows':>6}  {'recall':>6}  {'precision':>9}"
+    """A line for each label: how often it is there, is found, and is right where it is given."""
+    yield f"{'label':{width}}  {'rows':>6}  {'found':>6}  {'right':>6}"
     for name, ((_, wrong), (missed, right)) in zip(evaluation.classes, evaluation.confusion, strict=True):
-        recall, precision = (f"{right / n:.1%}" if n else "-" for n in (right + missed, right + wrong))
-        yield f"{name:{width}}  {right + missed:>6}  {recall:>6}  {precision:>9}"
+        shares = (f"{right / n:.1%}" if n else "-" for n in (right + missed, right + wrong))
+        yield f"{name:{width}}  {right + missed:>6}  {'  '.join(f'{share:>6}' for share in shares)}"
 
 
 def as_json(evaluation: Evaluation) -> dict[str, object]:

@@ -33,14 +33,14 @@ class ExportOptions:
     pair_column: Annotated[str | None, "column of the second texts, for a model of pairs"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
     tolerance: Annotated[float | None, "largest difference of a probability; by default 0.001, int8 0.1"] = None
-    overwrite: Annotated[bool, "replace an earlier export"] = False
+    overwrite: Annotated[bool, "replace a former export"] = False
     json: Annotated[bool, "print JSON instead"] = False
 
     def __post_init__(self) -> None:
         if self.tolerance is not None:
             check(self.tolerance, "tolerance", 0.0, 1.0)
         if self.texts is None and (self.text_column or self.pair_column):
-            raise ConfigError(481, "columns belong to a file of texts: give it with --texts")
+            raise ConfigError(481, "columns are those of a file of texts: name it with --texts")
 
 
 def main(model: str, options: ExportOptions) -> None:
@@ -48,9 +48,7 @@ def main(model: str, options: ExportOptions) -> None:
     if options.out is None:
         raise ConfigError(206, "export needs --out DIR: nlp-ssl export out --out onnx")
     if options.out.exists() and not (options.overwrite and is_exported(options.out)):
-        raise ConfigError(
-            442, f"{options.out} exists: choose another folder, or replace the earlier export with --overwrite"
-        )
+        raise ConfigError(442, f"{options.out} exists: name another folder, or replace a former export by --overwrite")
     texts, pairs = _sample(options)
     parity = export(Path(model), options.out, quantize=options.quantize, tolerance=options.tolerance,
                    texts=texts, pairs=pairs)  # fmt: skip
@@ -92,8 +90,8 @@ COMMANDS = {
     "export": Spec(
         main,
         "a trained model as an ONNX graph, checked against the model",
-        "Writes a model that train saved as an ONNX graph with its tokenizer, if both give the same predictions. "
-        "nlp-ssl predict takes the folder, and so does any program with ONNX Runtime.",
+        "Writes a model that train saved as an ONNX graph with its tokenizer, if both give the same answers. nlp-ssl "
+        "predict takes the folder, and so does any program with ONNX Runtime.",
         "nlp-ssl export out --out onnx --quantize int8 --texts texts.csv",
         flags=(ExportOptions(),),
         arguments=(Argument("model"),),

@@ -20,9 +20,7 @@ Tables = dict[str, Table | None]
 class Marking:
     """Flags that say which labels mark unlabeled rows, for every command that reads labels."""
 
-    unlabeled_value: Annotated[str | None, "label that marks an unlabeled row, in addition to an empty one and -1"] = (
-        None
-    )
+    unlabeled_value: Annotated[str | None, "label that marks an unlabeled row, beside the empty one and -1"] = None
     minus_one: Annotated[MinusOne | None, "what the label -1 is; has to be said where others are numbers"] = None
 
     def __post_init__(self) -> None:

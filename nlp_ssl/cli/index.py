@@ -26,7 +26,7 @@ _BATCH = 1024  # queries searched at once
 
 @dataclass(frozen=True)
 class Build:
-    """Flags of `index build` in addition to those of the bank."""
+    """Flags of `index build` beside those of the bank."""
 
     out: Annotated[Path | None, "folder of the index"] = None
     encoder: Annotated[str, "encoder: folder, hub name or bundled"] = DEFAULT_MODEL
@@ -145,7 +145,7 @@ COMMANDS = {
         _build,
         "encode texts and index them",
         "Encodes the texts of CORPORA (files, folders of files, hub data sets) and builds an index over them. An "
-        "interrupted command continues where it stopped.",
+        "interrupted command goes on where it stopped.",
         "nlp-ssl index build news.txt wiki.parquet --sentences --out bank",
         flags=(Build(), BankOptions()),
         arguments=(Argument("corpora", -1),),

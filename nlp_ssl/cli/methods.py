@@ -45,7 +45,8 @@ COMMANDS = {
     "methods": Spec(
         main,
         "what can be trained",
-        "One line per method; with NAME its loss, its hyper-parameters and where it differs from the paper.",
+        "A line for each method that train knows; with NAME its loss, its hyper-parameters and where it differs from "
+        "the paper.",
         "nlp-ssl methods fixmatch",
         arguments=(Argument("name", required=False),),
     )

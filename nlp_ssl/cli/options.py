@@ -159,7 +159,7 @@ def config_values(paths: Sequence[str | Path], params: Sequence[click.Parameter]
                 hint = nearest(str(key).replace("_", "-"), [n.replace("_", "-") for n in known if n != "config"])
                 raise ConfigError(203, f"{path}: unknown flag {str(key)!r}.{hint}")
             if isinstance(value, dict):
-                raise ConfigError(253, f"{path}: {key} is nested: write all flags at the top level")
+                raise ConfigError(253, f"{path}: {key} has settings of its own: write all flags on one level")
             if value is not None:
                 listed = isinstance(value, list) and isinstance(known[name].type, _Numbers | _Seeds)
                 values[name] = _as_written(value, commas=listed)

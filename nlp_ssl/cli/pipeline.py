@@ -41,9 +41,9 @@ def main(
 COMMANDS = {
     "pipeline": Spec(
         main,
-        "pre-train, fine-tune, learn from the pool, distill: every stage compared with the labels alone",
+        "pre-train, fine-tune, learn from the pool, distill: every stage beside the labels alone",
         "Pre-trains the encoder on all texts, fine-tunes it, trains the method, and distills the result into a last "
-        "student; training on the labels alone is the baseline. Every stage continues where it stopped with --resume.",
+        "student, beside training on the labels alone. Every stage goes on where it stopped with --resume.",
         "nlp-ssl pipeline --method fixmatch --labeled l.csv --unlabeled u.txt --test t.csv --output-dir out",
         flags=(TaskOptions(), Stages(), Files(), StrongView(), TrainConfig()),
         first=("labeled", "unlabeled", "test", "model", "method", "pretrain", "distill", "max_steps", "seeds",

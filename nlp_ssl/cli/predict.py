@@ -115,8 +115,8 @@ COMMANDS = {
         main,
         "label and probability of every text of a file",
         "Writes label and probability of every text of FILE, in order, one tab-separated line each. Labels are written "
-        "as they are; one with a tab, a quote or a line end is quoted. MODEL is a folder that train or export "
-        "wrote. FILE may be a folder of files; a column `file` then names the file of each row.",
+        "as they are; one with a tab, a quote or a line end stands in quotes. MODEL is a folder that train or export "
+        "wrote. FILE may be a folder of files; tables then say in a column `file` which one a row is of.",
         "nlp-ssl predict out texts.csv --out predicted.parquet --all",
         flags=(PredictOptions(),),
         arguments=(Argument("model"), Argument("file")),

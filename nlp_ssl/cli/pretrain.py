@@ -24,17 +24,17 @@ log = logging.getLogger("nlp_ssl")
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """Flags of `pretrain` in addition to those of the loop."""
+    """Flags of `pretrain` beside those of the loop."""
 
-    model: Annotated[str, "folder or hub name of the encoder to start from, or bundled"] = DEFAULT_MODEL
+    model: Annotated[str, "folder or hub name of the encoder to begin with, or bundled"] = DEFAULT_MODEL
     objective: Annotated[Literal["mlm", "contrastive"], "guess hidden words, or tell texts apart (SimCSE)"] = "mlm"
-    pooling: Annotated[Pooling, "how token vectors become one text vector"] = "auto"
+    pooling: Annotated[Pooling, "how token vectors become one"] = "auto"
     text_column: Annotated[str | None, "column of the texts, where it is not found by itself"] = None
     encoding: Annotated[str, "of the file"] = "utf-8"
     on_bad_lines: Annotated[Literal["error", "skip"], "what to do with ragged rows"] = "error"
     output_dir: Annotated[Path | None, "where the encoder goes"] = None
     max_length: Annotated[int, "tokens of a text; longer ones are cut"] = 128
-    resume: Annotated[bool, "continue an earlier run where it stopped"] = False
+    resume: Annotated[bool, "go on where an earlier run stopped"] = False
     overwrite: Annotated[bool, "replace an earlier run"] = False
     cache_dir: Annotated[Path | None, "where tokenized texts are kept"] = None
 

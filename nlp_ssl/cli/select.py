@@ -59,11 +59,11 @@ def main(pool: str, options: SelectOptions) -> None:
     if options.out is None:
         raise ConfigError(206, "select needs --out FILE: nlp-ssl select pool.txt --classifier out --out s.parquet")
     if (options.classifier is None) == (options.in_domain is None):
-        raise ConfigError(294, "select needs --classifier FOLDER or --in-domain FILE: give one of them")
+        raise ConfigError(294, "select goes by --classifier FOLDER or by --in-domain FILE: give one of them")
     if options.out.resolve() in {Path(place).resolve() for place in (pool, options.in_domain) if place}:
-        raise ConfigError(295, f"{options.out}: the result would overwrite an input file: choose another --out")
+        raise ConfigError(295, f"{options.out}: the result would take the place of what is read: name another --out")
     if options.out.exists() and not options.overwrite:
-        raise ConfigError(442, f"{options.out} exists: choose another file or add --overwrite")
+        raise ConfigError(442, f"{options.out} exists: name another file or add --overwrite")
     table = read_table(
         pool,
         text_column=options.text_column,
@@ -73,10 +73,10 @@ def main(pool: str, options: SelectOptions) -> None:
     )
     log_notes(table.notes)
     if table.splits is not None and {"dev", "test"} & set(table.splits):
-        log.info("dev and test rows are left out")
+        log.info("rows of dev and test are left out")
         table = table.take(np.flatnonzero([split not in ("dev", "test") for split in table.splits]))
         if not len(table):
-            raise DataError(118, f"{pool}: only dev and test rows: give a pool of other texts")
+            raise DataError(118, f"{pool}: only dev and test rows: name a pool of other texts")
     rows = zip(table.rows.tolist(), texts_of(table.texts), strict=True)
     if options.classifier is not None:
         score, classes = _by_class(options.classifier)
@@ -131,10 +131,10 @@ def _lines(picked: Sequence[Picked], classes: Sequence[str], total: int, keep: i
 COMMANDS = {
     "select": Spec(
         main,
-        "the texts of a large pool that a model is most confident about, or most like the task's own",
-        "Keeps those texts of POOL that a classifier is most confident about, the same number per class (the data "
-        "filter of UDA), or those that look most like the texts of a file. nlp-ssl train --unlabeled takes the result. "
-        "With --index BANK it retrieves from a bank of sentences instead: nlp-ssl select --index BANK --help.",
+        "of a large pool the texts that a model is surest of, or most like the task's own",
+        "Keeps those texts of POOL that a classifier is surest of, equally many of each class (the data filter of "
+        "UDA), or those that look most like the texts of a file. nlp-ssl train --unlabeled takes the result. With "
+        "--index BANK it retrieves from a bank of sentences instead: nlp-ssl select --index BANK --help.",
         "nlp-ssl select news.parquet --classifier out --keep 5000 --out selected.parquet",
         flags=(SelectOptions(),),
         arguments=(Argument("pool"),),

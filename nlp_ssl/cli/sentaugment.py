@@ -20,7 +20,7 @@ from nlp_ssl.retrieval.sentaugment import LabeledSentence, Retrieval, augment, b
 
 @dataclass(frozen=True)
 class SentAugmentOptions:
-    """Flags of `select --index` in addition to those of the files and of retrieval."""
+    """Flags of `select --index` beside those of the files and of retrieval."""
 
     index: Annotated[Path | None, "bank that `nlp-ssl index build` made"] = None
     teacher: Annotated[Path | None, "saved classifier that labels what is retrieved"] = None
@@ -37,7 +37,7 @@ def main(options: SentAugmentOptions, retrieval: Retrieval, files: Files) -> Non
     if files.pair_column is not None:
         raise ConfigError(454, "select --index retrieves single texts: leave out --pair-column")
     if options.out.exists() and not options.overwrite:
-        raise ConfigError(442, f"{options.out} exists: choose another file or add --overwrite")
+        raise ConfigError(442, f"{options.out} exists: name another file or add --overwrite")
     data = text(files, tables(files), options.seed)
     assert data.texts is not None
     teacher = load_trained(options.teacher)
@@ -73,8 +73,8 @@ COMMANDS = {
         main,
         "sentences of a bank for the task, labeled by a teacher",
         "SentAugment: retrieves sentences like the labeled texts from a bank, without copies of the task's own texts, "
-        "and keeps those that the teacher is most confident about, the same number per class. nlp-ssl train "
-        "--pseudo-labels takes the result.",
+        "and keeps those that the teacher is surest of, equally many of each class. nlp-ssl train --pseudo-labels "
+        "takes the result.",
         "nlp-ssl select --index bank --labeled l.csv --test t.csv --teacher out --out found.parquet",
         flags=(SentAugmentOptions(), Retrieval(), Files()),
         first=("index", "labeled", "test", "labels_per_class", "teacher", "query_by", "per_query", "per_class", "out",

@@ -34,9 +34,9 @@ class StrongView:
             ConfigError: two flags name one, or it needs rewritings and there are none.
         """
         if self.replace_words is not None and self.strong is not None:
-            raise ConfigError(284, "--replace-words and --strong both set the strong view: leave one out")
+            raise ConfigError(284, "--replace-words and --strong both name the strong view: drop one")
         if self.views is not None and self.back_translation is not None:
-            raise ConfigError(284, "--views and --back-translation both provide rewritings: leave one out")
+            raise ConfigError(284, "--views and --back-translation both bring rewritings: drop one")
         policy: Augment | None = None if self.replace_words is None else TfidfReplace(self.replace_words)
         if self.strong is not None:
             policy = parse_policy(self.strong)
@@ -44,7 +44,7 @@ class StrongView:
         if isinstance(policy, Rewritten) and not has_rewritings:
             raise ConfigError(284, "back_translation needs rewritings: add --back-translation apertium or --views FILE")
         if has_rewritings and policy is not None and not isinstance(policy, Rewritten):
-            raise ConfigError(284, "the strong view takes no rewritings: start --strong with back_translation+")
+            raise ConfigError(284, "the strong view takes no rewritings: begin --strong with back_translation+")
         return policy
 
     def rewritings(self, tables: Sequence[Table]) -> pa.Table | None:

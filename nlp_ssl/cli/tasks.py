@@ -20,20 +20,20 @@ from nlp_ssl.utils.ranges import check
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """Flags of commands that train in addition to those of the files, the loop and the method."""
+    """Flags of commands that train, beside those of the files, the loop and the method."""
 
     method: Annotated[str, "name of the method; `nlp-ssl methods` lists them"] = "uda"
     model: Annotated[str, "folder or hub name of a pre-trained encoder; `bundled` for the one from the demo extra"] = (
         DEFAULT_MODEL
     )
-    pooling: Annotated[Pooling, "how token vectors become one text vector"] = "auto"
+    pooling: Annotated[Pooling, "how token vectors become one"] = "auto"
     pseudo_labels: Annotated[str | None, "file of noisy labels for texts of the pool, or for more texts"] = None
-    teacher: Annotated[Path | None, "saved classifier whose predictions for the pool are learned"] = None
+    teacher: Annotated[Path | None, "saved classifier whose answers for the pool are learned"] = None
     student: Annotated[str | None, "encoder of the students, for methods in rounds"] = None
     max_length: Annotated[int, "tokens of a text; longer ones are cut"] = 128
     seeds: Annotated[Seeds | None, "how many seeds from --seed on, e.g. 3; or a list of them, e.g. 5,6"] = None
     output_dir: Annotated[Path | None, "where the model, metrics and checkpoints go"] = None
-    resume: Annotated[bool, "continue the run in output-dir where it stopped"] = False
+    resume: Annotated[bool, "go on where an earlier run in output-dir stopped"] = False
     overwrite: Annotated[bool, "replace an earlier run in output-dir; other files there are kept"] = False
     cache_dir: Annotated[Path | None, "where tokenized texts are kept"] = None
 

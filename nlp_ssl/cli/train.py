@@ -28,8 +28,8 @@ log = logging.getLogger("nlp_ssl")
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """Flags of `train` that are not of training itself."""
+class Beside:
+    """What `train` does beside training."""
 
     baseline: Annotated[bool, "also train on the labels alone, and compare"] = False
     dry_run: Annotated[bool, "train nothing: print the settings, and the time by a few measured steps"] = False
@@ -38,7 +38,7 @@ class TrainOptions:
     report: Annotated[bool, "write report.html and a model card, README.md, at the end"] = True
     license: Annotated[str, "of the model, as its card says: an identifier of the hub, e.g. apache-2.0"] = "unknown"
     save: Annotated[
-        Save | None, "which model is saved: the best on dev rows, or the method's; best where there are dev rows"
+        Save | None, "side whose model is saved: the best on dev rows, or the method's; best where there are dev rows"
     ] = None
     drop_out_of_scope: Annotated[str | None, "leave out pool texts unlike any class: a share, or auto"] = None
     trackers: Annotated[str | None, "installed Accelerate trackers, e.g. tensorboard or tensorboard,wandb"] = None
@@ -53,30 +53,25 @@ class TrainOptions:
 
 
 def main(
-    options: TaskOptions,
-    train_options: TrainOptions,
-    tuning: Tuning,
-    files: Files,
-    strong: StrongView,
-    config: TrainConfig,
+    options: TaskOptions, beside: Beside, tuning: Tuning, files: Files, strong: StrongView, config: TrainConfig,
     method: Method | RoundMethod,
-) -> None:
+) -> None:  # fmt: skip
     """Trains, and prints the closing table."""
     check_student(options, method)
-    check_trackers(train_options.tracker_names(), folder=True)
+    check_trackers(beside.tracker_names(), folder=True)
     tuning.check(_settings)
     folder = options.check(files, "train")
-    folder.trackers = train_options.tracker_names()
-    out_of_scope = None if train_options.drop_out_of_scope is None else share_of(train_options.drop_out_of_scope)
+    folder.trackers = beside.tracker_names()
+    out_of_scope = None if beside.drop_out_of_scope is None else share_of(beside.drop_out_of_scope)
     seeds = options.chosen_seeds(config.seed)
     task = task_of(options, files, strong, seeds[0])
-    if train_options.dry_run or train_options.budget:
+    if beside.dry_run or beside.budget:
         if options.resume:
-            raise ConfigError(254, "--budget and --dry-run measure again: resume with the --max-steps that was chosen")
-        if train_options.budget and tuning.wanted:
+            raise ConfigError(254, "--budget and --dry-run measure anew: resume with the --max-steps that were chosen")
+        if beside.budget and tuning.wanted:
             raise ConfigError(409, "--budget and --tune both choose settings: give one of the two")
-        config = _planned(train_options, tuning, method, task, config, len(seeds))
-    if train_options.dry_run:
+        config = _planned(beside, tuning, method, task, config, len(seeds))
+    if beside.dry_run:
         return
     if tuning.wanted:
         if options.overwrite:
@@ -87,18 +82,18 @@ def main(
         task,
         config,
         seeds=seeds,
-        baseline=train_options.baseline,
+        baseline=beside.baseline,
         folder=folder,
         overwrite=options.overwrite and not tuning.wanted,
         out_of_scope=out_of_scope,
-        save=train_options.save,
+        save=beside.save,
     )
-    show(comparison, as_json=train_options.json)
-    if train_options.report:
-        leave_report(folder.path, train_options.license)
+    show(comparison, as_json=beside.json)
+    if beside.report:
+        leave_report(folder.path, beside.license)
     if comparison.saved is not None:
         log.info("model saved to %s: %s", folder, comparison.saved)
-        log.info("predict with: %s", shlex.join(["nlp-ssl", "predict", str(folder), "texts.csv"]))
+        log.info("use it: %s", shlex.join(["nlp-ssl", "predict", str(folder), "texts.csv"]))
 
 
 def _settings(more: Sequence[str]) -> tuple[Method | RoundMethod, TrainConfig]:
@@ -107,32 +102,27 @@ def _settings(more: Sequence[str]) -> tuple[Method | RoundMethod, TrainConfig]:
     before, *fixed, earlier, _ = values_with([])
     same = (replace(options, method=before.method), *others) == (before, *fixed) and config.seed == earlier.seed
     if not same or (options.teacher and options.method != before.method):
-        raise ConfigError(407, f"{' '.join(more)} is not a setting of the method or of training: remove it from --tune")
+        raise ConfigError(407, f"{' '.join(more)} is no setting of the method or the loop: take it out of --tune")
     check_student(options, method)
     return method, config
 
 
 def _planned(
-    train_options: TrainOptions,
-    tuning: Tuning,
-    method: Method | RoundMethod,
-    task: Task,
-    config: TrainConfig,
-    seeds: int,
+    beside: Beside, tuning: Tuning, method: Method | RoundMethod, task: Task, config: TrainConfig, seeds: int
 ) -> TrainConfig:
     """The settings with as many steps as fit into the budget; a dry run prints them, and the time."""
     from nlp_ssl.cli import estimate
 
     measured = estimate.measure(method, task, config)
-    if train_options.budget:
-        config = replace(config, max_steps=measured.steps(60 * train_options.budget, seeds, train_options.baseline))
-        log.info("max_steps: %d, to fit into %g minutes", config.max_steps, train_options.budget)
-    if train_options.dry_run:
-        for line in estimate.lines(measured, method, task, config, seeds, train_options.baseline):
+    if beside.budget:
+        config = replace(config, max_steps=measured.steps(60 * beside.budget, seeds, beside.baseline))
+        log.info("max_steps: %d, to fit into %g minutes", config.max_steps, beside.budget)
+    if beside.dry_run:
+        for line in estimate.lines(measured, method, task, config, seeds, beside.baseline):
             click.echo(line)
         if runs := tuning.runs(task):
             total = estimate.duration(runs * measured.seconds(config.max_steps, 1, baseline=False))
-            click.echo(f"plus about {total} to choose settings in {runs} runs")
+            click.echo(f"about {total} before that to choose settings in {runs} runs")
     return config
 
 
@@ -144,7 +134,7 @@ COMMANDS = {
         "hyper-parameters.",
         "nlp-ssl train --method fixmatch --labeled l.csv --unlabeled u.txt --test t.csv --seeds 3 --baseline "
         "--output-dir out",
-        flags=(TaskOptions(), TrainOptions(), Tuning(), Files(), StrongView(), TrainConfig()),
+        flags=(TaskOptions(), Beside(), Tuning(), Files(), StrongView(), TrainConfig()),
         first=("labeled", "unlabeled", "dev", "test", "model", "method", "max_steps", "seeds", "baseline",
                "output_dir"),
         of_method=True,

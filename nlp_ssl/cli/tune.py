@@ -35,9 +35,9 @@ class Tuning:
         if self.threshold_precision is not None:
             check(self.threshold_precision, "threshold_precision", 0.0, 1.0)
         if self.folds is not None and not self.wanted:
-            raise ConfigError(407, "--folds belongs to --tune and --threshold-precision: give one of them too")
+            raise ConfigError(407, "--folds is of --tune and --threshold-precision: give one of them, too")
         if self.threshold_precision is not None and {"method", "threshold"} & self._values().keys():
-            raise ConfigError(409, "--threshold-precision chooses the threshold of one method: remove both from --tune")
+            raise ConfigError(409, "--threshold-precision chooses the threshold of one method: take both out of --tune")
 
     @property
     def wanted(self) -> bool:
@@ -97,7 +97,7 @@ class Tuning:
             threshold = threshold_for(p, task.data.labels[task.data.labeled], self.threshold_precision)
             if threshold is None:
                 log.warning(
-                    "no threshold reaches a precision of %g %% on held-out labels: it stays at %g",
+                    "no threshold makes held-out labels right %g %% of the time: it stays at %g",
                     100 * self.threshold_precision,
                     method.__dict__["threshold"],
                 )

@@ -54,7 +54,7 @@ class Labels:
             if i not in found:
                 raise InputError(135, f"class {value!r} has no usable labeled row left: label more of its texts")
         if len(set(found.values())) < len(found):
-            raise InputError(136, f"two of the labels {self.classes.tolist()} are spelled the same: rename one")
+            raise InputError(136, f"two of the labels {self.classes.tolist()} read alike: rename one")
         return [found[i] for i in range(len(self.classes))]
 
 
@@ -232,7 +232,7 @@ def read_labels(y: Column) -> Labels:
     """Labels of the rows. Missing ones, blank ones and -1 mean unlabeled.
 
     Raises:
-        InputError: no row has a label, all have the same, two are spelled the same, or labels are not of one type.
+        InputError: no row has a label, all have the same, two read alike, or labels are not of one type.
     """
     values = column(y, "y")
     names = _names(values)
@@ -252,7 +252,7 @@ def read_labels(y: Column) -> Labels:
         only = classes.tolist()[0]
         raise InputError(133, f"there is only one class, {only!r} (-1 is none): label rows of a second class")
     if len({label_name(value) for value in classes.tolist()}) < len(classes):
-        raise InputError(136, f"two of the labels {classes.tolist()} are spelled the same: rename one")
+        raise InputError(136, f"two of the labels {classes.tolist()} read alike: rename one")
     whole = np.full(len(values), -1, dtype=np.int64)
     whole[known] = number
     counts = Counter(name for name in names if name is not None)

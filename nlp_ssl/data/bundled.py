@@ -82,7 +82,7 @@ def _default_model() -> str:
     with suppress(DataError):
         copy = bundled_encoder()
         if _sha256(copy / _WEIGHTS) == _DEFAULT_SHA256:  # asking the hub first would take half a minute without one
-            log.info("%s: using the same weights from the demo extra (checksum verified)", DEFAULT_MODEL)
+            log.info("%s: the demo extra has the same weights (by their checksum), they are used", DEFAULT_MODEL)
             return str(copy)
     try:
         cached_file(DEFAULT_MODEL, _WEIGHTS)

@@ -105,4 +105,4 @@ def markers_of(unlabeled_value: str | None, minus_one: MinusOne | None) -> Marke
     try:
         return Markers(clean_name(unlabeled_value), minus_one)
     except TypeError as error:
-        raise ConfigError(411, f"--unlabeled-value: {error}: give a label as written in the file") from None
+        raise ConfigError(411, f"--unlabeled-value: {error}: give a label as it stands in the file") from None

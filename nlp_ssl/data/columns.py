@@ -105,7 +105,9 @@ def text_columns(part: SourcePart, asked: str | None) -> list[str]:
     """
     columns = matching_columns(part, asked if part.has_names else None, TEXT_COLUMNS)
     if not columns:
-        raise DataError(108, f"{part.place}: no text column among {shown_all(part.columns)}: set it with --text-column")
+        raise DataError(
+            108, f"{part.place}: no text column among {shown_all(part.columns)}: name it with --text-column"
+        )
     return columns
 
 
@@ -117,9 +119,7 @@ def second_text_column(part: SourcePart, asked: str, text: str) -> str:
     """
     (column,) = matching_columns(part, asked, ())
     if column == text:
-        raise DataError(
-            149, f"{part.place}: {text!r} is set for both texts of a pair: give two columns, --text-column too"
-        )
+        raise DataError(149, f"{part.place}: {text!r} holds both texts of a pair: name two columns, --text-column too")
     return column
 
 
@@ -152,7 +152,7 @@ def declared_classes(part: SourcePart, label: str | None) -> list[str]:
         names.append(cleaned)
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
-        raise DataError(136, f"{part.place}: two of its class names are both {twice[0]!r}: rename one")
+        raise DataError(136, f"{part.place}: two of its class names read {twice[0]!r}: rename one")
     return names
 
 

@@ -141,9 +141,7 @@ def _checked(images: NDArray[np.uint8], rows: int, size: tuple[int, ...] | None 
     if len(images) != rows:
         raise DataError(121, f"{rows} labels for {len(images)} images: give one label for each image")
     if size is not None and images.shape[1:] != size:
-        raise DataError(
-            187, f"images of size {list(images.shape[1:])} and of size {list(size)}: make them the same size"
-        )
+        raise DataError(187, f"images of {list(images.shape[1:])} beside others of {list(size)}: make them of one size")
     return images
 
 
@@ -170,7 +168,7 @@ def named_images(name: str, folder: Path | None = None) -> ImageRows:
         return load_fashion_mnist(folder)
     if name == "digits":
         return load_digits()
-    raise ConfigError(251, f"unknown image data {name!r}.{nearest(name, ('auto', 'digits', 'fashion_mnist'))}")
+    raise ConfigError(251, f"unknown images {name!r}.{nearest(name, ('auto', 'digits', 'fashion_mnist'))}")
 
 
 def _collection(
@@ -259,9 +257,9 @@ def _parse_idx(path: Path, stream: IO[bytes], ndim: int) -> NDArray[np.uint8]:
     shape = [int(size) for size in np.frombuffer(header, dtype=">u4", offset=4)]
     size = math.prod(shape)
     if size > _MAX_IDX_BYTES:
-        raise DataError(182, f"{path}: declares {size} bytes, more than 2 GiB: get the file again")
+        raise DataError(182, f"{path}: announces {size} bytes, more than 2 GiB: get the file again")
     body = stream.read(size + 1)  # one more than announced, so that a longer file shows
     if len(body) != size:
         held = f"{len(body)}" if len(body) < size else "more"
-        raise DataError(183, f"{path}: declares {size} bytes and contains {held}: get the file again")
+        raise DataError(183, f"{path}: announces {size} bytes and holds {held}: get the file again")
     return np.frombuffer(body, dtype=np.uint8).reshape(shape)

@@ -197,7 +197,7 @@ class LabelReader:
             if no_names or (alike and not self.has_name_lists):
                 raise DataError(
                     125,
-                    f"{source}: labels are rows of 0 and 1 without class names: give --class-names (in Python "
+                    f"{source}: labels are rows of 0 and 1 that do not say of what: give --class-names (in Python "
                     "class_names=), or write the names of the labels that apply",
                 )
         are_flags = self.class_names is not None and widths == {len(self.class_names)} and not self.has_name_lists
@@ -219,7 +219,7 @@ class LabelReader:
             return None
         marker = next((name for name in map(bare, names) if name in self.markers - self.declared.keys()), None)
         if marker is not None:
-            raise ValueError(f"{marker!r} marks an unlabeled row but is listed with labels: remove it or them")
+            raise ValueError(f"{marker!r} marks an unlabeled row and stands beside labels: take it or them out")
         return names
 
     def _is_marker(self, name: str) -> bool:
@@ -233,12 +233,12 @@ class LabelReader:
     def _keep(self, label: str | LabelSet | None) -> None:
         if isinstance(label, tuple):
             if self.has_singles:
-                raise ValueError("a list of labels where earlier rows have a single label: make all of them lists")
+                raise ValueError("a list of labels, where rows before have a single one: make all of them lists")
             self.names.update(map(bare, label))
             self._pad_sets().append(label)
         elif label is not None:
             if self.sets:
-                raise ValueError(f"the single label {label!r}, where earlier rows have lists: make all of them lists")
+                raise ValueError(f"the single label {label!r}, where rows before have lists: make all of them lists")
             self.has_singles = True
             self.names[label] += 1
         self.labels.append(label if isinstance(label, str) else None)

@@ -25,9 +25,7 @@ def check_separator(separator: str | None, classes: Sequence[str] = ()) -> None:
     if within is not None:
         raise ConfigError(479, f"--label-separator {separator!r} occurs in the label {within!r}: choose another")
     if separator is not None and (not separator.strip() or UNKNOWN in separator):
-        raise ConfigError(
-            479, f"--label-separator {separator!r}: use a character such as ';' or '|', not a space or '?'"
-        )
+        raise ConfigError(479, f"--label-separator {separator!r}: give a sign such as ';' or '|', no blank and no '?'")
 
 
 def is_list(value: object) -> bool:
@@ -44,9 +42,7 @@ def label_set(cells: Sequence[object], name_of: Callable[[object], str | None]) 
     names = []
     for cell in cells:
         if isinstance(cell, float | np.floating) and not is_missing(cell) and not float(cell).is_integer():
-            raise ValueError(
-                f"{cell} is not a label: write the names of the labels that apply, not how likely they are"
-            )
+            raise ValueError(f"{cell} is no label: write the names of the labels that apply, not how likely they are")
         word = stripped(cell) if isinstance(cell, str) else ""
         unknown = word.startswith(UNKNOWN)
         name = name_of(word[len(UNKNOWN) :] if unknown else cell)

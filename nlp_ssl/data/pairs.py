@@ -41,7 +41,7 @@ class PairFrame:
         special = tuple(probe.ids[cuts[i] : cuts[i + 1]] for i in (0, 2, 4))
         if single and not special[1]:
             raise ConfigError(
-                451, "this tokenizer puts no separator between two texts: use a model made for pairs, such as BERT"
+                451, "this tokenizer puts nothing between two texts: take a model that was made for pairs, as BERT is"
             )
         types = [probe.type_ids[cut] if cut < len(sides) else 0 for cut in cuts[:_PIECES]]
         return cls((special[0], special[1], special[2]), _five(types) if token_types else None, pad_id)

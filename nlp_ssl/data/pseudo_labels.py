@@ -94,7 +94,7 @@ def read_pseudo_labels(path: Path, size: int, classes: Sequence[str]) -> PseudoL
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
         raise RunError(321, f"{path} is damaged ({type(error).__name__}): delete it and resume again") from error
     if order is None or p.shape != (size, len(classes)):
-        raise RunError(321, f"{path} belongs to another run: use --overwrite or another folder")
+        raise RunError(321, f"{path} is of another run: use --overwrite or another folder")
     return PseudoLabels(p[:, order], copies.astype(np.int64), weights.astype(np.float64), hard)
 
 
@@ -176,11 +176,7 @@ def labels_from_file(
             raise DataError(145, f"{place}: copies {cells['copies']!r} is not a whole number: fix it")
         copies[i] = round(times) * (weights[i] > 0)
     if corrected:
-        log.info(
-            "%s: %d labels are not the most probable class of their row: their probabilities are ignored",
-            source,
-            corrected,
-        )
+        log.info("%s: %d labels are not the most probable class of their row and count alone", source, corrected)
     if not copies.any():
         raise DataError(185, f"{source}: no row has a label that counts: look at its labels, weights and copies")
     return _matched(PseudoLabels(p, copies, weights, hard), text_keys(table.texts), text_keys(pa.chunked_array(pool)))
@@ -196,12 +192,12 @@ def _order_in(source: str | Path, classes: Sequence[str]) -> list[int]:
         order = _order(parquet_schema(Path(source)), classes) if is_parquet(source) else list(range(len(classes)))
     except (ValueError, TypeError) as error:
         raise DataError(
-            146, f"{source}: its metadata of class names is damaged ({type(error).__name__}): drop the probabilities"
+            146, f"{source}: its note on class names is damaged ({type(error).__name__}): drop the probabilities"
         ) from None
     if order is None:
         raise DataError(
             146,
-            f"{source}: its probabilities are for other classes than {listed(classes)}: drop that column, or name "
+            f"{source}: its probabilities are of other classes than {listed(classes)}: drop that column, or name "
             "the file of this task",
         )
     return order

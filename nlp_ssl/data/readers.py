@@ -371,9 +371,7 @@ def schema_classes(schema: pa.Schema, place: str) -> dict[str, list[str]]:
     try:
         classes = feature_classes(json.loads(noted)["info"]["features"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            113, f"{place}: its metadata of class names is damaged ({reason(error)}): write it again"
-        ) from None
+        raise DataError(113, f"{place}: its note on class names is damaged ({reason(error)}): write it again") from None
     types = {name: schema.field(name).type for name in classes if schema.names.count(name) == 1}
     return {name: classes[name] for name, type_ in types.items() if _holds_numbers(type_)}
 

@@ -245,7 +245,7 @@ def _hidden(pool: Table | None, labeled: Table, classes: Sequence[str]) -> tuple
         return pool, []
     shown = ", ".join(f"{name!r} {rows}" for name, rows in strange.most_common(5)) + ", ..." * (len(strange) > 5)
     return with_known, [
-        f"warning: {pool.source}: labels that are not classes of the labeled rows are treated as unknown: {shown}"
+        f"warning: {pool.source}: labels that are no class of the labeled rows, taken as not known: {shown}"
     ]
 
 
@@ -273,8 +273,8 @@ def refuse_markers(table: Table, name: str) -> None:
         more = "; or say --minus-one class if it is a class" if marker == MINUS_ONE else ""
         raise DataError(
             124,
-            f"{_place(table, at)}: label {marker!r} marks an unlabeled row, but {name} rows are scored: remove the "
-            f"row, or leave its label empty{more}",
+            f"{_place(table, at)}: label {marker!r} marks an unlabeled row, and {name} rows are to be scored: take the "
+            f"row out, or empty its label{more}",
         )
 
 
@@ -283,7 +283,7 @@ def _encode(table: Table, classes: Sequence[str], many: bool) -> np.ndarray:
     if (table.labels if many else table.label_sets) is not None:
         raise DataError(
             198, f"{table.source}: {'single labels' if many else 'lists of labels'}, where the labeled rows have "
-            f"{'lists' if many else 'single ones'}: use one form in all files, or give --label-separator"
+            f"{'lists' if many else 'single ones'}: write all files alike, or name the --label-separator"
         )  # fmt: skip
     if many:
         return encode_sets(table.label_sets or [None] * len(table), classes, lambda row: _place(table, row))
@@ -391,8 +391,8 @@ def _check_class_sizes(
         raise DataError(135, f"{source}: class {lost!r} has no usable labeled row left: label more of its texts")
     if empty and candidates.ndim == 1:  # a row of multi-label data that lacks a label teaches it, too
         notes.append(
-            f"warning: classes without a labeled row: {_first_few(empty)}: the model has outputs for them but no "
-            "examples: label some of their texts"
+            f"warning: classes without a labeled row: {_first_few(empty)}: the model has a place for them, but nothing "
+            "to learn them from: label texts of them"
         )
     sizes = np.where(sizes > 0, sizes, sizes.max())
     if len(classes) > MANY_CLASSES:
@@ -400,7 +400,7 @@ def _check_class_sizes(
     if sizes.max() >= EXTREME_IMBALANCE * sizes.min():
         small, large = classes[int(sizes.argmin())], classes[int(sizes.argmax())]
         notes.append(
-            f"warning: class {small!r} has {sizes.min()} rows and {large!r} has {sizes.max()}: use a method with "
+            f"warning: class {small!r} has {sizes.min()} rows and {large!r} has {sizes.max()}: take a method with "
             "class-wise thresholds (flexmatch) or distribution alignment, and read macro-F1"
         )
 
@@ -411,7 +411,7 @@ def _note_constant_labels(candidates: np.ndarray, classes: Sequence[str], notes:
         constant = [repr(name) for name, has in zip(classes, (candidates == answer).any(0), strict=True) if not has]
         if constant:
             shown = ", ".join(constant[:5]) + ", ..." * (len(constant) > 5)
-            notes.append(f"warning: labels that apply to {which}, so that they cannot be learned: {shown}")
+            notes.append(f"warning: labels that apply to {which}, which teaches nothing of them: {shown}")
 
 
 def _draw(candidates: np.ndarray, classes: Sequence[str], per_class: int | None, seed: int) -> np.ndarray:
@@ -467,7 +467,7 @@ def _second_texts(tables: Mapping[str, Table]) -> pa.ChunkedArray | None:
         return None
     if without:
         raise DataError(
-            150, f"{without[0]}: single texts, where other files have pairs: give a second text to every row"
+            150, f"{without[0]}: single texts, where other files hold pairs: give a second text to every row"
         )
     return pa.chunked_array([c for t in tables.values() if t.pairs is not None for c in t.pairs.chunks])
 

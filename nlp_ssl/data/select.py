@@ -25,11 +25,11 @@ class Picked(NamedTuple):
 
 
 def select(rows: Iterable[tuple[int, str]], score: Scorer, per_class: int, floor: float = 0.0) -> list[Picked]:
-    """The `per_class` most confident texts of every predicted class, in the order of the pool.
+    """The `per_class` surest texts of every predicted class, in the order of the pool.
 
-    One pass; only the picked texts and a few thousand others are in memory. Of equal texts and of equally confident
-    ones the first stays, so that the result does not depend on how the pool is cut into blocks. Equal texts count
-    once even where they are given to two classes: a model's outputs differ in the last digits from block to block.
+    One pass; only the picked texts are in memory, beside a few thousand others. Of equal texts and of equally sure ones
+    the first stays, so that the result does not depend on how the pool is cut into blocks. Equal texts count once even
+    where they are given to two classes: a model's answers differ in the last digits from block to block.
 
     Args:
         rows: (row number, text), in the order of the pool; the numbers may start again with each of its files.

@@ -208,7 +208,7 @@ def column_values(source: str | Path, name: str, encoding: str = "utf-8") -> dic
     with _readable(source):
         parts = [part for part in _parts_of(source, Reading(encoding)) if matching_columns(part, None, [name])]
         if len(parts) > 1:
-            raise DataError(147, f"{source}: column {name!r} occurs in several files: give one file")
+            raise DataError(147, f"{source}: column {name!r} stands in several files: give one file")
         rows = (row for part in parts for row in part.read(matching_columns(part, None, [name])))
         return {number: value for number, (value,) in rows}
 
@@ -278,7 +278,7 @@ def _folder_parts(path: Path, reading: Reading) -> list[SourcePart]:
     if not named:
         contents = f"several files ({shown_all([file.name for file in files])})" if files else "no data file"
         raise DataError(
-            103, f"{path}: the folder holds {contents}: give one file, or name them train, dev, test, unlabeled"
+            103, f"{path}: the folder holds {contents}: name one file, or call them train, dev, test, unlabeled"
         )
     return [replace(file_part(file, reading), split=split_name(name)) for name, file in named]
 

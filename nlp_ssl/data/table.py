@@ -278,13 +278,13 @@ class TableBuilder:
         if expect_labels and not labels and text_column is None and not matching_columns(part, None, TEXT_COLUMNS):
             raise DataError(
                 108,
-                f"{part.place}: no text and no label column among {shown_all(part.columns)}: set them with "
+                f"{part.place}: no text and no label column among {shown_all(part.columns)}: name them with "
                 "--text-column and --label-column",
             )
         texts = text_columns(part, text_column)
         if expect_labels and not labels:
             raise DataError(
-                108, f"{part.place}: no label column among {shown_all(part.columns)}: set it with --label-column"
+                108, f"{part.place}: no label column among {shown_all(part.columns)}: name it with --label-column"
             )
         for candidates, what in ((texts, "text"), ([",".join(names) for names in labels], "label")):
             if len(candidates) > 1:

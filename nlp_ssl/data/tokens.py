@@ -153,7 +153,7 @@ class TokenStore:
         room = self.max_length - size
         if room < (1 if self.pairs is None else 2):
             raise ConfigError(
-                263, f"max_length: {self.max_length} leaves no room for text next to {size} special tokens: raise it"
+                263, f"max_length: {self.max_length} leaves no room beside {size} special tokens: raise it"
             )
         tokens = self._tokens([self._changed(*request) for request in requests], room)
         if self.pairs is None:

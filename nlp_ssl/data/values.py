@@ -25,7 +25,7 @@ def refuse_one_text(texts: object, name: str) -> None:
     """
     if isinstance(texts, str | bytes):
         raise ConfigError(
-            255, f"{name}: {texts[:40]!r} is a single text, where a list of texts is expected: put it into a list"
+            255, f"{name}: {texts[:40]!r} is one text, where a list of them is wanted: put it into a list"
         )
 
 
@@ -40,7 +40,7 @@ def plain_list(values: Any, name: str = "values") -> list[Any]:
         return [list(row) for row in zip(*(column for _, column in columns), strict=True)]
     cells = _unpacked(values)
     if isinstance(cells, str | bytes | Mapping | Set) or not isinstance(cells, Iterable):
-        raise ConfigError(256, f"{name}: a {type(values).__name__} is not a column of values: give a list or an array")
+        raise ConfigError(256, f"{name}: a {type(values).__name__} is no column of values: give a list or an array")
     return [plain(cell) for cell in cells]
 
 

@@ -1,4 +1,4 @@
-"""Which method to start with, and why: rules that follow the comparisons of the README."""
+"""Which method to begin with, and why: rules that follow the comparisons of the README."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ _MANY_LABELS = 100  # per class; the comparisons had fewer
 
 @dataclass(frozen=True)
 class Advice:
-    """A method to start with and the reasons, one line each."""
+    """A method to begin with and the reasons, one line each."""
 
     method: str
     reasons: tuple[str, ...]
 
 
 def advise(data: Data, look: Look) -> Advice:
-    """What to start with. Reasons say what was compared; none of them is a promise."""
+    """What to begin with. Reasons say what was compared; none of them is a promise."""
     method, reasons = _method(data, look)
     smallest = min(int((data.labels[data.labeled] == i).sum()) for i in range(len(data.classes)))
     if method != "supervised" and smallest >= _MANY_LABELS:
@@ -37,7 +37,7 @@ def _method(data: Data, look: Look) -> tuple[str, list[str]]:
         return "uda", [
             hard if look.probe else "There are too few labels to see whether the classes can be separated.",
             "On film reviews, a case like this, UDA made no difference that stands out (README).",
-            "More labels help most reliably.",
+            "More labels are the surest help.",
         ]
     if len(data.unlabeled) > _LARGE_POOL:
         return "softmatch", [

@@ -137,7 +137,7 @@ def _scored(data: Data) -> Iterator[Finding]:
     if not rows:
         yield warning(
             "no test rows: nothing will show whether training or the unlabeled texts helped: "
-            "hold out labeled rows, 100 or more, and give them with --test"
+            "hold out labeled rows, 100 or more, and name them with --test"
         )
         return
     if rows < _FEW_SCORED:
@@ -151,7 +151,7 @@ def _scored(data: Data) -> Iterator[Finding]:
 def _pool(data: Data, keys: np.ndarray) -> Iterator[Finding]:
     pool = len(data.unlabeled)
     if not pool:
-        yield warning("no unlabeled texts: there is nothing to learn from but the labels: give a pool with --unlabeled")
+        yield warning("no unlabeled texts: there is nothing to learn from but the labels: name a pool with --unlabeled")
         return
     if pool < 3 * len(data.labeled):
         yield warning(f"a small pool: {counted(pool, 'unlabeled text')} for {len(data.labeled)} labels: expect little")

@@ -99,7 +99,7 @@ class Comparison:
         if self.method not in self.accuracies(split):
             return "No verdict: there are no test rows."
         if measured is None:
-            return "No verdict: it needs --baseline and a method that uses unlabeled rows."
+            return "No verdict: it needs --baseline beside a method that uses unlabeled rows."
         gain, half = measured
         interval = f" (95 % interval {gain - half:+.1f} to {gain + half:+.1f})" if half else ""
         if gain < 0:

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from nlp_ssl.classifier import SSLClassifier, classifier_of
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.experiments.runs import describe_outcome, learner, run_one
+from nlp_ssl.experiments.runs import describe, learner, run_one
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.nets.base import Module
 from nlp_ssl.registry import as_method
@@ -20,13 +20,13 @@ from nlp_ssl.training.run_folder import RunFolder
 
 @dataclass(repr=False)
 class Result(Outcome):
-    """The outcome of a run, with the trained net and the classifier around it."""
+    """What a run came to, with the trained net, and with the classifier around it."""
 
     module: Module = field(kw_only=True)
     model: SSLClassifier = field(kw_only=True)
 
     def __repr__(self) -> str:
-        return f"Result({describe_outcome(self)}, {self.steps} steps; {self.model!r})"
+        return f"Result({describe(self)}, {self.steps} steps; {self.model!r})"
 
 
 def fit(

@@ -111,7 +111,7 @@ def in_scope(
         return task
     module = task.build(0)
     if start_kind(module, config) == "none":
-        raise ConfigError(456, "--drop-out-of-scope needs a warm start: choose another --warm-start")
+        raise ConfigError(456, "--drop-out-of-scope looks at the pool with a started net: choose another --warm-start")
     path = None if folder is None else folder.out_of_scope
     if folder is not None and folder.resume and path is not None and path.exists():
         out = _read(path, len(data.unlabeled))
@@ -166,15 +166,15 @@ def _read(path: Path, size: int) -> np.ndarray:
     except (OSError, KeyError, pa.ArrowException) as error:
         raise DataError(151, f"{path} is damaged ({type(error).__name__}): use --overwrite") from error
     if len(left_out) != size:
-        raise DataError(151, f"{path} belongs to another run: use --overwrite or another folder")
+        raise DataError(151, f"{path} is of another run: use --overwrite or another folder")
     return left_out
 
 
 def _tell(task: Task, like: np.ndarray, out: np.ndarray) -> None:
     if not out.any():
-        log.info("out of scope: none of %d pool rows", len(out))
+        log.info("out of scope: none of %d pool rows stand apart from the labeled ones", len(out))
         return
-    log.info("out of scope: %d of %d pool rows are left out (similarity to a class up to %.2f, median of the "
+    log.info("out of scope: %d of %d pool rows are left out (likeness to a class up to %.2f, median of the "
              "others %.2f)", out.sum(), len(out), like[out].max(), np.median(like[~out]))  # fmt: skip
     texts = task.data.whole_texts
     if texts is not None:

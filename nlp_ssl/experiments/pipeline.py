@@ -38,9 +38,7 @@ class Stages:
 
     pretrain: Annotated[Literal["none", "mlm", "contrastive"], "stage before any label is used"] = "mlm"
     pretrain_steps: Annotated[int, "updates of that stage"] = 300
-    distill: Annotated[bool, "train a last student (--student, or the same model) on the predictions of the result"] = (
-        True
-    )
+    distill: Annotated[bool, "teach a last student, of --student or of the same model, what the result says"] = True
 
     def __post_init__(self) -> None:
         check(self.pretrain_steps, "pretrain_steps", 1, 1e9)
@@ -84,7 +82,7 @@ def run_stages(
 
 def _check(stages: Stages, method: Method | RoundMethod, task: Task, config: TrainConfig) -> None:
     if not len(task.data.unlabeled):
-        raise ConfigError(497, "the stages need unlabeled rows: give --unlabeled FILE")
+        raise ConfigError(497, "the stages learn from unlabeled rows, and there are none: give --unlabeled FILE")
     if stages.pretrain != "none" and task.data.kind == "multi-label":
         raise ConfigError(477, f"--pretrain {stages.pretrain} works with single-label data only: give --pretrain none")
     for stage in [method, *([Distillation()] if stages.distill else [])]:
@@ -95,7 +93,7 @@ def _one_seed(
     stages: Stages, method: Method | RoundMethod, task: Task, config: TrainConfig, folder: RunFolder,
     results: dict[str, list[Outcome]],
 ) -> tuple[RunFolder, Task]:  # fmt: skip
-    """Runs the stages of a seed, adds their outcomes, and returns the folder of the last one and what it learned."""
+    """Runs the stages of a seed, adds what they came to, and returns the folder of the last one and what it learned."""
 
     def stage(name: str, side: Method | RoundMethod, learned: Task, start: SharedStart, place: RunFolder) -> None:
         run = run_one(side, learned, config, start=start, folder=place)

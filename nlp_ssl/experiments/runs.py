@@ -39,7 +39,7 @@ def run_one(
     frozen_nets: Mapping[str, Module | Tensor] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Trained:
-    """One run of a method, or its outcome if it is complete already; in rounds without a pool it is supervised.
+    """One run of a method, or what it came to where it is complete already; in rounds without a pool it is supervised.
 
     Args:
         method: the method with its hyper-parameters.

@@ -50,7 +50,7 @@ def check_save(save: Save | None, data: Data) -> None:
         ConfigError: it is asked for and there are no dev rows.
     """
     if save == "best" and not len(data.dev):
-        raise ConfigError(495, "--save best needs dev rows to choose by: give --dev, or --save method")
+        raise ConfigError(495, "--save best needs dev rows that tell which side is best: give --dev, or --save method")
 
 
 def choose(results: Mapping[str, Sequence[Outcome]], seeds: Sequence[int], method: str, save: Save | None) -> Saved:
@@ -91,9 +91,7 @@ def keep(saved: Saved, method: str, seeds: Sequence[int], folder: RunFolder) -> 
     if former != saved or not folder.has_model():
         replaced = source is folder and former is not None and former.side != saved.side
         if replaced or not source.has_model():
-            raise ConfigError(
-                496, f"{source} no longer contains a model: use the same --save as before, or --overwrite the run"
-            )
+            raise ConfigError(496, f"{source} holds no model any more: --save as before, or --overwrite the run")
         if source is not folder:
             folder.copy_model(source, predictions=False)
         atomic.write_text(folder.saved, json.dumps(asdict(saved)))

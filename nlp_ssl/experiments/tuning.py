@@ -46,7 +46,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Judged:
-    """Results of a candidate's runs without a part of the labels.
+    """What a candidate's runs without a part of the labels came to.
 
     `right` [L] says for each labeled row whether the run that did not know its label gave it. `agreement` is how often
     two of the runs give a pool row the same class, beyond what chance would have them do (Cohen's kappa): a sign that
@@ -65,7 +65,7 @@ class Judged:
 def tune(candidates: Sequence[Candidate], task: Task, number: int, folder: RunFolder) -> tuple[Judged, ...]:
     """Runs every candidate once for each of `number` parts of the labels. Dev and test rows are not looked at.
 
-    A line of `tuning.jsonl` in the folder keeps the result of a run: an interrupted choice continues where it stopped.
+    A line of `tuning.jsonl` in the folder keeps what a run came to: an interrupted choice goes on where it stopped.
 
     Raises:
         ConfigError: there are too few labels, or several processes.
@@ -148,9 +148,7 @@ def _check(task: Task) -> None:
     if (why := why_not_held_out(task.data)) is not None:
         raise ConfigError(405, f"{why}: label more, or set the flags by hand")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            406, "settings are chosen in a single process: run that first, then all processes with the chosen settings"
-        )
+        raise ConfigError(406, "settings are chosen in one process: run it so first, then all with what it chose")
 
 
 def _parts(task: Task, number: int, seed: int) -> Iterator[tuple[Task, np.ndarray]]:

@@ -43,7 +43,7 @@ class Embedder:
         return model.bfloat16() if self.precision == "bf16" else model
 
     def _refusal(self, reason: str) -> ConfigError:
-        return ConfigError(286, f"cannot open the encoder {self.encoder!r} ({reason}): give a folder")
+        return ConfigError(286, f"no encoder can be opened as {self.encoder!r} ({reason}): name a folder")
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of length 1, float32 [n, D].

@@ -63,7 +63,7 @@ class OnnxClassifier:
         """
         for name in _WHOLE:
             if not (folder / name).is_file():
-                raise DataError(123, f"{folder}: no complete exported model here ({name} is missing)")
+                raise DataError(123, f"{folder}: no whole exported model there ({name} is missing)")
         try:
             import onnxruntime
         except ImportError as error:
@@ -156,7 +156,7 @@ def export(
             way = "put up with it by" if quantize == "no" else "export without --quantize, or put up with it by"
             raise RunError(
                 390,
-                f"the exported model's outputs differ: a probability differs by {parity.difference:.2g}, more than "
+                f"the exported model gives other answers: a probability differs by {parity.difference:.2g}, more than "
                 f"{limit:g}; {way} --tolerance",
             )
         meta |= asdict(parity)

@@ -191,7 +191,7 @@ def finite(logits: Tensor) -> Tensor:
         RunError: some are not numbers.
     """
     if not bool(torch.isfinite(logits).all()):
-        raise RunError(304, "the model's outputs are not finite: its weights are damaged, train it again")
+        raise RunError(304, "the model's answers are not numbers: its weights are damaged, train it again")
     return logits
 
 

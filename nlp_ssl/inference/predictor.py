@@ -73,10 +73,7 @@ def open_predictor(
     longest = longest_text(net, max_length)
     chosen = resolve(precision, place)
     if chosen != precision and chosen == "bf16":
-        log.info(
-            "using bf16, which is faster here: probabilities are exact to two or three digits; more with "
-            "--mixed-precision no"
-        )
+        log.info("bf16 is faster here: two to three digits of a probability are true; more by --mixed-precision no")
     context = autocast(chosen, place)
     classes = tuple(class_names(net.model.config))
     net = net.to(place)

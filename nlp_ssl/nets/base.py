@@ -224,7 +224,7 @@ class Recorded:
             ConfigError: a view of labeled rows, or a change inside the net, is asked for.
         """
         if edit is not None or any(view[0] != "u" for view in views):
-            raise ConfigError(236, "only this net's logits for the pool are known: give the net itself")
+            raise ConfigError(236, "of this net only its answers for the pool are known: give the net itself")
         return [self.logits[batch["id"]["u"]] for _ in views]
 
 

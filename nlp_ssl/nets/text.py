@@ -429,7 +429,7 @@ def load_trained(folder: Path, kinds: tuple[Kind, ...] = ("single-label",)) -> T
     """
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file():
-            raise DataError(123, f"{folder}: no complete trained model here ({name} is missing)")
+            raise DataError(123, f"{folder}: no whole trained model there ({name} is missing)")
     net = load_text_net(str(folder)).eval()
     if net.kind not in kinds:
         raise ConfigError(478, f"{folder} is a multi-label classifier; a single-label one is needed here")

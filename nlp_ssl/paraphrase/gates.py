@@ -49,7 +49,7 @@ class Gates:
 
     shortest: Annotated[float, "characters of a rewriting over those of its text, at least"] = 0.5
     longest: Annotated[float, "the same, at most: models that lose the thread repeat themselves"] = 2.0
-    fewest_words: Annotated[int, "texts of fewer words stay as they are; so short a text can only lose its meaning"] = 3
+    fewest_words: Annotated[int, "texts of fewer words stay as they are; so little can only lose its sense"] = 3
     lowest_cosine: Annotated[float, "cosine of the embeddings of text and rewriting, at least, where measured"] = -1.0
 
     def __post_init__(self) -> None:

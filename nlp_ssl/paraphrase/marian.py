@@ -166,7 +166,7 @@ def _load(name: str) -> tuple[Any, Any]:
     from transformers import AutoModelForSeq2SeqLM
 
     def refusal(reason: str) -> ConfigError:
-        return ConfigError(285, f"cannot open the translation model {name!r} ({reason}): give a folder")
+        return ConfigError(285, f"no translation model can be opened as {name!r} ({reason}): name a folder")
 
     with opening(refusal):
         config = open_config(name, AutoModelForSeq2SeqLM, pickles=True)
@@ -183,7 +183,7 @@ def _load(name: str) -> tuple[Any, Any]:
 def _tokenizer(name: str) -> Any:
     def refusal(reason: str) -> ConfigError:
         return ConfigError(
-            285, f"the tokenizer of {name!r} cannot be opened ({reason}): pip install sentencepiece, or give a folder"
+            285, f"the tokenizer of {name!r} cannot be opened ({reason}): pip install sentencepiece, or name a folder"
         )
 
     with opening(refusal):

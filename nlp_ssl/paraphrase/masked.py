@@ -257,7 +257,7 @@ def _load(name: str) -> tuple[Any, Any]:
     def refusal(reason: str) -> ConfigError:
         return ConfigError(
             290,
-            f"cannot open the masked language model {name!r} ({reason}): give a folder with its safetensors "
+            f"no masked language model can be opened as {name!r} ({reason}): name a folder with its safetensors "
             "weights, config and tokenizer",
         )
 

@@ -1,4 +1,4 @@
-"""The model card beside a saved model: what it was trained on, its scores, and how far to trust them."""
+"""The model card beside a saved model: what it was trained on, what it came to, and how far to trust that."""
 
 import logging
 import re
@@ -39,7 +39,7 @@ def write_card(folder: Path, license: str = "unknown") -> Path | None:
     """
     run = RunFolder(folder)
     if run.card.exists() and not run.has_our_card():
-        log.warning("%s was not written by nlp_ssl and is kept: no model card is written", run.card)
+        log.warning("%s is not ours and stays: there is no model card", run.card)
         return None
     atomic.write_text(run.card, card(collect(folder), license).encode(errors="replace").decode())
     return run.card
@@ -61,7 +61,7 @@ def card(run: Collected, license: str) -> str:
         _probabilities(run),
         *(["## Use", _use(run)] if _kind(run) == "text" else []),
         "## License",
-        f"The license field says `{license}`. Encoder and data have their own licenses, which the run does not know.",
+        f"The license field says `{license}`. Encoder and data have licenses of their own, unknown to the run.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -158,7 +158,7 @@ def _probabilities(run: Collected) -> str:
 
 
 def _saved(run: Collected) -> Outcome | None:
-    """Scores of the saved model: of runs before it was noted, the first seed's of the method."""
+    """What the saved model came to: of runs before it was noted, the first seed's of the method."""
     compared, saved = run.comparison, run.saved
     if compared is None or saved is None or saved.side not in compared.results or saved.seed not in compared.seeds:
         return run.first.outcome

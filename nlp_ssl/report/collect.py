@@ -101,7 +101,7 @@ class Collected:
 
     @property
     def first(self) -> Side:
-        """The run whose model is in the folder."""
+        """The run whose model lies in the folder."""
         return self.runs[0]
 
     @property
@@ -178,7 +178,7 @@ def collect(folder: Path) -> Collected:
     places = [*whole.seeds().values()]
     stages = [of_seed for place in places if (of_seed := _stages(place))] or [[whole]]
     if not stages[0][-1].is_run():
-        raise ConfigError(402, f"{folder} contains no run: give the --output-dir of a training run")
+        raise ConfigError(402, f"{folder} holds no run: name the --output-dir of a training run")
     places = [place for place in places if _stages(place)] or [whole]
     runs = tuple(_side(of_seed[-1]) for of_seed in stages)
     baselines = [place.baseline for place in places]

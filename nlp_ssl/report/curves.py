@@ -31,28 +31,27 @@ def learning(run: Collected) -> list[Figure]:
         one(
             run, "dev-accuracy", f"{'Micro F1' if run.multi_label else 'Accuracy'} on dev rows",
             "dev_micro_f1" if run.multi_label else "dev_accuracy",
-            "Accuracy or micro F1 on the dev rows during training.",
-            "The model was not evaluated during training: --dev FILE --eval-steps 50 does that.", percent=True,
+            "How often the model was right on the dev rows while it trained.",
+            "The model was not scored while it trained: --dev FILE --eval-steps 50 does that.", percent=True,
         ),
-        one(run, "learning-rate", "Learning rate", "learning_rate", "Learning rate of the encoder at every step."),
+        one(run, "learning-rate", "Learning rate", "learning_rate", "How large a step the encoder could take."),
     ]  # fmt: skip
 
 
 def pseudo_labels(run: Collected, shades: Shades) -> list[Figure]:
-    """Share of the pool in use, accuracy, entropy and classes of its pseudo-labels, and the method's own state."""
+    """Share of the pool in use, how right and how sure its pseudo-labels are, their classes, the method's own state."""
     if (rounds := run.by_round) is not None:
         return _in_rounds(rounds, shades)
     none = "This method logs no pseudo-labels."
     return [
         one(
             run, "mask-rate", "Share of the pool in use", "mask_rate",
-            "Share of each pool batch with a pseudo-label confident enough to train on.", none, percent=True,
-            whole=True,
+            "How much of each pool batch had a pseudo-label sure enough to train on.", none, percent=True, whole=True,
         ),
         _right(run),
         histogram(run, shades, none),
         one(
-            run, "pseudo-entropy", "Entropy of the pseudo-labels", "pseudo_entropy",
+            run, "pseudo-entropy", "Doubt in the pseudo-labels", "pseudo_entropy",
             "Mean entropy of the pseudo-labels in nats: 0 is certain, high is guessing.", none,
         ),
         *state(run, shades),
@@ -64,7 +63,7 @@ def _in_rounds(run: Collected, shades: Shades) -> list[Figure]:
     return [
         _drawn(
             run, "round-accuracy", "Accuracy by round", _accuracy(run.split),
-            f"Accuracy of each round's model on the {run.split} rows; round 0 is the first teacher, trained on the "
+            f"How often a round's model is right on the {run.split} rows; round 0 is the first teacher, trained on the "
             "labels alone.", "No test or dev rows were given.", percent=True,
         ),
         one(
@@ -76,7 +75,7 @@ def _in_rounds(run: Collected, shades: Shades) -> list[Figure]:
         histogram(run, shades, _ABSENT),
         one(
             run, "changed", "Pseudo-labels that changed", "changed",
-            "Share of the pool whose pseudo-label differs from that of the round before.", "There was one round.",
+            "Share of the pool whose pseudo-label is another one than a round before.", "There was one round.",
             percent=True,
         ),
     ]  # fmt: skip
@@ -88,9 +87,9 @@ def _accuracy(split: str) -> Value:
 
 def _right(run: Collected) -> Figure:
     return one(
-        run, "pseudo-accuracy", "Accuracy of the pseudo-labels", "pseudo_accuracy",
-        "Of the pseudo-labels in use, the share that agrees with the pool's true labels.",
-        "True labels of the pool are not known, so the accuracy of its pseudo-labels is unknown.", percent=True,
+        run, "pseudo-accuracy", "Pseudo-labels that are right", "pseudo_accuracy",
+        "Of the pseudo-labels in use, the share that agrees with the pool's hidden true labels.",
+        "True labels of the pool are not known, so nobody can say how right its pseudo-labels are.", percent=True,
     )  # fmt: skip
 
 
@@ -129,7 +128,7 @@ def one(
     percent: bool = False,
     whole: bool = False,
 ) -> Figure:
-    """A single logged value: one thin line per seed and their mean."""
+    """A single logged value: one thin line a seed and their mean."""
     return _drawn(run, id, title, _get(name), sentence, absent, percent=percent, whole=whole)
 
 
@@ -177,12 +176,14 @@ def histogram(run: Collected, shades: Shades, absent: str) -> Figure:
         f"Stacked area chart of the classes of pseudo-labels; at the end {last}.",
         run.clock,
     )
-    sentence = "How the pseudo-labels divide among the classes over time; one class that takes over is a collapse."
+    sentence = (
+        "How the pseudo-labels divide among the classes over time; one class that swallows the others is a collapse."
+    )
     return Figure("pseudo-classes", title, sentence, body, shades.legend)
 
 
 def state(run: Collected, shades: Shades) -> list[Figure]:
-    """Running thresholds and shares of the method: a line for one number, one per class otherwise."""
+    """Running thresholds and shares of the method: a line for one number, one a class for many."""
     kept: dict[str, Any] = {}
     for line in run.first.metrics:
         if isinstance(line.get("state"), dict):

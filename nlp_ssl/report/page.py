@@ -127,7 +127,9 @@ def facts(run: Collected) -> list[SummaryItem]:
         for name in reversed(kept):
             values = 100 * accuracies[str(name)]
             spread = f"\u00b1 {values.std(ddof=1):.1f} over {len(values)} seeds" if len(values) > 1 else "one seed"
-            role = f"{run.split} {run.comparison.score_name(run.split)}" if name == run.method else "best baseline"
+            role = (
+                f"{run.split} {run.comparison.score_name(run.split)}" if name == run.method else "best label-only side"
+            )
             items.append(SummaryItem(f"{name}, {role}", f"{values.mean():.1f} %", spread))
     if run.first.predictions is not None:
         rows = run.first.predictions.facts["rows"]
@@ -141,7 +143,7 @@ def facts(run: Collected) -> list[SummaryItem]:
             SummaryItem(
                 "unlabeled rows",
                 f"{rows['unlabeled']:,}",
-                f"{pseudo_labeled}{rows['dev']:,} dev and {rows['test']:,} test rows",
+                f"{pseudo_labeled}beside {rows['dev']:,} dev, {rows['test']:,} test",
             )
         )
     outcomes = [run.outcome for run in run.runs if run.outcome is not None]
@@ -171,7 +173,7 @@ def settings(run: Collected) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def model_name(name: str) -> str:
-    """The name of an encoder; of a folder its last two parts, so that no page tells where things are on a machine."""
+    """The name of an encoder; of a folder its last two parts, so that no page tells where things lie on a machine."""
     return "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() else name
 
 

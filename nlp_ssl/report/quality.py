@@ -1,4 +1,4 @@
-"""Figures of how good the models are: seeds, scores, confusions, errors among the most confident rows."""
+"""Figures of how good the models are: seeds and scores side by side, confusions, errors among the surest rows."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ _TABLE = 12  # classes that a table of confusions has room for
 
 
 def seeds(comparison: Comparison | None, split: str) -> Figure:
-    """One dot per seed for the method and each label-only side, and their means."""
+    """A dot a seed for the method and each label-only side, and their means."""
     title = "Every seed"
     if comparison is None:
         return Figure("seeds", title, "No seed has finished yet.")
@@ -75,7 +75,7 @@ def scores(comparison: Comparison | None, split: str) -> Figure:
         '<div class="scroll" tabindex="0" role="region" aria-label="Table of scores"><table class="plain scores">'
         "<thead><tr><td></td>{}</tr></thead><tbody>{}</tbody></table></div>"
     )
-    sentence = f"Scores on the {split} rows, as means over seeds; of the last two, less is better."
+    sentence = f"What each side came to on the {split} rows, as means over seeds; of the last two, less is better."
     return Figure("scores", title, sentence, table.format(head, Markup("").join(body)))
 
 
@@ -84,17 +84,17 @@ def _words(scores: Scores) -> dict[str, float]:
 
 
 def confusion_figure(rows: Rows | None, split: str, shades: Shades) -> Figure:
-    """Confusion matrix, or the most frequent mistakes where there are many classes."""
+    """Which class is taken for which: a table, or the commonest mistakes where there are many classes."""
     title = "Confusions"
     if rows is None:
         return Figure("confusion", title, NO_SCORED)
     counts = np.zeros((len(shades.names),) * 2, dtype=int)
     np.add.at(counts, (rows.labels, rows.logits.argmax(1)), 1)
     if len(shades.names) > _TABLE:
-        sentence = f"The mistakes of the saved model on the {split} rows, most frequent first."
+        sentence = f"The commonest mistakes of the saved model on the {split} rows, most frequent first."
         return Figure("confusion", title, sentence, _mistakes(counts, shades), wide=True)
     sentence = (
-        f"Rows are the true classes of the {split} rows, columns the classes that the saved model predicts; "
+        f"Rows are the true classes of the {split} rows, columns what the saved model says; "
         "the stronger the color the larger the share of the row, and the diagonal is right."
     )
     return Figure("confusion", title, sentence, _matrix(counts, shades), wide=True)
@@ -129,12 +129,12 @@ def _mistakes(counts: np.ndarray, shades: Shades) -> Markup:
     pairs = [divmod(int(k), len(counts)) for k in order if wrong.flat[k]]
     row = Markup("<tr><td><bdi>{}</bdi></td><td><bdi>{}</bdi></td><td>{}</td></tr>")
     body = [row.format(_short(shades.names[i], 40), _short(shades.names[j], 40), wrong[i, j]) for i, j in pairs]
-    head = Markup('<table class="plain"><thead><tr><th>true class</th><th>predicted as</th><th>rows</th></tr></thead>')
+    head = Markup('<table class="plain"><thead><tr><th>true class</th><th>taken for</th><th>rows</th></tr></thead>')
     return head + Markup("<tbody>{}</tbody></table>").format(Markup("").join(body))
 
 
 def risk(run: Collected, split: str | None) -> Figure:
-    """Error among the most confident rows, for every share of rows that is predicted."""
+    """Error among the surest rows, for every share of rows that is answered."""
     title = "Risk and coverage"
     sides = {run.method: run.first.predictions}
     if run.baselines[0] is not None:
@@ -145,15 +145,15 @@ def risk(run: Collected, split: str | None) -> Figure:
     colors = dict(zip(curves, ("c0", "c1"), strict=False))
     drawn = [Line(name, _thinned(curve), colors[name]) for name, curve in curves.items()]
     spoken = "; ".join(
-        f"{name}: {curve[len(curve) // 2 - 1 if len(curve) > 1 else 0]:.1%} wrong in the most confident half, "
-        f"{curve[-1]:.1%} over all"
+        f"{name}: {curve[len(curve) // 2 - 1 if len(curve) > 1 else 0]:.1%} wrong among the surest half, "
+        f"{curve[-1]:.1%} among all"
         for name, curve in curves.items()
     )
     sentence = (
-        "If only the most confident rows are predicted, the share that is wrong: the lower and flatter the better."
+        "If only the surest rows are answered, the share of them that is wrong: the lower and flatter the better."
     )
     body = lines(
-        drawn, f"Line chart of risk over coverage. {spoken}.", x_label="share of rows predicted", y_label="share wrong",
+        drawn, f"Line chart of risk over coverage. {spoken}.", x_label="share of rows answered", y_label="share wrong",
         percent=(True, True), y_range=(0.0, max(max(y for _, y in line.points) for line in drawn) or 0.01),
         x_range=(0.0, 1.0),
     )  # fmt: skip
@@ -161,7 +161,7 @@ def risk(run: Collected, split: str | None) -> Figure:
 
 
 def risks(rows: Rows) -> np.ndarray:
-    """Share that is wrong among the k most confident rows, for k = 1, 2, ... [n]."""
+    """Share that is wrong among the k surest rows, for k = 1, 2, ... [n]."""
     p = softmax(rows.logits, axis=1)
     order = np.argsort(-p.max(1), kind="stable")
     wrong = (p.argmax(1) != rows.labels)[order]

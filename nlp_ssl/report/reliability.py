@@ -1,4 +1,4 @@
-"""How well calibrated the saved model's probabilities are, before and after temperature scaling."""
+"""How honest the saved model's probabilities are, before and after temperature scaling."""
 
 from dataclasses import dataclass
 
@@ -55,8 +55,8 @@ def diagrams(predictions: Predictions | None, split: str | None) -> list[Figure]
         return [Figure(f"reliability-{i}", title, why) for i, title in enumerate(titles)]
     both, labels = scaling(predictions, split), predictions.part(split).labels
     sentences = (
-        "Among rows of similar confidence, the share that is right: bars on the dashed line are calibrated, lower ones "
-        "overconfident; gray, how many rows they stand for; pale, fewer than five.",
+        "Among rows of like confidence, the share that is right: bars on the dashed line are honest, lower ones boast; "
+        "gray, how many rows they stand for; pale, fewer than five.",
         both.source,
     )
     figures = []

@@ -119,9 +119,9 @@ class _Judged:
 
 
 def listings(run: Collected, split: str | None, shades: Shades) -> list[Listing]:
-    """The least confident rows, those where the baseline disagrees, and the most confident mistakes."""
+    """The least sure rows, those the baseline sees otherwise, and the surest mistakes."""
     predictions = run.first.predictions
-    titles = ("Least confident", f"Baseline and {run.method} disagree", "Confident mistakes")
+    titles = ("Least sure", f"Baseline and {run.method} disagree", "Wrong and sure of it")
     if predictions is None or split is None:
         why = NO_PREDICTIONS if predictions is None else NO_SCORED
         return [Listing(id, title, why) for id, title in zip(("uncertain", "flipped", "wrong"), titles, strict=True)]
@@ -139,7 +139,7 @@ def _flipped(judged: _Judged, title: str) -> Listing:
     theirs = side.predictions.part(judged.split) if side is not None and side.predictions is not None else None
     ours = judged.rows.table["row"].to_numpy()
     if theirs is None or not np.array_equal(theirs.table["row"].to_numpy(), ours):
-        return Listing("flipped", title, "The run has no baseline on the labels alone: --baseline trains one.")
+        return Listing("flipped", title, "The run has no label-only baseline beside it: --baseline trains one.")
     p = softmax(theirs.logits, axis=1)
     both = np.minimum(p.max(1), judged.p.max(1))
     other, guess, true = p.argmax(1), judged.p.argmax(1), judged.rows.labels
@@ -147,17 +147,17 @@ def _flipped(judged: _Judged, title: str) -> Listing:
     better, worse = int(((guess == true) & (other != true)).sum()), int(((guess != true) & (other == true)).sum())
     sentence = (
         f"{len(at)} of {len(ours)} {judged.split} rows got another class than from the label-only baseline: "
-        f"{better} were put right, {worse} were put wrong; these are the ones on which both are most confident."
+        f"{better} were put right, {worse} were put wrong; these are the ones on which both are surest."
     )
     if not len(at):
-        sentence = f"Model and baseline give every {judged.split} row the same class."
+        sentence = f"Model and label-only baseline give every {judged.split} row the same class."
     return Listing("flipped", title, sentence, judged.items(at[np.argsort(-both[at], kind="stable")], p))
 
 
 def _wrong(judged: _Judged, title: str) -> Listing:
     at = np.flatnonzero(judged.p.argmax(1) != judged.rows.labels)
     order = at[np.argsort(-judged.p[at].max(1), kind="stable")] if len(at) else at
-    sentence = f"The most confident mistakes on the {judged.split} rows; wrong labels in the data are often among them."
+    sentence = f"The surest mistakes on the {judged.split} rows; wrong labels in the data are often among them."
     if not len(at):
         sentence = f"There is no mistake on the {judged.split} rows."
     return Listing("wrong", title, sentence, judged.items(order))

@@ -35,7 +35,7 @@ class Encoding:
         vectors = self.embed(texts)
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not bool((np.isfinite(length) & (length > 0)).all()):
-            raise RunError(332, "the encoder's vectors are zero or not finite: choose another --encoder")
+            raise RunError(332, "the encoder's vectors are zero or not finite: name another --encoder")
         write_part(part, texts, vectors / length, keys, meta)
         return str(len(texts))
 

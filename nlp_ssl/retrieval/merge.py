@@ -63,7 +63,7 @@ def merge(folder: Path, shards: Sequence[Path], *, kind: str = "auto", target: f
     with undone_on_failure(folder):
         remove_leftovers(folder)
         if not start_plan(folder, plan) and not same_index(read_plan(folder), plan):
-            raise ConfigError(462, f"{folder} contains an index of something else: choose another folder")
+            raise ConfigError(462, f"{folder} contains an index of something else: name another folder")
         note_finished(folder, plan, _gather(folder / PARTS, shards, banks, plan["options"]["duplicates"] != "keep"))
         make_index(folder, plan, kind, target)
     return Index.open(folder)

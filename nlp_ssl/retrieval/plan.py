@@ -120,7 +120,7 @@ def make_plan(
     elif corpus_keys(known["corpora"]) != corpus_keys(corpora):
         raise ConfigError(
             297,
-            f"{folder} holds other corpora, or these as they were before: --append adds them, or choose another folder",
+            f"{folder} holds other corpora, or these as they were before: --append adds them, or name another folder",
         )
     return known
 
@@ -224,7 +224,7 @@ def read_plan(folder: Path) -> dict[str, Any]:
     """
     path = folder / PLAN
     if not path.exists():
-        raise ConfigError(297, f"{path} is missing next to its parts: restore it, or choose another folder")
+        raise ConfigError(297, f"{path} is missing beside its parts: restore it, or name another folder")
     with atomic.reading(path):
         try:
             plan: dict[str, Any] = json.loads(path.read_text())

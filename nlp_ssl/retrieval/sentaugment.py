@@ -100,7 +100,7 @@ def retrieve(index: Index, queries: np.ndarray, own: Sequence[str], options: Ret
 
 
 def label(hits: Sequence[Hit], teacher: Callable[[Sequence[str]], Tensor], keep: int) -> list[LabeledSentence]:
-    """Of every predicted class the `keep` sentences that the teacher is most confident about, in the order of the hits.
+    """Of every predicted class the `keep` sentences that the teacher is surest of, in the order of the hits.
 
     Args:
         hits: sentences.

@@ -153,7 +153,7 @@ class _Rounds:
                 self._write_labels(number)
             result = self._student(number)
             if result.stopped:
-                log.info("round %d: stopped by a callback", number)
+                log.info("round %d: a callback ended it, no more rounds", number)
                 break
         return self._finish(identity_)
 

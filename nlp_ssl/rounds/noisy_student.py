@@ -23,7 +23,7 @@ class NoisyStudent(RoundMethod):
     Loss: mean of CE(y, x_s) over the labeled rows and the copies of rows of the pool with max p >= floor,
     y = softmax(ln p / temperature) for these, or argmax p with `hard`, p the teacher's probabilities.
     The teacher labels the pool without dropout or augmentation; the student sees strong views of all rows, with
-    dropout. Of every class `per_class` rows are wanted: of more the most confident are taken, fewer are repeated.
+    dropout. Of every class `per_class` rows are wanted: of more the surest are taken, fewer are repeated.
 
     Differs from the paper: without `per_class` the classes get the shares estimated on the pool (evenly without an
     estimate), as many rows in all as the pool has. Labeled rows are repeated, instead of having batches of their own,
@@ -39,7 +39,7 @@ class NoisyStudent(RoundMethod):
     per_class: Annotated[
         int,
         Range(0, 1e9),
-        "rows of every class in a round, its most confident, repeated where it has fewer; 0 takes as many as the pool",
+        "rows that every class has in a round, its surest, repeated where it has fewer; 0 takes as many as the pool",
     ] = 0
     temperature: Annotated[
         Temperature, "temperature of the teacher's probabilities as targets; below 1 sharpens them, 1 leaves them"
@@ -62,7 +62,7 @@ class NoisyStudent(RoundMethod):
 
 
 def _copies(rows: int, wanted: int) -> np.ndarray:
-    """How often each of the rows [rows], the most confident first, is taken so that there are `wanted` of them."""
+    """How often each of the rows [rows], the surest first, is taken so that there are `wanted` of them."""
     each, more = divmod(wanted, max(rows, 1))
     copies = np.full(rows, each, dtype=np.int64)
     copies[:more] += 1

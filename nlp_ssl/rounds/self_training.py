@@ -23,8 +23,8 @@ class SelfTraining(RoundMethod):
 
     Loss: mean of w CE(y, x) over the labeled rows and the rows of the pool with max p >= threshold, y = argmax p for
     these, p the teacher's probabilities.
-    With `per_class` only the most confident rows of each class count. All labels are computed anew each round, so that
-    they can be taken back, and every student starts where the first teacher started. With `source` graph the
+    With `per_class` only the surest rows of each class count, equally many. All labels are computed anew each round, so
+    that they can be taken back, and every student starts where the first teacher started. With `source` graph the
     labels flow over the graph of the teacher's features instead (Iscen et al. 2019, arXiv:1904.04717), weighted by how
     sure they are; the threshold then counts for nothing. Probabilities are aligned to the pool's estimated class
     shares.
@@ -34,7 +34,7 @@ class SelfTraining(RoundMethod):
 
     Example:
         from nlp_ssl import SelfTraining
-        method = SelfTraining(threshold=0.9, per_class=200)  # the 200 most confident of a class, from 0.9 on
+        method = SelfTraining(threshold=0.9, per_class=200)  # the 200 surest rows of each class, if they reach 0.9
     """
 
     threshold: Annotated[
@@ -45,7 +45,7 @@ class SelfTraining(RoundMethod):
     per_class: Annotated[
         int,
         Range(0, 1e9),
-        "most rows of each class in a round, its most confident; 0 has no limit, set it where one class takes over",
+        "most rows learned of each class in a round, its surest; 0 has no limit, set it where one class takes over",
     ] = 0
     source: Annotated[
         Literal["model", "graph"],

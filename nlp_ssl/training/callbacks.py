@@ -24,9 +24,7 @@ class Callbacks:
             raise ConfigError(486, f"callbacks is {callbacks!r}, no list of callbacks: give callbacks=[...]")
         for callback in callbacks:
             if not isinstance(callback, TrainerCallback):
-                raise ConfigError(
-                    486, f"{callback!r} is not a callback: give instances of transformers.TrainerCallback"
-                )
+                raise ConfigError(486, f"{callback!r} is no callback: give instances of transformers.TrainerCallback")
         self.callbacks = list(callbacks)
         self.handler: Any = None
         self.control = TrainerControl()

@@ -25,7 +25,7 @@ def check_run(method: Method | RoundMethod, data: Data, config: TrainConfig, *, 
     check_calibration(config, data)
     if isinstance(method, RoundMethod):
         if config.calibrate == "labels" and len(data.unlabeled):
-            raise ConfigError(401, f"calibrate labels: {method.name} makes its own labels: use --calibrate dev")
+            raise ConfigError(401, f"calibrate labels: {method.name} makes labels of its own: use --calibrate dev")
     elif config.dataloader_num_workers and "controlled" in method.wanted_views().values():
         raise ConfigError(
             275, "a view that learns its strength needs the batches in order: use --dataloader-num-workers 0"

@@ -1,4 +1,4 @@
-"""The outcome of a run."""
+"""What a run came to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from nlp_ssl.utils import atomic
 
 @dataclass
 class Outcome:
-    """The outcome of a finished run: scores by split, steps, seconds of training, warnings of the guard."""
+    """What a finished run came to: scores by split, steps, seconds of training, warnings of the guard."""
 
     scores: dict[str, Scores]
     steps: int

@@ -39,7 +39,7 @@ class RunFolder:
         trackers: names of Accelerate trackers whose packages are installed, e.g. "tensorboard".
 
     Attributes:
-        identity, result: what the run is, written at its start, and its outcome, written last: with it the run is
+        identity, result: what the run is, written at its start, and what it came to, written last: with it the run is
             complete.
         metrics, rounds, trials: a line for each logged step, round, and finished run of a choice of settings.
         checkpoints, tuning: folders of checkpoints, and of the run under way of a choice of settings.
@@ -137,8 +137,7 @@ class RunFolder:
         if changed := differences(known, wanted):
             raise ConfigError(
                 214,
-                f"{self} contains a run with other settings ({'; '.join(changed)}): repeat its flags, or use "
-                "--overwrite",
+                f"{self} holds a run with other settings ({'; '.join(changed)}): repeat its flags or use --overwrite",
             )
 
     def finished(self, wanted: Mapping[str, Any]) -> Outcome | None:
@@ -242,7 +241,7 @@ class RunFolder:
                 would remove other things than a run, or one of the `models` that the new run begins from.
         """
         if self.resume and overwrite:
-            raise ConfigError(208, "--resume continues a run, --overwrite replaces it: give one of the two")
+            raise ConfigError(208, "--resume goes on with a run, --overwrite replaces it: give one of the two")
         if not is_main():
             return
         try:
@@ -277,12 +276,12 @@ class RunFolder:
         lost = self._files()
         if lost and not self._holds_run():
             raise ConfigError(
-                219, f"{self} contains no run, but a {lost[0].name}, which would be lost: choose another --output-dir"
+                219, f"{self} holds no run, but a {lost[0].name}, which would be lost: choose another --output-dir"
             )
         for model in models:
             place = None if model is None else Path(model).resolve()
             if place and (place == self.path.resolve() or any(place.is_relative_to(path.resolve()) for path in lost)):
-                raise ConfigError(219, f"--overwrite would remove {model}: choose another --output-dir")
+                raise ConfigError(219, f"{model} is among what --overwrite removes: choose another --output-dir")
 
     def clear(self) -> None:
         """Removes an earlier run, and nothing else in the folder; the first process does it.

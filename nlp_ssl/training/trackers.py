@@ -30,7 +30,7 @@ def check_trackers(names: Sequence[str], folder: bool) -> None:
             raise ConfigError(207, f"unknown tracker {name!r}.{nearest(name, NAMES)}")
         if name not in usable:
             wanted = _PACKAGES.get(name, name)
-            raise ConfigError(258, f"tracker {name!r} needs a package that is not installed: pip install {wanted!r}")
+            raise ConfigError(258, f"tracker {name!r} needs a package that is not there: pip install {wanted!r}")
         if not folder and tracking.LOGGER_TYPE_TO_CLASS[name].requires_logging_directory:
             raise ConfigError(213, f"tracker {name!r} needs an output folder")
 

@@ -40,7 +40,7 @@ class Strongest:
             changed = seen(predict(module, data.store, rows, context, augment=candidate, seed=seed))
             same = float((changed.argmax(-1) == plain.argmax(-1))[sure].float().mean())
             if same >= self.agreement:
-                log.info("strong view: %s (%.0f %% of the confident predictions are unchanged)", candidate, 100 * same)
+                log.info("strong view: %s (%.0f %% of the confident predictions stay)", candidate, 100 * same)
                 return number
         log.info("strong view: %s (every stronger one changes too many predictions)", self.candidates[-1])
         return len(self.candidates) - 1

@@ -52,7 +52,7 @@ def check(value: float, name: str, low: float, high: float) -> None:
         ConfigError: value is not a number in [low, high].
     """
     if not isinstance(value, Real) or not low <= value <= high:  # also false for NaN
-        raise ConfigError(202, f"{name} must be in [{low:g}, {high:g}], got {value!r}")
+        raise ConfigError(202, f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
 
 
 def _check_kind(name: str, value: Any, kind: Any) -> None:

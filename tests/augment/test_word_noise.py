@@ -205,5 +205,5 @@ def test_streams_keep_keys_apart():
 @pytest.mark.parametrize("op", NOISE)
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
 def test_a_strength_outside_its_range_is_refused(op, p):
-    with pytest.raises(ConfigError, match=r"SSL202: p must be in \[0, 1\]"):
+    with pytest.raises(ConfigError, match=r"SSL202: p must lie in \[0, 1\]"):
         op(p)

@@ -77,7 +77,7 @@ def test_cells_that_make_no_sense(tmp_path, cell, code, words):
         ([["a"], "b"], r"row 2: the single label 'b', where rows before have lists"),
         (["a", ["b"]], r"row 2: a list of labels, where rows before have a single one"),
         ([["b", "b"]], r"row 1: label 'b' is listed twice"),
-        ([[0.3, 0.7]], r"row 1: 0.3 is not a label: write the names of the labels"),
+        ([[0.3, 0.7]], r"row 1: 0.3 is no label: write the names of the labels"),
         ([["a", "-1"]], r"row 1: '-1' marks an unlabeled row and stands beside labels"),
         ([["a", None]], r"row 1: a label in the list has no name"),
     ],

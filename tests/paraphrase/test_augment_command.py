@@ -256,7 +256,7 @@ def test_a_folder_becomes_a_folder(files, capsys):
     times = {p.name: p.stat().st_mtime_ns for p in (folder / "out").iterdir()}
     assert run(argv) == 2 and "part2.parquet exists and is made otherwise" in capsys.readouterr().err
     (folder / "out/part2.parquet").unlink()
-    assert run(argv) == 0 and "part3.parquet exists already\n1 views" in capsys.readouterr().out
+    assert run(argv) == 0 and "part3.parquet is there already\n1 views" in capsys.readouterr().out
     same = [p.name for p in (folder / "out").iterdir() if times[p.name] == p.stat().st_mtime_ns]
     assert sorted(same) == ["part0.parquet", "part1.parquet", "part3.parquet"]
     assert run([*argv, "--samples", "2"]) == 2 and "made otherwise" in capsys.readouterr().err
@@ -272,7 +272,7 @@ def test_files_of_a_folder_keep_apart(files, capsys):
         (folder / "in" / name).write_text("nothing to be done here\n")
     (folder / "in/part2.txt").write_text("\n")
     assert run(argv) == 1
-    assert "SSL331: 1 of 4 files failed; the first error: SSL102" in capsys.readouterr().err
+    assert "SSL331: 1 of 4 files were not done; the first: SSL102" in capsys.readouterr().err
     assert list(of_folder(folder)) == ["a.000.parquet", "a.001.parquet", "part3.parquet"]
     (folder / "in/part3.csv").write_text("text\nthe same name twice\n")
     assert run(argv) == 2 and "SSL296: " in capsys.readouterr().err
@@ -326,7 +326,7 @@ def test_a_file_that_is_done_is_not_done_again(files, capsys):
     before = (folder / "v.parquet").stat().st_mtime_ns
     capsys.readouterr()
     assert command(folder, "--workers", "2") == 0
-    assert capsys.readouterr().out == f"{folder / 'v.parquet'} exists already\n"
+    assert capsys.readouterr().out == f"{folder / 'v.parquet'} is there already\n"
     assert (folder / "v.parquet").stat().st_mtime_ns == before
     assert command(folder, "--longest", "3") == 2
 

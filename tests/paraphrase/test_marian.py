@@ -114,7 +114,7 @@ def test_through_the_cache_with_samples(engine, tmp_path):
 
 def test_models_that_are_none(tmp_path):
     with (
-        pytest.raises(ConfigError, match="SSL285: cannot open the translation model"),
+        pytest.raises(ConfigError, match="SSL285: no translation model can be opened as"),
         Marian(str(tmp_path), str(tmp_path)).open(),
     ):
         pass
