@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from nlp_ssl.classifier import SSLClassifier, classifier_of
 from nlp_ssl.config import TrainConfig
-from nlp_ssl.experiments.runs import describe, learner, run_one
+from nlp_ssl.experiments.runs import describe_outcome, learner, run_one
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.nets.base import Module
 from nlp_ssl.registry import as_method
@@ -26,7 +26,7 @@ class Result(Outcome):
     model: SSLClassifier = field(kw_only=True)
 
     def __repr__(self) -> str:
-        return f"Result({describe(self)}, {self.steps} steps; {self.model!r})"
+        return f"Result({describe_outcome(self)}, {self.steps} steps; {self.model!r})"
 
 
 def fit(

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -252,8 +252,10 @@ class RunFolder:
             raise ConfigError(216, f"cannot use {self}: {error.strerror}; choose another --output-dir") from error
         if held and not (self.resume or overwrite):
             raise ConfigError(219, f"{self} is not empty: use --resume, --overwrite or another --output-dir")
-        if held:
-            self._check_lost(models if overwrite else ())
+        if held and overwrite:
+            self._check_lost(self._files(), models)
+        elif held:  # resumed
+            self._check_lost(self._model_files())
         self._checked = True
 
     def check_free(self, *, overwrite: bool = False) -> None:
@@ -264,16 +266,17 @@ class RunFolder:
         """
         if self._checked or not is_main():
             return
-        if (self.resume or overwrite) or not self._files():
-            self._check_lost()
+        if overwrite:
+            self._check_lost(self._files())
+        elif self.resume or not self._files():
+            self._check_lost(self._model_files())
         else:
             raise ConfigError(
                 219, f"{self} is not empty, it holds a {self._files()[0].name}: choose another folder, or go on with "
                 "its run by RunFolder(folder, resume=True)"
             )  # fmt: skip
 
-    def _check_lost(self, models: Iterable[str | Path | None] = ()) -> None:
-        lost = self._files()
+    def _check_lost(self, lost: Sequence[Path], models: Iterable[str | Path | None] = ()) -> None:
         if lost and not self._holds_run():
             raise ConfigError(
                 219, f"{self} holds no run, but a {lost[0].name}, which would be lost: choose another --output-dir"
@@ -313,6 +316,10 @@ class RunFolder:
         places = ("", "baseline/", f"{_ROUND}0/", f"{_SEED}*/", f"{_SEED}*/*/")  # a seed's run, or a stage of it
         signs = (self.identity.name, self.result.name, self.start.name, self.trials.name)
         return any(path.is_file() for place in places for sign in signs for path in self.path.glob(place + sign))
+
+    def _model_files(self) -> list[Path]:
+        """The files of a model that are in the folder."""
+        return [path for name in MODEL_FILES for path in self.path.glob(name)]
 
     def _files(self) -> list[Path]:
         """The files and folders of a run, and of its model, that are in the folder."""
