@@ -27,6 +27,7 @@ def test_examples(documented, tmp_path, monkeypatch):
     """With a tiny encoder instead of the bundled one: it is the same code."""
     model = tiny_bert(tmp_path / "model", positions=128)
     monkeypatch.setattr(packages, "bundled_encoder", lambda: model)
+    monkeypatch.setattr(packages, "_default_model", lambda: str(model))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     texts, labels = tiny_texts(24, seed=1)
