@@ -20,6 +20,7 @@ from nlp_ssl.data.arrays import (
     labeled_accuracy,
     labeled_table,
     read_pairs,
+    scored_table,
     sets_right,
     split_pairs,
     text_table,
@@ -245,9 +246,7 @@ class SSLClassifier(ClassifierMixin, NestedParams):  # type: ignore[misc]  # sci
                 _check_pool(X, pool)
             tables["unlabeled"] = text_table(pool, None, "unlabeled")
         if dev is not None:
-            if not isinstance(dev, tuple | list) or len(dev) != 2:
-                raise InputError(127, "dev should be two columns, texts and their labels: dev=(texts, labels)")
-            tables["dev"] = text_table(*dev, "dev", class_names=self.class_names)
+            tables["dev"] = scored_table(dev, "dev", self.class_names)
         encoder = EncoderChoice(str(self.model), max_length=self.max_length, strong=self.strong)
         return TextSource(tables, encoder, classes=classes), classes
 

@@ -18,7 +18,7 @@ from nlp_ssl.augment.image import OPS, FlipShift, Strong
 from nlp_ssl.augment.policy import Rewritten, parse_policy
 from nlp_ssl.augment.tfidf import TfidfReplace
 from nlp_ssl.config import DEFAULT_MODEL, cache_folder
-from nlp_ssl.data.arrays import Column, InputError, labeled_table, text_table
+from nlp_ssl.data.arrays import Column, labeled_table, scored_table, text_table
 from nlp_ssl.data.bundled import encoder_name
 from nlp_ssl.data.columns import LABEL_COLUMNS
 from nlp_ssl.data.dataset import Data
@@ -174,9 +174,7 @@ class Task:
         tables: dict[str, Table | None] = {"labeled": table}
         tables["unlabeled"] = None if unlabeled is None else text_table(unlabeled, None, "unlabeled")
         for role, part in (("dev", dev), ("test", test)):
-            if part is not None and (not isinstance(part, tuple | list) or len(part) != 2):
-                raise InputError(127, f"{role} should be two columns, texts and their labels: {role}=(texts, labels)")
-            tables[role] = None if part is None else text_table(*part, role, class_names=class_names)
+            tables[role] = None if part is None else scored_table(part, role, class_names)
         source = TextSource(
             tables,
             EncoderChoice(
@@ -545,7 +543,7 @@ def text_task(
     """
     place = encoder_name(model)
 
-    def build_data(number: int) -> Module:
+    def build_net(number: int) -> Module:
         net = load_text_net(place, data.classes, pooling=pooling)
         net.tokenizer.model_max_length = max_length  # saved with the model: it is used on texts cut alike
         set_task(net.model.config, data.kind, data.pairs is not None)
@@ -554,7 +552,7 @@ def text_task(
     # The default model is the same wherever it is opened from.
     origin = (("model", model if model == DEFAULT_MODEL else place), ("pooling", pooling))
     return task_of_nets(
-        data, build_data, origin=origin, strong=strong, views=views, max_length=max_length, cache_dir=cache_dir
+        data, build_net, origin=origin, strong=strong, views=views, max_length=max_length, cache_dir=cache_dir
     )
 
 
@@ -632,11 +630,11 @@ def image_task(data: Data, backbone: str) -> Task:
     channels = store.images.shape[-1]
     weak = FlipShift(flip=store.flip)
 
-    def build_data(number: int) -> Module:
+    def build_net(number: int) -> Module:
         return build_image_net(
             backbone, len(data.classes), channels, classes=data.classes, mean=store.mean, std=store.std
         )
 
     policy = ImagePolicy(tuple(op for op in OPS if op != "color" or channels == 3), flip_shift=weak)
     views = {"weak": weak, "strong": Strong(flip_shift=weak), "controlled": policy, "probe": policy.probe()}
-    return Task(data, build_data, views, ImageNet.load, origin=(("model", backbone),))
+    return Task(data, build_net, views, ImageNet.load, origin=(("model", backbone),))

@@ -142,7 +142,7 @@ def filled(defaults: Sequence[Any], given: Mapping[str, Any]) -> tuple[Any, ...]
 
 
 def config_values(paths: Sequence[str | Path], params: Sequence[click.Parameter]) -> dict[str, Any]:
-    """Values of the parameters in YAML files, for click's `default_map`; later files outrank earlier ones.
+    """Values of the parameters in YAML files, for click's `default_map`; later files take precedence.
 
     A file is a mapping of flag names, with dashes or underscores, to values; lists are joined by commas, nothing stands
     for the default.
@@ -168,7 +168,7 @@ def config_values(paths: Sequence[str | Path], params: Sequence[click.Parameter]
 
 def config_option() -> click.Option:
     """--config FILE, once or several times."""
-    sentence = "YAML file of flags; those on the command line outrank it"
+    sentence = "YAML file of flags; those on the command line take precedence"
     return click.Option(["--config"], multiple=True, expose_value=False, type=_TYPES["place"], help=sentence)
 
 

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from nlp_ssl.cli.files import ROLES, Files, read
+from nlp_ssl.cli.files import Files, tables
 from nlp_ssl.cli.options import Seeds
 from nlp_ssl.cli.strong import StrongView
 from nlp_ssl.config import DEFAULT_MODEL
-from nlp_ssl.data.table import Table, in_roles
 from nlp_ssl.errors import ConfigError
 from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.nets.text import Pooling
@@ -77,17 +76,14 @@ def task_of(options: TaskOptions, files: Files, strong: StrongView, seed: int) -
     Raises:
         ConfigError, DataError: a file, a model or a label cannot be used.
     """
-    tables: dict[str, Table | None] = {}
-    for role in ROLES:
-        tables[role] = read(files, role, tables.get("labeled"))
-    policy = strong.policy()
-    views = strong.rewritings([table for name in ("labeled", "unlabeled") if (table := tables[name]) is not None])
+    by_role, policy = tables(files), strong.policy()
+    views = strong.rewritings([table for name in ("labeled", "unlabeled") if (table := by_role[name]) is not None])
     noisy = None if options.pseudo_labels is None else NoisyLabels(
         options.pseudo_labels, files.text_column, files.label_column, files.encoding, files.unlabeled_value,
         files.minus_one,
     )  # fmt: skip
     source = TextSource(
-        in_roles(tables),
+        by_role,
         EncoderChoice(options.model, options.pooling, options.max_length, policy, views, options.cache_dir),
         files.labels_per_class,
         drop_leaks=files.drop_leaks,

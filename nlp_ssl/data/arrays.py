@@ -49,13 +49,13 @@ class Labels:
         Raises:
             InputError: a class has no row left, or two classes have one name.
         """
-        found = {int(self.number[row]): name for row, name in zip(rows, names, strict=True) if name is not None}
+        name_of = {int(self.number[row]): name for row, name in zip(rows, names, strict=True) if name is not None}
         for i, value in enumerate(self.classes.tolist()):
-            if i not in found:
+            if i not in name_of:
                 raise InputError(135, f"class {value!r} has no usable labeled row left: label more of its texts")
-        if len(set(found.values())) < len(found):
+        if len(set(name_of.values())) < len(name_of):
             raise InputError(136, f"two of the labels {self.classes.tolist()} read alike: rename one")
-        return [found[i] for i in range(len(self.classes))]
+        return [name_of[i] for i in range(len(self.classes))]
 
 
 def column(values: Column, name: str) -> np.ndarray:
@@ -104,6 +104,17 @@ def text_table(
     texts, pairs = split_pairs(X)
     labels = None if y is None else listed_sets(y)
     return memory_table(texts, labels, CONVENTION, pairs, source, lists=True, class_names=class_names)
+
+
+def scored_table(part: tuple[Column, Column], role: str, class_names: Sequence[str] | None = None) -> Table:
+    """As `text_table`, for texts and labels that are handed over as `dev` or `test`.
+
+    Raises:
+        InputError: they are no pair of columns.
+    """
+    if not isinstance(part, tuple | list) or len(part) != 2:
+        raise InputError(127, f"{role} should be two columns, texts and their labels: {role}=(texts, labels)")
+    return text_table(*part, role, class_names=class_names)
 
 
 def labeled_table(X: Column, y: Column, class_names: Sequence[str] | None = None) -> tuple[Table, np.ndarray]:

@@ -23,7 +23,7 @@ from nlp_ssl.task import Task
 from nlp_ssl.training.checks import check_defined
 from nlp_ssl.training.loop import Trained
 from nlp_ssl.training.outcome import Outcome
-from nlp_ssl.training.run_folder import RunFolder
+from nlp_ssl.training.run_folder import RunFolder, free_folder
 from nlp_ssl.training.trackers import check_trackers
 
 _LABEL_ONLY = ("start", "supervised")
@@ -158,9 +158,7 @@ def compare(
     """
     method, config = as_method(method), config or TrainConfig()
     numbers = seed_numbers(seeds, config)
-    place = folder if folder is None or isinstance(folder, RunFolder) else RunFolder(folder)
-    if place is not None:
-        place.check_free(overwrite=overwrite)
+    place = free_folder(folder, overwrite=overwrite)
     check_trackers(() if place is None else place.trackers, place is not None)
     results: dict[str, list[Outcome]] = {}
     starts: list[Outcome] = []

@@ -15,7 +15,7 @@ from nlp_ssl.nets.base import Module
 from nlp_ssl.registry import as_method
 from nlp_ssl.task import Task
 from nlp_ssl.training.outcome import Outcome
-from nlp_ssl.training.run_folder import RunFolder
+from nlp_ssl.training.run_folder import RunFolder, free_folder
 
 
 @dataclass(repr=False)
@@ -65,9 +65,7 @@ def fit(
         print(result.model.predict(["great acting"]))
     """
     method, config = as_method(method), config or TrainConfig()
-    place = folder if folder is None or isinstance(folder, RunFolder) else RunFolder(folder)
-    if place is not None:
-        place.check_free()
+    place = free_folder(folder)
     trained = run_one(method, task, config, folder=place, frozen_nets=frozen_nets, callbacks=callbacks)
     module = trained.module
     if module is None:  # it was complete before

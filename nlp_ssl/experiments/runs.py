@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from torch import Tensor
@@ -16,8 +16,7 @@ from nlp_ssl.method import Method, RoundMethod
 from nlp_ssl.methods.supervised import Supervised
 from nlp_ssl.nets.base import Module
 from nlp_ssl.ops.functional import softmax
-from nlp_ssl.rounds.engine import fit_rounds, with_pseudo_labels
-from nlp_ssl.rounds.engine import rounds_identity as rounds_identity
+from nlp_ssl.rounds.engine import fit_rounds, rounds_identity, with_pseudo_labels
 from nlp_ssl.task import Task
 from nlp_ssl.training.checks import check_run
 from nlp_ssl.training.identity import identity
@@ -61,7 +60,7 @@ def run_one(
         return Trained(done.scores, done.steps, done.seconds, done.warnings)
     log.info("seed %d: %s, %d steps", config.seed, method.name, config.max_steps)
     start = start or SharedStart(task, config, folder)
-    if isinstance(method, RoundMethod) and len(learned.data.unlabeled):
+    if in_rounds(method, learned):
         if frozen:
             raise ConfigError(267, f"{method.name} takes no frozen nets: give the task a teacher")
         other = None if task.student is None else SharedStart(task.student, config)
@@ -69,10 +68,9 @@ def run_one(
             method, learned, config, start=start, student_start=other, folder=folder, callbacks=callbacks
         )
     else:
-        kind = method if isinstance(method, Method) else Supervised()
         trained = train(
-            kind, with_pseudo_labels(learned, config), config, start=start, folder=folder, frozen_nets=frozen,
-            callbacks=callbacks,
+            _of_one_loop(method), with_pseudo_labels(learned, config), config, start=start, folder=folder,
+            frozen_nets=frozen, callbacks=callbacks,
         )  # fmt: skip
     log.info("seed %d: %s %s", config.seed, method.name, describe_outcome(trained))
     return trained
@@ -112,10 +110,18 @@ def prepared(
 def _identity(
     method: Method | RoundMethod, learned: Task, config: TrainConfig, frozen: Mapping[str, Module | Tensor]
 ) -> dict[str, Any]:
-    if isinstance(method, RoundMethod) and len(learned.data.unlabeled):
+    if in_rounds(method, learned):
         return rounds_identity(method, learned, config)
-    kind = method if isinstance(method, Method) else Supervised()
-    return identity(kind, with_pseudo_labels(learned, config), config, frozen)
+    return identity(_of_one_loop(method), with_pseudo_labels(learned, config), config, frozen)
+
+
+def in_rounds(method: Method | RoundMethod, task: Task) -> TypeGuard[RoundMethod]:
+    """Whether the method labels the pool of this task in rounds: without a pool it is supervised training."""
+    return isinstance(method, RoundMethod) and len(task.data.unlabeled) > 0
+
+
+def _of_one_loop(method: Method | RoundMethod) -> Method:
+    return method if isinstance(method, Method) else Supervised()
 
 
 def describe_outcome(outcome: Outcome) -> str:

@@ -3,7 +3,7 @@ arXiv:2010.02194).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,16 +12,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from nlp_ssl.data.dataset import Data
 from nlp_ssl.data.pseudo_labels import SCHEMA, named
-from nlp_ssl.data.schema import content_hash_of
 from nlp_ssl.data.splits import text_keys
 from nlp_ssl.data.values import refuse_one_text
 from nlp_ssl.errors import DataError
 from nlp_ssl.ops.functional import softmax
 from nlp_ssl.ops.targets import top_k_per_class
 from nlp_ssl.retrieval import Hit, Index
-from nlp_ssl.types import PseudoLabels
 from nlp_ssl.utils.parquet import write_parquet
 from nlp_ssl.utils.ranges import Range, Share, check_ranges
 
@@ -136,22 +133,6 @@ def augment(
     if not sentences:
         raise DataError(148, "the bank has no sentences like these: retrieve more, or raise --near")
     return sentences
-
-
-def with_sentences(text: Data, sentences: Sequence[LabeledSentence]) -> tuple[Data, PseudoLabels]:
-    """The task with these sentences as its pool, and the teacher's probabilities as its pseudo-labels."""
-    assert text.texts is not None
-    size, n = len(text.texts), len(sentences)
-    added = pa.array([one.text for one in sentences], pa.large_string())
-    texts = pa.chunked_array([*text.texts.chunks, added], pa.large_string())
-    labels = np.concatenate([text.labels, np.full(n, -1)])
-    pool = np.arange(size, size + n)
-    parts = [labels, text.labeled, pool, text.dev, text.test]
-    extended = replace(
-        text, texts=texts, labels=labels, unlabeled=pool, content_hash=content_hash_of(text.classes, texts, parts)
-    )
-    p = np.array([one.p for one in sentences]).reshape(n, len(text.classes))
-    return extended, PseudoLabels(p, np.ones(n, dtype=np.int64), np.ones(n), hard=False)
 
 
 def write_sentences(path: Path, sentences: Sequence[LabeledSentence], classes: Sequence[str]) -> None:

@@ -331,3 +331,15 @@ class RunFolder:
         numbered = (f"{_SEED}[0-9]*", f"{_ROUND}[0-9]*")
         names = (*(p.name for p in files), *MODEL_FILES, f"{STAGING}*", *(p.name for p in folders), *numbered)
         return [path for name in names for path in self.path.glob(name)]
+
+
+def free_folder(folder: str | Path | RunFolder | None, *, overwrite: bool = False) -> RunFolder | None:
+    """Where a run is written that Python asks for: nowhere, or a folder in which nothing is lost.
+
+    Raises:
+        ConfigError: something would be lost.
+    """
+    place = folder if folder is None or isinstance(folder, RunFolder) else RunFolder(folder)
+    if place is not None:
+        place.check_free(overwrite=overwrite)
+    return place
